@@ -1,1 +1,4 @@
 //! Pointsman
+
+pub mod backoff;
+pub mod config;

@@ -1,0 +1,213 @@
+//! What a replica set is told at its start: its nodes, and how to treat them.
+//!
+//! Two variables are enough: `DATABASE_URL` for the primary, and `DATABASE_REPLICA_URL` for the
+//! replicas, separated by commas. Everything else has a default with a reason, and can be set
+//!
+//! - in a TOML file (`pointsman.toml`, or the one that `POINTSMAN_CONFIG` names), and over it
+//! - in the environment, as `POINTSMAN_<TABLE>__<KEY>`: `POINTSMAN_POOL__MAX_SIZE=20`.
+//!
+//! `docs/configuration.md` lists every key. An empty variable counts as one that isn't set.
+//!
+//! A [`Config`] is valid, or it does not exist: what is wrong is refused as a whole, with every
+//! fault named at once. An unknown key is a fault, because a setting with a misspelt name
+//! otherwise has no effect in silence. No error, and no `Debug`, ever shows a password; errors
+//! show no value at all, because a password may stand under the wrong key.
+//!
+//! Inside: `url` parses one server's URL and `node` holds it; `settings` has the groups of
+//! settings and `defaults` their defaults; `sources` merges file and environment (the only file
+//! that knows the `config` crate's sources), `reader` and `value` take typed settings out of it,
+//! `validate` checks them together.
+
+mod builder;
+mod defaults;
+mod draft;
+mod error;
+mod node;
+mod node_table;
+mod reader;
+mod settings;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod url;
+mod validate;
+mod value;
+
+use std::fmt;
+use std::path::Path;
+
+pub use builder::ConfigBuilder;
+pub use error::{ConfigError, Fault};
+pub use node::{NodeConfig, RoleGuess};
+pub use settings::{Fallback, PoolSettings, ProbeSettings, ReadSettings, Timeouts, WriteSettings};
+pub use tls::{TlsMode, TlsSettings};
+
+use crate::backoff::Backoff;
+
+/// A valid configuration of a replica set.
+///
+/// `Display` is one line for the log. Neither it nor `Debug` shows a password.
+///
+/// ```
+/// use pointsman::config::Config;
+///
+/// # fn main() -> Result<(), pointsman::config::ConfigError> {
+/// let config = Config::builder().primary("postgres://app:hunter2@db/payments").build()?;
+/// assert_eq!(config.nodes().len(), 1);
+/// assert!(!config.has_replicas());
+/// assert!(!format!("{config} {config:?}").contains("hunter2"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    nodes: Vec<NodeConfig>,
+    zone: Option<String>,
+    application_name: String,
+    pool: PoolSettings,
+    timeouts: Timeouts,
+    probe: ProbeSettings,
+    backoff: Backoff,
+    reads: ReadSettings,
+    writes: WriteSettings,
+}
+
+impl Config {
+    /// Loads from the environment, and from a file if there is one.
+    ///
+    /// The file is the one that `POINTSMAN_CONFIG` names, or else `pointsman.toml` in the current
+    /// directory, which may be missing. The environment wins over the file.
+    ///
+    /// # Errors
+    ///
+    /// Every fault, with the key as it was written.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        sources::load(None)
+    }
+
+    /// Loads from `file` and the environment; without `file` it is [`from_env`](Config::from_env).
+    ///
+    /// # Errors
+    ///
+    /// Every fault, with the key as it was written. A file that is named but missing is one.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        sources::load(file)
+    }
+
+    /// Reads the text of a file and the given environment, and nothing of this process.
+    ///
+    /// ```
+    /// use pointsman::config::Config;
+    ///
+    /// # fn main() -> Result<(), pointsman::config::ConfigError> {
+    /// let file = "[pool]\nmax_size = 5\nmax_concurrent_connects = 2";
+    /// let env = [("DATABASE_URL", "postgres://db/app"), ("POINTSMAN_POOL__MAX_SIZE", "20")];
+    /// let config = Config::from_sources(Some(file), env.map(|(k, v)| (k.into(), v.into())))?;
+    /// assert_eq!(config.pool().max_size, 20, "the environment wins");
+    /// assert_eq!(config.pool().max_concurrent_connects, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Every fault, with the key as it was written.
+    pub fn from_sources(
+        file: Option<&str>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        sources::read(file, env, Vec::new())
+    }
+
+    /// Starts a configuration in code, which reads neither file nor environment.
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder::default()
+    }
+
+    /// All nodes, in the order in which they were configured. There is at least one.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeConfig] {
+        &self.nodes
+    }
+
+    /// The zone that this program runs in.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// What `pg_stat_activity` shows as the name of this program.
+    #[must_use]
+    pub fn application_name(&self) -> &str {
+        &self.application_name
+    }
+
+    /// The connection pools.
+    #[must_use]
+    pub fn pool(&self) -> &PoolSettings {
+        &self.pool
+    }
+
+    /// How long anything may take.
+    #[must_use]
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    /// How the monitors look at their nodes.
+    #[must_use]
+    pub fn probe(&self) -> &ProbeSettings {
+        &self.probe
+    }
+
+    /// The schedule by which a node that is down is tried again.
+    #[must_use]
+    pub fn backoff(&self) -> &Backoff {
+        &self.backoff
+    }
+
+    /// Which nodes serve reads.
+    #[must_use]
+    pub fn reads(&self) -> &ReadSettings {
+        &self.reads
+    }
+
+    /// How writes live through a failover and through conflicts.
+    #[must_use]
+    pub fn writes(&self) -> &WriteSettings {
+        &self.writes
+    }
+
+    /// Whether there is more than the primary.
+    #[must_use]
+    pub fn has_replicas(&self) -> bool {
+        self.nodes.iter().any(|node| node.guess() == RoleGuess::Replica)
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{} {node} (tls {})", node.guess().as_str(), node.tls().mode.as_str())?;
+        }
+        write!(f, "; {} connections per pool", self.pool.max_size)
+    }
+}
+
+/// The known word that is so near to `word` that it was probably meant.
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    let likeness = |near: &str| {
+        let whole = strsim::normalized_damerau_levenshtein(word, near);
+        // The right key in the wrong table is near, too; the right table says which of two it is.
+        let part = strsim::normalized_damerau_levenshtein(&last(word), &last(near));
+        whole.max(0.9 * part + 0.1 * whole - 0.1)
+    };
+    known
+        .map(|near| (likeness(near), near))
+        .filter(|(likeness, _)| *likeness >= 0.6)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, near)| near)
+}

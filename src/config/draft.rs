@@ -1,0 +1,136 @@
+//! A configuration in the making: values of the right type, not yet checked together.
+
+use super::reader::Reader;
+use super::{NodeConfig, PoolSettings, ProbeSettings, ReadSettings, Timeouts, WriteSettings, defaults};
+use crate::backoff::{Backoff, BackoffError};
+
+/// All values, with the key of each node as it was written.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    pub(super) nodes: Vec<(String, NodeConfig)>,
+    pub(super) zone: Option<String>,
+    pub(super) application_name: String,
+    pub(super) pool: PoolSettings,
+    pub(super) timeouts: Timeouts,
+    pub(super) probe: ProbeSettings,
+    pub(super) backoff: Backoff,
+    pub(super) reads: ReadSettings,
+    pub(super) writes: WriteSettings,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            nodes: Vec::new(),
+            zone: None,
+            application_name: defaults::APPLICATION_NAME.to_owned(),
+            pool: PoolSettings::default(),
+            timeouts: Timeouts::default(),
+            probe: ProbeSettings::default(),
+            backoff: defaults::backoff(),
+            reads: ReadSettings::default(),
+            writes: WriteSettings::default(),
+        }
+    }
+}
+
+impl Draft {
+    /// Takes every setting but the nodes.
+    pub(super) fn read(from: &mut Reader) -> Self {
+        let Self { zone, application_name, pool, timeouts, probe, backoff: schedule, reads, writes, .. } =
+            Self::default();
+        Self {
+            nodes: Vec::new(),
+            zone: from.take("zone", zone),
+            application_name: from.take("application_name", application_name),
+            pool: PoolSettings {
+                max_size: from.take("pool.max_size", pool.max_size),
+                idle_timeout: from.take("pool.idle_timeout", pool.idle_timeout),
+                max_lifetime: from.take("pool.max_lifetime", pool.max_lifetime),
+                lifetime_jitter: from.take("pool.lifetime_jitter", pool.lifetime_jitter),
+                max_concurrent_connects: from
+                    .take("pool.max_concurrent_connects", pool.max_concurrent_connects),
+            },
+            timeouts: Timeouts {
+                connect: from.take("timeouts.connect", timeouts.connect),
+                checkout: from.take("timeouts.checkout", timeouts.checkout),
+                read_statement: from.take("timeouts.read_statement", timeouts.read_statement),
+                write_statement: from.take("timeouts.write_statement", timeouts.write_statement),
+                shutdown: from.take("timeouts.shutdown", timeouts.shutdown),
+                tcp_keepalive_idle: from.take("timeouts.tcp_keepalive_idle", timeouts.tcp_keepalive_idle),
+                tcp_keepalive_interval: from
+                    .take("timeouts.tcp_keepalive_interval", timeouts.tcp_keepalive_interval),
+                tcp_keepalive_retries: from
+                    .take("timeouts.tcp_keepalive_retries", timeouts.tcp_keepalive_retries),
+                tcp_user_timeout: from.take("timeouts.tcp_user_timeout", timeouts.tcp_user_timeout),
+            },
+            probe: ProbeSettings {
+                interval: from.take("probe.interval", probe.interval),
+                timeout: from.take("probe.timeout", probe.timeout),
+                failover_interval: from.take("probe.failover_interval", probe.failover_interval),
+            },
+            backoff: backoff(from, "backoff", schedule, true),
+            reads: ReadSettings {
+                fallback: from.take("reads.fallback", reads.fallback),
+                max_fallback: from.take("reads.max_fallback", reads.max_fallback),
+                max_lag: from.take("reads.max_lag", reads.max_lag),
+                max_lag_bytes: from.take("reads.max_lag_bytes", reads.max_lag_bytes),
+                hedge_budget: from.take("reads.hedge_budget", reads.hedge_budget),
+                hedge_min_delay: from.take("reads.hedge_min_delay", reads.hedge_min_delay),
+                prefer_zone: from.take("reads.prefer_zone", reads.prefer_zone),
+                ejection_base: from.take("reads.ejection_base", reads.ejection_base),
+                ejection_max: from.take("reads.ejection_max", reads.ejection_max),
+                ramp: from.take("reads.ramp", reads.ramp),
+            },
+            writes: WriteSettings {
+                failover_wait: from.take("writes.failover_wait", writes.failover_wait),
+                max_waiters: from.take("writes.max_waiters", writes.max_waiters),
+                retries: from.take("writes.retries", writes.retries),
+                retry_backoff: backoff(from, "writes.retry_backoff", writes.retry_backoff, false),
+            },
+        }
+    }
+}
+
+/// Takes the parts of a schedule. Without `limited` something else limits the attempts.
+fn backoff(from: &mut Reader, table: &str, default: Backoff, limited: bool) -> Backoff {
+    let path = |key: &str| format!("{table}.{key}");
+    let initial = from.take(&path("initial"), default.initial_delay());
+    let factor = from.take(&path("factor"), default.growth());
+    let max = from.take(&path("max"), default.max_delay());
+    let jitter = from.take(&path("jitter"), default.randomness());
+    let attempts = if limited { from.take(&path("attempts"), default.limit()) } else { default.limit() };
+
+    // Each part is judged by itself, so that one fault doesn't hide another.
+    let mut judge = |key: &str, verdict: Result<Backoff, BackoffError>| match verdict {
+        Ok(policy) => Some(policy),
+        Err(error) => {
+            if !from.poisoned.contains(&path(key)) {
+                let (problem, remedy) = words(&error);
+                from.fault(&path(key), problem, remedy);
+            }
+            None
+        }
+    };
+    let bounds = judge(if initial.is_zero() { "initial" } else { "max" }, Backoff::new(initial, max));
+    judge("factor", default.clone().factor(factor));
+    judge("jitter", default.clone().jitter(jitter));
+    let policy = bounds.and_then(|policy| policy.factor(factor).and_then(|p| p.jitter(jitter)).ok());
+    match (policy, attempts) {
+        (Some(policy), Some(attempts)) => policy.attempts(attempts),
+        (Some(policy), None) => policy,
+        (None, _) => default,
+    }
+}
+
+/// The error in the form of a fault.
+fn words(error: &BackoffError) -> (&'static str, &'static str) {
+    match error {
+        BackoffError::ZeroInitial => ("is zero: a retry without a wait is a busy loop", "set at least 1ms"),
+        BackoffError::InitialAboveMax { .. } => {
+            ("is below `initial`", "raise `max`, or lower `initial` of the same table")
+        }
+        BackoffError::Factor(_) => ("is below 1: the waits would shrink", "set 2, or 1 for a constant wait"),
+        BackoffError::Jitter(_) => ("is not within 0..=1", "set 0.2, or 0 for an exact schedule"),
+    }
+}

@@ -1,0 +1,76 @@
+//! What is wrong with a configuration: all of it at once, never a value.
+
+use std::fmt;
+
+/// One thing that is wrong with a configuration.
+///
+/// It never holds a value that was configured, because any value may be a password that was
+/// put under the wrong key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fault {
+    /// The key as it was written: an environment variable, or a path in the TOML file.
+    pub key: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Fault {
+    pub(crate) fn new(key: impl AsRef<str>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { key: printable(key.as_ref()), problem: problem.into(), remedy: remedy.into() }
+    }
+}
+
+/// Keeps a key readable, and keeps out what can't be one: a URL pasted as a key has a password.
+fn printable(key: &str) -> String {
+    let usual = |c: char| c.is_ascii_alphanumeric() || "_-.[]()/ ".contains(c);
+    if key.len() <= 100 && key.chars().all(usual) {
+        key.to_owned()
+    } else {
+        format!("a key of {} bytes with unusual characters", key.len())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.key, self.problem, self.remedy)
+    }
+}
+
+/// A configuration that was refused, with every fault in it.
+///
+/// Nothing of a faulty configuration is used, so a program never runs on half of what its
+/// operator meant.
+///
+/// ```
+/// use pointsman::config::Config;
+///
+/// let env = [("DATABASE_URL", "postgres://app:hunter2@db/app"), ("POINTSMAN_POOL__MAX_SIZ", "20")];
+/// let error = Config::from_sources(None, env.map(|(k, v)| (k.into(), v.into()))).unwrap_err();
+/// assert_eq!(error.faults()[0].key, "POINTSMAN_POOL__MAX_SIZ");
+/// assert!(error.to_string().contains("did you mean `POINTSMAN_POOL__MAX_SIZE`?"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration is refused, nothing of it is used:{}", list(faults))]
+pub struct ConfigError {
+    faults: Vec<Fault>,
+}
+
+fn list(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| format!("\n  - {fault}")).collect()
+}
+
+impl ConfigError {
+    pub(crate) fn new(faults: Vec<Fault>) -> Self {
+        debug_assert!(!faults.is_empty(), "an error says what is wrong");
+        Self { faults }
+    }
+
+    /// All faults, in the order in which they were found. There is at least one.
+    #[must_use]
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+}

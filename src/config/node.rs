@@ -1,0 +1,275 @@
+//! One PostgreSQL server, as it is configured.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::{ConfigError, Fault, Timeouts, TlsSettings, url};
+
+/// The role that a node is configured with.
+///
+/// It is only the first guess: what a node is, is discovered, and changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RoleGuess {
+    /// The server that takes writes.
+    Primary,
+    /// A server that follows the primary.
+    Replica,
+}
+
+impl RoleGuess {
+    /// The spelling in configuration files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+/// One PostgreSQL server: where it is, how to log in, and what is known about it.
+///
+/// Neither `Display` nor `Debug` show the user or the password.
+///
+/// ```
+/// use pointsman::config::NodeConfig;
+///
+/// # fn main() -> Result<(), pointsman::config::ConfigError> {
+/// let node = NodeConfig::replica("postgres://app:hunter2@replica-1.example.com/payments")?
+///     .with_zone("eu-central-1a")
+///     .with_weight(2);
+/// assert_eq!(node.name(), "replica-1.example.com:5432");
+/// assert_eq!(node.to_string(), "replica-1.example.com:5432/payments");
+/// assert!(!format!("{node:?}").contains("hunter2"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct NodeConfig {
+    name: String,
+    host: String,
+    port: u16,
+    password: Option<SecretString>,
+    tls: TlsSettings,
+    guess: RoleGuess,
+    zone: Option<String>,
+    tags: Vec<String>,
+    weight: u32,
+    postgres: tokio_postgres::Config,
+    user_options: Option<String>,
+    /// The parameters that the URL sets, which no setting overrides.
+    given: Vec<String>,
+}
+
+impl NodeConfig {
+    /// Parses the URL of the server that is assumed to be the primary at first.
+    ///
+    /// # Errors
+    ///
+    /// The URL isn't that of one PostgreSQL server.
+    pub fn primary(url: impl AsRef<str>) -> Result<Self, ConfigError> {
+        Self::parse("url", url.as_ref(), RoleGuess::Primary).map_err(ConfigError::new)
+    }
+
+    /// Parses the URL of a server that is assumed to be a replica at first.
+    ///
+    /// # Errors
+    ///
+    /// The URL isn't that of one PostgreSQL server.
+    pub fn replica(url: impl AsRef<str>) -> Result<Self, ConfigError> {
+        Self::parse("url", url.as_ref(), RoleGuess::Replica).map_err(ConfigError::new)
+    }
+
+    pub(super) fn parse(key: &str, url: &str, guess: RoleGuess) -> Result<Self, Vec<Fault>> {
+        let url::Parsed { postgres, host, port, options, tls, given } = url::parse(key, url)?;
+        let password =
+            postgres.get_password().map(|bytes| String::from_utf8_lossy(bytes).into_owned().into());
+        Ok(Self {
+            name: Self::default_name(&host, port),
+            host,
+            port,
+            password,
+            tls,
+            guess,
+            zone: None,
+            tags: Vec::new(),
+            weight: 1,
+            postgres,
+            user_options: options,
+            given,
+        })
+    }
+
+    /// `host:port`, with the brackets that an IPv6 address needs.
+    pub(super) fn default_name(host: &str, port: u16) -> String {
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
+    /// Names the node, in place of `host:port`.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Says in which zone the node is.
+    #[must_use]
+    pub fn with_zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Attaches tags, by which reads can ask for a node.
+    #[must_use]
+    pub fn with_tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.tags = tags.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the share of the reads, relative to the weights of the other nodes.
+    #[must_use]
+    pub fn with_weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// The unique name, `host:port` unless it was given one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The host name or address, or the directory of the Unix socket (it starts with `/`).
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port; for a Unix socket, the number at the end of its file name.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The user to log in as; `None` is the user that runs the program.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.postgres.get_user()
+    }
+
+    /// The password, if there is one.
+    #[must_use]
+    pub fn password(&self) -> Option<&SecretString> {
+        self.password.as_ref()
+    }
+
+    /// The database; `None` is the one that is named like the user.
+    #[must_use]
+    pub fn database(&self) -> Option<&str> {
+        self.postgres.get_dbname()
+    }
+
+    /// How the connection is encrypted.
+    #[must_use]
+    pub fn tls(&self) -> &TlsSettings {
+        &self.tls
+    }
+
+    /// The role that is assumed until it is known.
+    #[must_use]
+    pub fn guess(&self) -> RoleGuess {
+        self.guess
+    }
+
+    /// The zone that the node is in.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// The tags of the node.
+    #[must_use]
+    pub fn tags(&self) -> &[String] {
+        &self.tags
+    }
+
+    /// The share of the reads, relative to the weights of the other nodes. At least 1.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// What tokio-postgres connects with: all but the `options`, which each kind of session sets.
+    pub(crate) fn postgres(&self) -> &tokio_postgres::Config {
+        &self.postgres
+    }
+
+    /// The `options` of the URL, to be put before those of the session.
+    pub(crate) fn user_options(&self) -> Option<&str> {
+        self.user_options.as_deref()
+    }
+
+    /// Fills in what the URL leaves open.
+    pub(super) fn complete(&mut self, application_name: &str, timeouts: &Timeouts) {
+        let open = |name: &str| !self.given.iter().any(|given| given == name);
+        let postgres = &mut self.postgres;
+        if open("application_name") {
+            postgres.application_name(application_name);
+        }
+        // tokio-postgres limits each attempt by this, and the caller limits the whole by `connect`.
+        let own = postgres.get_connect_timeout().copied().filter(|own| !own.is_zero());
+        postgres.connect_timeout(own.map_or(timeouts.connect, |own: Duration| own.min(timeouts.connect)));
+        if open("keepalives_idle") {
+            postgres.keepalives_idle(timeouts.tcp_keepalive_idle);
+        }
+        if open("keepalives_interval") {
+            postgres.keepalives_interval(timeouts.tcp_keepalive_interval);
+        }
+        if open("keepalives_retries") {
+            postgres.keepalives_retries(timeouts.tcp_keepalive_retries);
+        }
+        if open("tcp_user_timeout") {
+            postgres.tcp_user_timeout(timeouts.tcp_user_timeout);
+        }
+    }
+}
+
+/// Two nodes are equal if everything is, the password included.
+impl PartialEq for NodeConfig {
+    fn eq(&self, other: &Self) -> bool {
+        // The password is compared inside of `postgres`.
+        let seen = |node: &Self| (node.name.clone(), node.tls.clone(), node.guess, node.weight);
+        seen(self) == seen(other)
+            && self.zone == other.zone
+            && self.tags == other.tags
+            && self.user_options == other.user_options
+            && self.postgres == other.postgres
+    }
+}
+
+impl fmt::Display for NodeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Self::default_name(&self.host, self.port))?;
+        match self.database() {
+            Some(database) => write!(f, "/{database}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for NodeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeConfig")
+            .field("name", &self.name)
+            .field("server", &format_args!("{self}"))
+            .field("password", &self.password)
+            .field("tls", &self.tls)
+            .field("guess", &self.guess)
+            .field("zone", &self.zone)
+            .field("tags", &self.tags)
+            .field("weight", &self.weight)
+            .finish_non_exhaustive()
+    }
+}

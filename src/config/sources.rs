@@ -1,0 +1,309 @@
+//! Where a configuration comes from: defaults, a file, the environment.
+
+use std::path::Path;
+
+use config::{Environment, File, FileFormat, Map, Value, ValueKind};
+
+use super::draft::Draft;
+use super::reader::{self, Known, Reader};
+use super::validate::{self, Findings};
+use super::{Config, ConfigError, Fault, NodeConfig, RoleGuess};
+
+/// The file that is read if it exists.
+const FILE: &str = "pointsman.toml";
+/// Names another file.
+const FILE_VARIABLE: &str = "POINTSMAN_CONFIG";
+const PRIMARY_VARIABLE: &str = "DATABASE_URL";
+const REPLICA_VARIABLE: &str = "DATABASE_REPLICA_URL";
+const PREFIX: &str = "POINTSMAN_";
+/// Variables with our prefix that are not settings.
+const RESERVED: &[&str] = &[FILE_VARIABLE];
+
+const ADD_PRIMARY: &str = "set DATABASE_URL=postgres://user:password@host/database, or give one of the \
+                           `[[nodes]]` in the file `role = \"primary\"`";
+
+/// Loads from `file`, or the file that the environment names, or `pointsman.toml` if it exists.
+pub(super) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
+    let mut faults = Vec::new();
+    let env = environment(&mut faults);
+    let named = env.iter().find(|(name, value)| name == FILE_VARIABLE && !value.is_empty());
+    let (path, key) = match (file, named) {
+        (Some(path), _) => (path, "the file of the configuration"),
+        (None, Some((_, path))) => (Path::new(path.as_str()), FILE_VARIABLE),
+        (None, None) => (Path::new(FILE), FILE),
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && key == FILE => None,
+        Err(error) => {
+            // The kind alone: the message of an error may quote what it read.
+            let problem = format!("cannot be read ({})", error.kind());
+            faults.push(Fault::new(key, problem, "name a TOML file that this user may read"));
+            None
+        }
+    };
+    read(text.as_deref(), env, faults)
+}
+
+/// The variables that concern us. Others aren't looked at, so that they needn't be UTF-8.
+fn environment(faults: &mut Vec<Fault>) -> Vec<(String, String)> {
+    let mut env = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => env.push((name, value)),
+            Err(_) if concerns_us(&name) => {
+                faults.push(Fault::new(name, "is not UTF-8", "write it in UTF-8"));
+            }
+            Err(_) => {}
+        }
+    }
+    // In an order of its own, so that the faults always come in the same one.
+    env.sort();
+    env
+}
+
+fn concerns_us(name: &str) -> bool {
+    name == PRIMARY_VARIABLE || looks_like_replica_variable(name) || name.starts_with(PREFIX)
+}
+
+/// `DATABASE_REPLICA_URLS` and its like must not be overlooked: reads would go to the primary.
+fn looks_like_replica_variable(name: &str) -> bool {
+    name.starts_with("DATABASE_REPLICA")
+}
+
+/// Every key that exists, outside of `[[nodes]]`.
+pub(super) fn known() -> Vec<Known> {
+    let mut reader = Reader::new("", []);
+    urls(&mut reader);
+    Draft::read(&mut reader);
+    reader.known
+}
+
+/// Reads a configuration from the text of a file and from the environment, and nothing else.
+pub(super) fn read(
+    file: Option<&str>,
+    env: impl IntoIterator<Item = (String, String)>,
+    faults: Vec<Fault>,
+) -> Result<Config, ConfigError> {
+    let mut findings = Findings { faults, ..Findings::default() };
+    let env: Vec<_> = env.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
+    let file = file.map_or_else(Map::new, |text| parse_file(text, &mut findings.faults));
+    let settings = sift(&env, &mut findings.faults);
+
+    let from_file = Reader::new("", file.clone());
+    let merged = merge(file, settings);
+    let mut reader = Reader::new("", merged);
+    let nodes = nodes(&mut reader, &env, &mut findings);
+    let mut draft = Draft::read(&mut reader);
+    draft.nodes = nodes;
+    reader.finish();
+    shadowed(&from_file, &mut reader);
+
+    findings.faults.append(&mut reader.faults);
+    findings.poisoned.append(&mut reader.poisoned);
+    validate::finish(draft, &reader.names, findings, ADD_PRIMARY)
+}
+
+/// Parses TOML. What the library says about a fault quotes the line; only its first and last go on.
+fn parse_file(text: &str, faults: &mut Vec<Fault>) -> Map<String, Value> {
+    let source = File::from_str(text, FileFormat::Toml);
+    let parsed = config::Config::builder().add_source(source).build();
+    match parsed.map(|config| config.cache.into_table()) {
+        Ok(Ok(table)) => table,
+        Ok(Err(_)) => Map::new(),
+        Err(error) => {
+            let message = error.to_string();
+            let place = message
+                .lines()
+                .next()
+                .and_then(|line| line.strip_prefix("TOML parse error at "))
+                .filter(|place| {
+                    place.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase() || b" ,".contains(&b))
+                });
+            let problem = match place {
+                Some(place) => format!("is not valid TOML at {place}"),
+                None => "is not valid TOML".to_owned(),
+            };
+            faults.push(Fault::new(
+                "the file of the configuration",
+                problem,
+                "correct the syntax: texts and durations need quotes, a key stands once, a table is `[name]`",
+            ));
+            Map::new()
+        }
+    }
+}
+
+/// Picks the settings out of the environment, as a map from variable to value.
+fn sift(env: &[(String, String)], faults: &mut Vec<Fault>) -> Map<String, String> {
+    let known = known();
+    let mut settings = Map::new();
+    for (name, value) in env {
+        if name == PRIMARY_VARIABLE || name == REPLICA_VARIABLE {
+            settings.insert(name.clone(), value.clone());
+        } else if looks_like_replica_variable(name) {
+            faults.push(Fault::new(
+                name,
+                "is not a known key",
+                format!("did you mean `{REPLICA_VARIABLE}`? It takes several URLs, separated by commas"),
+            ));
+        } else if let Some(rest) = name.strip_prefix(PREFIX)
+            && !RESERVED.contains(&name.as_str())
+        {
+            let path = rest.to_ascii_lowercase().replace("__", ".");
+            if known.iter().any(|known| known.path == path && reader::env_name(&path) == *name) {
+                settings.insert(name.clone(), value.clone());
+            } else {
+                let remedy = reader::suggestion(&path, &known, reader::env_name);
+                faults.push(Fault::new(name, "is not a known key", remedy));
+            }
+        }
+    }
+    settings
+}
+
+/// Lays the environment over the file.
+fn merge(file: Map<String, Value>, settings: Map<String, String>) -> Map<String, Value> {
+    let (urls, settings) = settings.into_iter().partition(|(name, _)| !name.starts_with(PREFIX));
+    let prefixed = Environment::with_prefix(PREFIX.trim_end_matches('_'))
+        .prefix_separator("_")
+        .separator("__")
+        .source(Some(settings));
+    let mut base = config::Config::default();
+    base.cache = Value::new(None, ValueKind::Table(file));
+    config::Config::builder()
+        .add_source(base)
+        .add_source(Environment::default().source(Some(urls)))
+        .add_source(prefixed)
+        .build()
+        .and_then(|merged| merged.cache.into_table())
+        .expect("tables and texts in memory merge without a fault")
+}
+
+/// Reports what the file has in a place where the environment needs a table: it was overwritten.
+fn shadowed(file: &Reader, merged: &mut Reader) {
+    for path in file.names.paths() {
+        if merged.names.paths().all(|kept| kept != path) {
+            merged.fault(path, "is not a table", format!("write `[{path}]` and its keys below it"));
+        }
+    }
+}
+
+/// The URLs as the two keys hold them: text, or in TOML an array of texts.
+fn urls(reader: &mut Reader) -> (Option<Value>, Option<Value>) {
+    (reader.take_raw("database_url"), reader.take_raw("database_replica_url"))
+}
+
+/// All nodes, from the two URLs or from `[[nodes]]`.
+fn nodes(
+    reader: &mut Reader,
+    env: &[(String, String)],
+    findings: &mut Findings,
+) -> Vec<(String, NodeConfig)> {
+    let detailed = reader.take_raw("nodes").map(|value| value.kind);
+    // `nodes` is no setting that the environment could have.
+    reader.known.retain(|known| known.path != "nodes");
+    let (primary, replicas) = urls(reader);
+    let tables = match detailed {
+        None => return simple(reader, primary, replicas, findings),
+        Some(ValueKind::Array(tables)) => tables,
+        Some(_) => {
+            let fault =
+                Fault::new("nodes", "is not an array of tables", "write `[[nodes]]` before each node");
+            findings.node_faults(vec![fault]);
+            return Vec::new();
+        }
+    };
+    let mut nodes = Vec::new();
+    let mut taken = Vec::new();
+    for (index, table) in tables.into_iter().enumerate() {
+        match super::node_table::read(index, table, env) {
+            Ok((key, node, variable)) => {
+                nodes.push((key, node));
+                taken.extend(variable);
+            }
+            Err(faults) => findings.node_faults(faults),
+        }
+    }
+    for (path, given) in [("database_url", primary), ("database_replica_url", replicas)] {
+        let key = reader.name(path);
+        if given.is_some() && !taken.contains(&key) && !findings.nodes_incomplete {
+            findings.faults.push(Fault::new(
+                key,
+                "is set beside `[[nodes]]`, so it is unclear which nodes there are",
+                "remove one of the two, or let one of the nodes take its URL from there by `url_env`",
+            ));
+        }
+    }
+    nodes
+}
+
+/// The nodes from the two URLs.
+fn simple(
+    reader: &Reader,
+    primary: Option<Value>,
+    replicas: Option<Value>,
+    findings: &mut Findings,
+) -> Vec<(String, NodeConfig)> {
+    let mut nodes = Vec::new();
+    for (path, value, guess) in [
+        ("database_url", primary, RoleGuess::Primary),
+        ("database_replica_url", replicas, RoleGuess::Replica),
+    ] {
+        let key = reader.name(path);
+        let Some(list) = value.map(|value| texts(value.kind)) else { continue };
+        let Some(urls) = list else {
+            let remedy = "write a URL in quotes, several separated by commas";
+            findings.node_faults(vec![Fault::new(key, "is not a text", remedy)]);
+            continue;
+        };
+        if guess == RoleGuess::Primary && urls.len() > 1 {
+            let remedy = "keep one, and put the others into DATABASE_REPLICA_URL";
+            findings.node_faults(vec![Fault::new(key, "has several URLs", remedy)]);
+            continue;
+        }
+        let several = urls.len() > 1;
+        for (index, url) in urls.iter().enumerate() {
+            let key = if several { format!("{key}[{index}]") } else { key.clone() };
+            match NodeConfig::parse(&key, url, guess) {
+                Ok(node) => nodes.push((key, node)),
+                Err(faults) => findings.node_faults(faults),
+            }
+        }
+    }
+    nodes
+}
+
+/// The URLs in a text or an array of texts.
+fn texts(kind: ValueKind) -> Option<Vec<String>> {
+    match kind {
+        ValueKind::String(text) => Some(split(&text)),
+        ValueKind::Array(values) => values
+            .into_iter()
+            .map(|value| texts(value.kind))
+            .collect::<Option<Vec<_>>>()
+            .map(|lists| lists.concat()),
+        _ => None,
+    }
+}
+
+/// Splits at the commas between URLs, not at those within one: a password may have some.
+fn split(text: &str) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    for piece in text.split(',') {
+        let begins =
+            ["postgres://", "postgresql://"].iter().any(|scheme| piece.trim_start().starts_with(scheme));
+        match urls.last_mut() {
+            Some(last) if !begins => {
+                last.push(',');
+                last.push_str(piece);
+            }
+            _ => urls.push(piece.to_owned()),
+        }
+    }
+    urls.iter()
+        .map(|url| url.trim().trim_end_matches(',').trim_end().to_owned())
+        .filter(|url| !url.is_empty())
+        .collect()
+}
