@@ -1,1 +1,4 @@
 //! Pointsman
+
+#[cfg(feature = "testkit")]
+pub mod testkit;
