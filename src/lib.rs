@@ -29,3 +29,6 @@ pub mod prelude {
 
     pub use crate::{Conn, Intent, Read, ReadOnly, RunQueryDsl, SaveChangesDsl, Writable, Write};
 }
+
+#[cfg(feature = "testkit")]
+pub mod testkit;

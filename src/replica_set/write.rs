@@ -43,15 +43,14 @@ impl ReplicaSet {
         let settings = self.inner.config.writes();
         let deadline = began + settings.failover_wait;
         let mut waiting: Option<(_, SemaphorePermit<'_>)> = None;
-        let mut tried = Vec::new();
         loop {
             self.check_open()?;
-            match self.try_write(began).await? {
+            let tried = match self.try_write(began).await? {
                 Ok(conn) => return Ok(conn),
-                Err(failure) => tried = failure.into_iter().collect(),
-            }
+                Err(failure) => failure,
+            };
             if Instant::now() >= deadline {
-                let failures = failures(&self.snapshot(), &tried);
+                let failures = failures(&self.snapshot(), tried.as_slice());
                 return Err(CheckoutError::NoPrimary { waited: began.elapsed(), failures });
             }
             let (changes, _) = match &mut waiting {

@@ -72,8 +72,9 @@ pub(crate) fn take(candidates: &mut Vec<Candidate>, rng: &mut Rng) -> Option<Can
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
+
     use super::*;
-    use proptest::prelude::*;
 
     fn candidate(node: usize, tier: Tier, load: u32, micros: u64) -> Candidate {
         Candidate { node, tier, load, latency: Some(Duration::from_micros(micros)), weight: 1 }

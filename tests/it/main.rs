@@ -1,1 +1,5 @@
-//! Integration tests.
+//! Integration tests: one binary, with an area a module.
+
+mod replica_set;
+mod support;
+mod testkit;
