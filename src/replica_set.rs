@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 pub use self::report::{HealthReport, NodeReport, Status};
 use crate::config::Config;
 use crate::error::{CheckoutError, Error, NodeFailure};
 use crate::health::{Board, Monitor, Snapshot};
 use crate::node::Node;
-use crate::topology::Topology;
+use crate::topology::{Health, NodeStatus, Standing, Topology};
 
 mod read;
 mod report;
@@ -67,7 +67,7 @@ struct Inner {
 impl ReplicaSet {
     /// Starts to look after the configured nodes.
     ///
-    /// It waits until every node has been looked at once, or until `timeouts.connect` is over: a node
+    /// It waits until every node has been looked at, or until `timeouts.connect` is over: a node
     /// that is down does not stop the start, nor do all of them. Whether there is a primary is what
     /// [`topology`](Self::topology) and [`health`](Self::health) tell.
     ///
@@ -193,7 +193,7 @@ impl fmt::Debug for ReplicaSet {
 
 /// What is known of each node, for an error.
 fn failures(snapshot: &Snapshot, tried: &[NodeFailure]) -> Vec<NodeFailure> {
-    let of = |node: &crate::topology::NodeStatus| {
+    let of = |node: &NodeStatus| {
         tried.iter().rev().find(|failure| failure.node == node.name).cloned().unwrap_or_else(|| NodeFailure {
             node: node.name.clone(),
             reason: match &node.reason {

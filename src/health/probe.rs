@@ -15,6 +15,7 @@ use crate::topology::{Evidence, Loss};
 /// Everything is qualified, so that no `search_path` puts something else in its place. The timeline comes from
 /// the name of the WAL file that a primary writes: its control file shows the old one until the
 /// next checkpoint, long after a promotion. A standby has no better source than that file without privileges.
+/// A primary's position is what it has flushed: a standby cannot get more.
 const QUERY: &str = "\
     SELECT r.in_recovery, s.system_identifier, \
         CASE WHEN r.in_recovery THEN NULL \
@@ -22,7 +23,7 @@ const QUERY: &str = "\
         END AS wal_timeline, \
         (SELECT c.timeline_id::pg_catalog.int8 FROM pg_catalog.pg_control_checkpoint() AS c) AS checkpoint_timeline, \
         (CASE WHEN r.in_recovery THEN pg_catalog.pg_last_wal_replay_lsn() \
-            ELSE pg_catalog.pg_current_wal_insert_lsn() END)::pg_catalog.text AS position, \
+            ELSE pg_catalog.pg_current_wal_flush_lsn() END)::pg_catalog.text AS position, \
         (CASE WHEN r.in_recovery THEN pg_catalog.pg_last_wal_receive_lsn() END)::pg_catalog.text AS received, \
         EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver AS w WHERE w.pid IS NOT NULL) AS streaming, \
         CASE WHEN r.in_recovery THEN pg_catalog.pg_is_wal_replay_paused() ELSE false END AS replay_paused, \

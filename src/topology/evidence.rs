@@ -18,7 +18,7 @@ pub struct Evidence {
     pub system_identifier: u64,
     /// The timeline that it writes (a primary) or at least has replayed up to (a standby).
     pub timeline: u32,
-    /// How far it has written (insert LSN, a primary) or replayed (a standby).
+    /// How far it has flushed its log (a primary) or replayed it (a standby).
     pub position: Lsn,
     /// How far a standby has received, where it has received anything.
     pub received: Option<Lsn>,

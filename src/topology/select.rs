@@ -42,9 +42,20 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     fn cost(&self, unknown: Duration) -> f64 {
-        let latency = self.latency.unwrap_or(unknown).as_secs_f64().max(1e-6);
+        let latency = coarse(self.latency.unwrap_or(unknown));
         (f64::from(self.load) + 1.0) * latency / f64::from(self.weight.max(1))
     }
+}
+
+/// Latencies are told apart by powers of two above this: below, a difference is noise and no reason to leave a node idle.
+const FINE: Duration = Duration::from_millis(1);
+
+/// A latency in units of [`FINE`], rounded to a power of two.
+///
+/// Taken exactly, the faster of two equals would get every read while there is little load, and the other one grow cold.
+fn coarse(latency: Duration) -> f64 {
+    let ratio = latency.as_secs_f64() / FINE.as_secs_f64();
+    ratio.max(1.0).log2().round().exp2()
 }
 
 /// Takes the next node to try out of the candidates; `None` when all were taken.
@@ -97,6 +108,12 @@ mod tests {
         let mut one_slow = equal;
         one_slow[2].latency = Some(Duration::from_millis(50));
         assert_eq!(shares(&one_slow, 4000)[2], 0);
+    }
+
+    #[test]
+    fn almost_equals_share() {
+        let candidates = [candidate(0, Tier::Fit, 0, 150), candidate(1, Tier::Fit, 0, 900)];
+        assert!(shares(&candidates, 1000).iter().all(|share| (400..600).contains(share)));
     }
 
     #[test]
