@@ -10,7 +10,7 @@ use super::validate::{self, Findings};
 use super::{Config, ConfigError, Fault, NodeConfig, RoleGuess};
 
 /// The file that is read if it exists.
-const FILE: &str = "pointsman.toml";
+pub(super) const FILE: &str = "pointsman.toml";
 /// Names another file.
 const FILE_VARIABLE: &str = "POINTSMAN_CONFIG";
 const PRIMARY_VARIABLE: &str = "DATABASE_URL";
@@ -19,7 +19,7 @@ const PREFIX: &str = "POINTSMAN_";
 /// Variables with our prefix that are not settings.
 const RESERVED: &[&str] = &[FILE_VARIABLE];
 
-const ADD_PRIMARY: &str = "set DATABASE_URL=postgres://user:password@host/database, or give one of the \
+const NO_PRIMARY_REMEDY: &str = "set it as DATABASE_URL=postgres://user:password@host/database, or give one of the \
                            `[[nodes]]` in the file `role = \"primary\"`";
 
 /// Loads from `file`, or the file that the environment names, or `pointsman.toml` if it exists.
@@ -28,10 +28,11 @@ pub(super) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     let env = environment(&mut faults);
     let named = env.iter().find(|(name, value)| name == FILE_VARIABLE && !value.is_empty());
     let (path, key) = match (file, named) {
-        (Some(path), _) => (path, "the file of the configuration"),
+        (Some(path), _) => (path, "configuration file"),
         (None, Some((_, path))) => (Path::new(path.as_str()), FILE_VARIABLE),
         (None, None) => (Path::new(FILE), FILE),
     };
+    let shown = path.to_string_lossy().into_owned();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && key == FILE => None,
@@ -42,7 +43,7 @@ pub(super) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
             None
         }
     };
-    read(text.as_deref(), env, faults)
+    read(text.as_deref().map(|text| (shown.as_str(), text)), env, faults)
 }
 
 /// The variables that concern us. Others aren't looked at, so that they needn't be UTF-8.
@@ -80,15 +81,15 @@ pub(super) fn known() -> Vec<Known> {
     reader.known
 }
 
-/// Reads a configuration from the text of a file and from the environment, and nothing else.
+/// Reads a configuration from a file (what to call it, its text) and the environment only.
 pub(super) fn read(
-    file: Option<&str>,
+    file: Option<(&str, &str)>,
     env: impl IntoIterator<Item = (String, String)>,
     faults: Vec<Fault>,
 ) -> Result<Config, ConfigError> {
     let mut findings = Findings { faults, ..Findings::default() };
     let env: Vec<_> = env.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
-    let file = file.map_or_else(Map::new, |text| parse_file(text, &mut findings.faults));
+    let file = file.map_or_else(Map::new, |(shown, text)| parse_file(shown, text, &mut findings.faults));
     let settings = sift(&env, &mut findings.faults);
 
     let from_file = Reader::new("", file.clone());
@@ -102,11 +103,11 @@ pub(super) fn read(
 
     findings.faults.append(&mut reader.faults);
     findings.poisoned.append(&mut reader.poisoned);
-    validate::finish(draft, &reader.names, findings, ADD_PRIMARY)
+    validate::finish(draft, &reader.names, findings, (PRIMARY_VARIABLE, NO_PRIMARY_REMEDY))
 }
 
 /// Parses TOML. What the library says about a fault quotes the line; only its first and last go on.
-fn parse_file(text: &str, faults: &mut Vec<Fault>) -> Map<String, Value> {
+fn parse_file(shown: &str, text: &str, faults: &mut Vec<Fault>) -> Map<String, Value> {
     let source = File::from_str(text, FileFormat::Toml);
     let parsed = config::Config::builder().add_source(source).build();
     match parsed.map(|config| config.cache.into_table()) {
@@ -126,7 +127,7 @@ fn parse_file(text: &str, faults: &mut Vec<Fault>) -> Map<String, Value> {
                 None => "is not valid TOML".to_owned(),
             };
             faults.push(Fault::new(
-                "the file of the configuration",
+                shown,
                 problem,
                 "correct the syntax: texts and durations need quotes, a key stands once, a table is `[name]`",
             ));
@@ -183,8 +184,8 @@ fn merge(file: Map<String, Value>, settings: Map<String, String>) -> Map<String,
 
 /// Reports what the file has in a place where the environment needs a table: it was overwritten.
 fn shadowed(file: &Reader, merged: &mut Reader) {
-    for path in file.names.paths() {
-        if merged.names.paths().all(|kept| kept != path) {
+    for path in file.leaves() {
+        if !merged.names.has(path) {
             merged.fault(path, "is not a table", format!("write `[{path}]` and its keys below it"));
         }
     }
@@ -202,11 +203,12 @@ fn nodes(
     findings: &mut Findings,
 ) -> Vec<(String, NodeConfig)> {
     let detailed = reader.take_raw("nodes").map(|value| value.kind);
-    // `nodes` is no setting that the environment could have.
-    reader.known.retain(|known| known.path != "nodes");
     let (primary, replicas) = urls(reader);
     let tables = match detailed {
         None => return simple(reader, primary, replicas, findings),
+        Some(ValueKind::Array(tables)) if tables.is_empty() => {
+            return simple(reader, primary, replicas, findings);
+        }
         Some(ValueKind::Array(tables)) => tables,
         Some(_) => {
             let fault =

@@ -50,6 +50,10 @@ const TAKEN_OUT: &[&str] = &["sslmode", "sslrootcert", "sslcert", "sslkey", "opt
 pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<Fault>> {
     let url = url.trim();
     let mut faults = Vec::new();
+    if url.starts_with(['\'', '"']) {
+        let remedy = "remove the quotes: some readers of .env files (docker run --env-file) keep them";
+        return Err(vec![Fault::new(key, "has quotes around it", remedy)]);
+    }
     let Some(rest) = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")) else {
         return Err(vec![Fault::new(key, "is not a PostgreSQL URL", EXAMPLE)]);
     };
