@@ -1,8 +1,9 @@
 //! Where a configuration comes from: defaults, a file, the environment.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
-use config::{Environment, File, FileFormat, Map, Value, ValueKind};
+use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::draft::Draft;
 use super::reader::{self, Known, Reader};
@@ -26,16 +27,25 @@ const NO_PRIMARY_REMEDY: &str = "set it as DATABASE_URL=postgres://user:password
 pub(super) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     let mut faults = Vec::new();
     let env = environment(&mut faults);
-    let named = env.iter().find(|(name, value)| name == FILE_VARIABLE && !value.is_empty());
+    load_with(file, env, faults)
+}
+
+/// As [`load`], with an environment that need not be the one of this process.
+pub(super) fn load_with(
+    file: Option<&Path>,
+    env: Vec<(String, String)>,
+    mut faults: Vec<Fault>,
+) -> Result<Config, ConfigError> {
+    let named = env.iter().find(|(name, value)| name == FILE_VARIABLE && !value.trim().is_empty());
     let (path, key) = match (file, named) {
         (Some(path), _) => (path, "configuration file"),
-        (None, Some((_, path))) => (Path::new(path.as_str()), FILE_VARIABLE),
+        (None, Some((_, path))) => (Path::new(path.trim()), FILE_VARIABLE),
         (None, None) => (Path::new(FILE), FILE),
     };
     let shown = path.to_string_lossy().into_owned();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && key == FILE => None,
+        Err(error) if error.kind() == ErrorKind::NotFound && key == FILE => None,
         Err(error) => {
             // The kind alone: the message of an error may quote what it read.
             let problem = format!("cannot be read ({})", error.kind());
@@ -89,12 +99,12 @@ pub(super) fn read(
 ) -> Result<Config, ConfigError> {
     let mut findings = Findings { faults, ..Findings::default() };
     let env: Vec<_> = env.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
-    let file = file.map_or_else(Map::new, |(shown, text)| parse_file(shown, text, &mut findings.faults));
+    let file = file
+        .map_or_else(config::Config::default, |(shown, text)| parse_file(shown, text, &mut findings.faults));
     let settings = sift(&env, &mut findings.faults);
 
-    let from_file = Reader::new("", file.clone());
-    let merged = merge(file, settings);
-    let mut reader = Reader::new("", merged);
+    let from_file = Reader::new("", table(&file));
+    let mut reader = Reader::new("", table(&merge(file, settings)));
     let nodes = nodes(&mut reader, &env, &mut findings);
     let mut draft = Draft::read(&mut reader);
     draft.nodes = nodes;
@@ -106,13 +116,11 @@ pub(super) fn read(
     validate::finish(draft, &reader.names, findings, (PRIMARY_VARIABLE, NO_PRIMARY_REMEDY))
 }
 
-/// Parses TOML. What the library says about a fault quotes the line; only its first and last go on.
-fn parse_file(shown: &str, text: &str, faults: &mut Vec<Fault>) -> Map<String, Value> {
+/// Parses TOML. What the library says about a fault quotes the line; only the place goes on.
+fn parse_file(shown: &str, text: &str, faults: &mut Vec<Fault>) -> config::Config {
     let source = File::from_str(text, FileFormat::Toml);
-    let parsed = config::Config::builder().add_source(source).build();
-    match parsed.map(|config| config.cache.into_table()) {
-        Ok(Ok(table)) => table,
-        Ok(Err(_)) => Map::new(),
+    match config::Config::builder().add_source(source).build() {
+        Ok(file) => file,
         Err(error) => {
             let message = error.to_string();
             let place = message
@@ -131,7 +139,7 @@ fn parse_file(shown: &str, text: &str, faults: &mut Vec<Fault>) -> Map<String, V
                 problem,
                 "correct the syntax: texts and durations need quotes, a key stands once, a table is `[name]`",
             ));
-            Map::new()
+            config::Config::default()
         }
     }
 }
@@ -165,21 +173,22 @@ fn sift(env: &[(String, String)], faults: &mut Vec<Fault>) -> Map<String, String
 }
 
 /// Lays the environment over the file.
-fn merge(file: Map<String, Value>, settings: Map<String, String>) -> Map<String, Value> {
+fn merge(file: config::Config, settings: Map<String, String>) -> config::Config {
     let (urls, settings) = settings.into_iter().partition(|(name, _)| !name.starts_with(PREFIX));
     let prefixed = Environment::with_prefix(PREFIX.trim_end_matches('_'))
         .prefix_separator("_")
         .separator("__")
         .source(Some(settings));
-    let mut base = config::Config::default();
-    base.cache = Value::new(None, ValueKind::Table(file));
     config::Config::builder()
-        .add_source(base)
+        .add_source(file)
         .add_source(Environment::default().source(Some(urls)))
         .add_source(prefixed)
         .build()
-        .and_then(|merged| merged.cache.into_table())
         .expect("tables and texts in memory merge without a fault")
+}
+
+fn table(config: &config::Config) -> Map<String, Value> {
+    config.collect().expect("the root of a configuration is a table")
 }
 
 /// Reports what the file has in a place where the environment needs a table: it was overwritten.

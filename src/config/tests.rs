@@ -151,3 +151,20 @@ fn the_server_is_asked_for_tls_as_the_mode_needs_it() {
         }
     }
 }
+
+#[test]
+fn a_variable_names_the_file_which_then_has_to_exist() {
+    let env = |file: &str| {
+        vec![("POINTSMAN_CONFIG".to_owned(), file.to_owned()), ("DATABASE_URL".to_owned(), URL.to_owned())]
+    };
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/pointsman.example.toml");
+    assert_eq!(sources::load_with(None, env(example), Vec::new()), Ok(config(None)));
+
+    let error = sources::load_with(None, env("/nowhere/pointsman.toml"), Vec::new()).unwrap_err();
+    assert_eq!(error.faults().len(), 1, "{error}");
+    assert_eq!(error.faults()[0].key, "POINTSMAN_CONFIG");
+
+    // The argument is the more specific of the two.
+    let path = std::path::Path::new(example);
+    assert_eq!(sources::load_with(Some(path), env("/nowhere"), Vec::new()), Ok(config(None)));
+}
