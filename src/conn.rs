@@ -1,0 +1,172 @@
+//! A connection whose intent is part of its type.
+//!
+//! * [`Conn`]: what [`ReplicaSet`](crate::ReplicaSet) hands out, and its views
+//! * [`TransactionBuilder`]: transactions with isolation levels
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use diesel::result::QueryResult;
+use diesel_async::AsyncPgConnection;
+use ref_cast::{RefCastCustom, ref_cast_custom};
+
+pub use self::transaction::{AsyncFunc, TransactionBuilder};
+use crate::error::SqlState;
+use crate::node::Node;
+use crate::pool::Lease;
+use crate::topology::Role;
+use crate::{Intent, Read, Writable, Write};
+
+mod transaction;
+
+/// A connection to PostgreSQL for one intent.
+///
+/// It is checked out of a [`ReplicaSet`](crate::ReplicaSet) and goes back to its pool when it is dropped.
+///
+/// A `Conn<Read>` gives no way to the bare connection: it has no `Deref`, because Diesel's async methods work on
+/// everything that dereferences to a connection, and even on a shared reference to one. Statements run
+/// on it through [`RunQueryDsl`](crate::RunQueryDsl), if they are [`ReadOnly`](crate::ReadOnly).
+///
+/// A `Conn<Write>` also dereferences to [`AsyncPgConnection`], so code that takes one, or any
+/// `AsyncConnection`, keeps working and can be moved over one function at a time.
+///
+/// ```
+/// use pointsman::prelude::*;
+///
+/// diesel::table! { users (id) { id -> Integer, name -> Text, } }
+///
+/// async fn count(conn: &Conn<Read>) -> QueryResult<i64> {
+///     users::table.count().get_result(conn).await
+/// }
+///
+/// async fn add(conn: &Conn<Write>, name: &str) -> QueryResult<i64> {
+///     diesel::insert_into(users::table).values(users::name.eq(name)).execute(conn).await?;
+///     count(conn.as_read()).await
+/// }
+/// ```
+#[derive(RefCastCustom)]
+#[repr(transparent)]
+pub struct Conn<I: Intent> {
+    served: Served,
+    intent: PhantomData<fn() -> I>,
+}
+
+/// The connection itself and who serves it, whatever the intent.
+pub(crate) struct Served {
+    lease: Lease,
+    node: Arc<Node>,
+    role: Role,
+    intent: &'static str,
+    /// A transaction was left in the middle: what runs now would run inside of it, and never be committed.
+    poisoned: bool,
+}
+
+impl<I: Intent> Conn<I> {
+    pub(crate) fn new(lease: Lease, node: Arc<Node>, role: Role) -> Self {
+        let vitals = node.vitals();
+        if I::NAME == Read::NAME {
+            vitals.in_flight.fetch_add(1, Ordering::AcqRel);
+            vitals.reads.fetch_add(1, Ordering::Relaxed);
+        } else {
+            vitals.writes.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { served: Served { lease, node, role, intent: I::NAME, poisoned: false }, intent: PhantomData }
+    }
+
+    #[ref_cast_custom]
+    fn view(served: &Served) -> &Self;
+
+    /// Lends the connection to code that only reads.
+    ///
+    /// It is the same connection, inside of its transaction if one is open. It is lent by shared
+    /// reference alone: with an exclusive one, `mem::swap` could put a replica inside a `Conn<Write>`.
+    pub fn as_read(&self) -> &Conn<Read> {
+        Conn::<Read>::view(&self.served)
+    }
+
+    /// Lends the connection to code that writes, where the intent is known to permit it.
+    pub fn as_write(&self) -> &Conn<Write>
+    where
+        I: Writable,
+    {
+        I::witness(self)
+    }
+
+    /// Lends the connection exclusively to code that writes: for a transaction, say.
+    pub fn as_write_mut(&mut self) -> &mut Conn<Write>
+    where
+        I: Writable,
+    {
+        I::witness_mut(self)
+    }
+
+    /// Names the node that serves the connection.
+    pub fn node(&self) -> &str {
+        self.served.node.name()
+    }
+
+    /// Tells the role that the node had when the connection was checked out.
+    pub fn role(&self) -> Role {
+        self.served.role
+    }
+
+    /// Tells the SQLSTATE of the last error that the server sent on this connection.
+    ///
+    /// Diesel keeps only some of the codes; a deadlock (40P01), for one, reads `Unknown` there.
+    /// It is seen whichever DSL ran the statement. `None` before the first error, and where the connection broke without one.
+    pub fn last_sqlstate(&self) -> Option<SqlState> {
+        self.served.lease.wire().sqlstate()
+    }
+
+    /// Whether the connection has ended: lost, severed from a node that was fenced, or left by a cancelled transaction.
+    pub fn is_lost(&self) -> bool {
+        self.served.lease.is_over()
+    }
+
+    /// The bare connection, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
+    pub(crate) fn usable(&self) -> QueryResult<&AsyncPgConnection> {
+        if self.served.poisoned {
+            return Err(diesel::result::Error::BrokenTransactionManager);
+        }
+        Ok(self.served.lease.conn())
+    }
+}
+
+impl Deref for Conn<Write> {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        self.served.lease.conn()
+    }
+}
+
+impl DerefMut for Conn<Write> {
+    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
+        self.served.lease.conn_mut()
+    }
+}
+
+impl<I: Intent> fmt::Debug for Conn<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn")
+            .field("intent", &I::NAME)
+            .field("node", &self.node())
+            .field("role", &self.role())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let vitals = self.node.vitals();
+        if self.intent == Read::NAME {
+            vitals.in_flight.fetch_sub(1, Ordering::AcqRel);
+        } else if self.lease.wire().take_sqlstate() == Some(SqlState::READ_ONLY_SQL_TRANSACTION) {
+            // It proves nothing (the caller may have asked for a read-only transaction), so the monitor looks.
+            vitals.suspect();
+        }
+    }
+}

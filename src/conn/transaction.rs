@@ -1,0 +1,285 @@
+//! Transactions: nested, with isolation levels, and never left half-way.
+
+use std::fmt;
+use std::future::Future;
+
+use diesel::result::{Error, QueryResult};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
+
+use super::Conn;
+use crate::error::{OutcomeUnknown, TransactionFailed};
+use crate::{Intent, Write};
+
+/// An async closure of which it is known whether its future is `Send`.
+///
+/// `AsyncFnOnce` gives its future no name yet, so a bound on it cannot be written (Rust issue
+/// 103854). This trait is there for every async closure and need not be implemented.
+pub trait AsyncFunc<T, R>: AsyncFnOnce(T) -> R + FnOnce(T) -> <Self as AsyncFunc<T, R>>::Fut {
+    /// The closure's future.
+    type Fut: Future<Output = R>;
+}
+
+impl<F, T, Fut, R> AsyncFunc<T, R> for F
+where
+    F: AsyncFnOnce(T) -> R + FnOnce(T) -> Fut,
+    Fut: Future<Output = R>,
+{
+    type Fut = Fut;
+}
+
+impl<I: Intent> Conn<I> {
+    /// Runs a function in a transaction: `Ok` commits, `Err` rolls back.
+    ///
+    /// Inside of another transaction it is a savepoint. The function gets the connection with its
+    /// intent, so a write inside of a read transaction does not compile either.
+    ///
+    /// # Errors
+    ///
+    /// The function's own error, after the rollback. Diesel's error, made into `E`, where BEGIN or
+    /// COMMIT fails; in it, [`OutcomeUnknown`] where the answer to the COMMIT never came, and
+    /// [`TransactionFailed`] where the function returned `Ok` though one of its statements had failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future ends the connection, and with it the transaction: otherwise the next
+    /// transaction would be a savepoint in this one, and never be committed. What is run on
+    /// the `Conn` afterwards fails with [`BrokenTransactionManager`](Error::BrokenTransactionManager).
+    /// A future that is dropped during the COMMIT leaves the outcome open.
+    ///
+    /// ```
+    /// use pointsman::prelude::*;
+    ///
+    /// diesel::table! { accounts (id) { id -> Integer, balance -> BigInt, } }
+    ///
+    /// async fn transfer(conn: &mut Conn<Write>, from: i32, to: i32, amount: i64) -> QueryResult<()> {
+    ///     conn.transaction(async |tx| {
+    ///         let take = accounts::balance.eq(accounts::balance - amount);
+    ///         let give = accounts::balance.eq(accounts::balance + amount);
+    ///         diesel::update(accounts::table.find(from)).set(take).execute(tx).await?;
+    ///         diesel::update(accounts::table.find(to)).set(give).execute(tx).await?;
+    ///         Ok(())
+    ///     })
+    ///     .await
+    /// }
+    /// ```
+    pub async fn transaction<'a, R, E, F>(&mut self, function: F) -> Result<R, E>
+    where
+        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<R, E>
+            + AsyncFunc<&'r mut Self, Result<R, E>, Fut: Send>
+            + Send
+            + 'a,
+        E: From<Error> + Send + 'a,
+        R: Send + 'a,
+    {
+        run(self, None, function).await
+    }
+
+    /// Starts to describe a transaction: its isolation level, and whether it may write.
+    pub fn build_transaction(&mut self) -> TransactionBuilder<'_, I> {
+        TransactionBuilder { conn: self, isolation: None, access: None, deferrable: false }
+    }
+}
+
+/// A transaction that is being described; [`run`](Self::run) runs it.
+///
+/// ```
+/// use pointsman::prelude::*;
+///
+/// diesel::table! { accounts (id) { id -> Integer, balance -> BigInt, } }
+///
+/// /// Both queries see the same moment.
+/// async fn report(conn: &mut Conn<Read>) -> QueryResult<(i64, Vec<i64>)> {
+///     conn.build_transaction()
+///         .repeatable_read()
+///         .run(async |tx| {
+///             let count = accounts::table.count().get_result(tx).await?;
+///             let balances = accounts::table.select(accounts::balance).load(tx).await?;
+///             Ok((count, balances))
+///         })
+///         .await
+/// }
+/// ```
+#[must_use = "a transaction does nothing until `run`"]
+pub struct TransactionBuilder<'c, I: Intent> {
+    conn: &'c mut Conn<I>,
+    isolation: Option<&'static str>,
+    access: Option<&'static str>,
+    deferrable: bool,
+}
+
+impl<I: Intent> TransactionBuilder<'_, I> {
+    /// Each statement sees what was committed before it began. PostgreSQL's default.
+    pub fn read_committed(mut self) -> Self {
+        self.isolation = Some("READ COMMITTED");
+        self
+    }
+
+    /// All statements see what was committed before the first of them. The strictest level on a standby.
+    pub fn repeatable_read(mut self) -> Self {
+        self.isolation = Some("REPEATABLE READ");
+        self
+    }
+
+    /// The transaction refuses to write, at the server.
+    pub fn read_only(mut self) -> Self {
+        self.access = Some("READ ONLY");
+        self
+    }
+
+    /// Runs a function in the transaction: `Ok` commits, `Err` rolls back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Conn::transaction`]; [`AlreadyInTransaction`](Error::AlreadyInTransaction) inside of
+    /// another one, since a savepoint has no isolation level of its own.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Conn::transaction`].
+    pub async fn run<'a, R, E, F>(self, function: F) -> Result<R, E>
+    where
+        for<'r> F: AsyncFnOnce(&'r mut Conn<I>) -> Result<R, E>
+            + AsyncFunc<&'r mut Conn<I>, Result<R, E>, Fut: Send>
+            + Send
+            + 'a,
+        E: From<Error> + Send + 'a,
+        R: Send + 'a,
+    {
+        let sql = self.to_string();
+        run(self.conn, Some(&sql), function).await
+    }
+}
+
+/// What only the primary can do. A standby refuses `SERIALIZABLE`, so a `Conn<Read>` does not offer it.
+impl TransactionBuilder<'_, Write> {
+    /// The transaction behaves as if it ran alone, or fails with SQLSTATE 40001.
+    pub fn serializable(mut self) -> Self {
+        self.isolation = Some("SERIALIZABLE");
+        self
+    }
+
+    /// The transaction may write, also where the session's default is to read only.
+    pub fn read_write(mut self) -> Self {
+        self.access = Some("READ WRITE");
+        self
+    }
+
+    /// A serializable transaction that only reads waits for a snapshot with which it can never fail.
+    pub fn deferrable(mut self) -> Self {
+        self.deferrable = true;
+        self
+    }
+}
+
+/// The statement that begins the transaction.
+impl<I: Intent> fmt::Display for TransactionBuilder<'_, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BEGIN TRANSACTION")?;
+        if let Some(level) = self.isolation {
+            write!(f, " ISOLATION LEVEL {level}")?;
+        }
+        if let Some(access) = self.access {
+            write!(f, " {access}")?;
+        }
+        if self.deferrable {
+            f.write_str(" DEFERRABLE")?;
+        }
+        Ok(())
+    }
+}
+
+impl<I: Intent> fmt::Debug for TransactionBuilder<'_, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TransactionBuilder({self})")
+    }
+}
+
+/// A transaction in progress; dropped before its end, it ends the connection.
+struct Scope<'c, I: Intent> {
+    conn: &'c mut Conn<I>,
+    finished: bool,
+}
+
+impl<I: Intent> Scope<'_, I> {
+    fn bare(&mut self) -> &mut AsyncPgConnection {
+        self.conn.served.lease.conn_mut()
+    }
+
+    async fn begin(&mut self, sql: Option<&str>) -> QueryResult<()> {
+        match sql {
+            Some(sql) => AnsiTransactionManager::begin_transaction_sql(self.bare(), sql).await,
+            None => AnsiTransactionManager::begin_transaction(self.bare()).await,
+        }
+    }
+
+    /// Commits, and makes sure that the server did.
+    async fn commit(&mut self) -> QueryResult<()> {
+        let outermost = self.is_outermost();
+        // What earlier statements failed with must not be taken for the answer to the COMMIT.
+        let earlier = self.conn.served.lease.wire().take_sqlstate();
+        let committed = AnsiTransactionManager::commit_transaction(self.bare()).await;
+        let wire = self.conn.served.lease.wire();
+        match committed {
+            Ok(()) if outermost && wire.rolled_back() => Err(TransactionFailed { sqlstate: earlier }.into()),
+            Err(_) if outermost && wire.sqlstate().is_none_or(|code| code.ends_session()) => {
+                let node = Some(self.conn.node().to_owned());
+                Err(OutcomeUnknown { node, sqlstate: wire.sqlstate() }.into())
+            }
+            committed => committed,
+        }
+    }
+
+    fn is_outermost(&mut self) -> bool {
+        let status = AnsiTransactionManager::transaction_manager_status_mut(self.bare());
+        status.transaction_depth().is_ok_and(|depth| depth.is_some_and(|depth| depth.get() == 1))
+    }
+
+    /// Rolls back; a connection on which that fails ends, which rolls back as well.
+    async fn rollback(&mut self) {
+        if AnsiTransactionManager::rollback_transaction(self.bare()).await.is_err() {
+            self.poison();
+        }
+    }
+
+    fn poison(&mut self) {
+        self.conn.served.poisoned = true;
+        self.conn.served.lease.sever();
+    }
+}
+
+impl<I: Intent> Drop for Scope<'_, I> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.poison();
+        }
+    }
+}
+
+async fn run<'a, I, R, E, F>(conn: &mut Conn<I>, sql: Option<&str>, function: F) -> Result<R, E>
+where
+    I: Intent,
+    for<'r> F: AsyncFnOnce(&'r mut Conn<I>) -> Result<R, E>
+        + AsyncFunc<&'r mut Conn<I>, Result<R, E>, Fut: Send>
+        + Send
+        + 'a,
+    E: From<Error> + Send + 'a,
+    R: Send + 'a,
+{
+    conn.usable()?;
+    let mut scope = Scope { conn, finished: false };
+    if let Err(error) = scope.begin(sql).await {
+        // A transaction that did not begin leaves none behind.
+        scope.finished = true;
+        return Err(error.into());
+    }
+    let outcome = function(&mut *scope.conn).await;
+    let outcome = match outcome {
+        Ok(value) => scope.commit().await.map(|()| value).map_err(E::from),
+        Err(error) => {
+            scope.rollback().await;
+            Err(error)
+        }
+    };
+    scope.finished = true;
+    outcome
+}

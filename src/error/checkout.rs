@@ -1,0 +1,103 @@
+//! No connection could be had.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ConnectError;
+
+/// Why [`ReplicaSet::read`](crate::ReplicaSet::read) or [`write`](crate::ReplicaSet::write) had no connection to give.
+///
+/// Nothing was sent to a server on behalf of the caller, so the call is safe to repeat.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckoutError {
+    /// No node was fit to serve within the deadline.
+    #[error("no node could serve a {intent} within {waited:?}{}", Failures(.failures))]
+    NoNode {
+        /// The intent of the connection that was asked for.
+        intent: &'static str,
+        /// How long was waited.
+        waited: Duration,
+        /// What each node answered that was tried, or is known of it.
+        failures: Vec<NodeFailure>,
+    },
+    /// There is no primary to write to, and none appeared in time.
+    #[error("no primary was found within {waited:?} (`writes.failover_wait`){}", Failures(.failures))]
+    NoPrimary {
+        /// How long was waited.
+        waited: Duration,
+        /// What is known of each node.
+        failures: Vec<NodeFailure>,
+    },
+    /// Two nodes are out of recovery on the same timeline: writing to either could lose data.
+    #[error(
+        "split brain: {} all take writes on timeline {timeline}; stop all but one, and rebuild the others as standbys",
+        .nodes.join(", ")
+    )]
+    SplitBrain {
+        /// Names of the nodes that claim to be the primary.
+        nodes: Vec<String>,
+        /// The timeline that they claim.
+        timeline: u32,
+    },
+    /// All connections of the pool were in use until the deadline; the node is alive.
+    #[error(
+        "all connections of the {intent} pool of {node} were in use for {waited:?}: \
+         return them sooner, or raise `pool.max_size` ({max_size})"
+    )]
+    Exhausted {
+        /// The node's name.
+        node: String,
+        /// The intent of the connection that was asked for.
+        intent: &'static str,
+        /// How long was waited.
+        waited: Duration,
+        /// The limit of the pool.
+        max_size: u32,
+    },
+    /// As many callers as allowed wait for a primary already.
+    #[error("{limit} callers already wait for a primary (`writes.max_waiters`)")]
+    TooManyWaiters {
+        /// The limit.
+        limit: u32,
+    },
+    /// The policy lets no more reads fall back to the primary.
+    #[error("no replica is fit, and {limit} reads already fall back to the primary (`reads.max_fallback`)")]
+    FallbackExhausted {
+        /// The limit.
+        limit: u32,
+    },
+    /// The set was closed.
+    #[error("the replica set is closed")]
+    Closed,
+}
+
+/// What a node had to say for itself when it could not serve.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NodeFailure {
+    /// The node's name.
+    pub node: String,
+    /// Why it was not used.
+    pub reason: String,
+    /// The error of the last attempt to connect, where there was one.
+    pub error: Option<Arc<ConnectError>>,
+}
+
+impl fmt::Display for NodeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.node, self.reason)
+    }
+}
+
+struct Failures<'a>(&'a [NodeFailure]);
+
+impl fmt::Display for Failures<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, failure) in self.0.iter().enumerate() {
+            write!(f, "{} {failure}", if i == 0 { ":" } else { ";" })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! One attempt to open a session at one node.
+
+use std::io;
+use std::time::Duration;
+
+use super::SqlState;
+
+/// Why a session could not be opened.
+///
+/// The kinds differ in what they say about the node: one that is [`Unreachable`](Self::Unreachable)
+/// is down; one that is [`Full`](Self::Full) or that [`Refuses`](Self::Refused) the password is
+/// alive, and no reason to fail over.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No TCP connection (or socket file): the host is down, the port closed, or the name unknown.
+    #[error("no connection to its port: is the server running, and is the address right?")]
+    Unreachable(#[source] io::Error),
+    /// The server did not complete socket, TLS and authentication in time.
+    #[error("no session within {limit:?}: the server hangs or is far away (`timeouts.connect`)")]
+    TimedOut {
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// TLS could not be set up.
+    #[error("TLS failed: check `sslmode`, `sslrootcert` and the server's certificate")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server refused the user, the password or the database (SQLSTATE class 28, 3D000).
+    #[error(
+        "the server refused the login (SQLSTATE {sqlstate}): check user, password, database and pg_hba.conf"
+    )]
+    Refused {
+        /// The server's code.
+        sqlstate: SqlState,
+        /// The server's words.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The server has no connection slot left (53300).
+    #[error(
+        "the server has no connection slot left (SQLSTATE 53300): lower `pool.max_size`, or raise its max_connections"
+    )]
+    Full(#[source] tokio_postgres::Error),
+    /// The server is starting up or shutting down (57P03).
+    #[error(
+        "the server takes no connections yet (SQLSTATE 57P03): it is starting up, shutting down or recovering"
+    )]
+    NotReady(#[source] tokio_postgres::Error),
+    /// Any other error of the server or the protocol.
+    #[error("the server did not let the session begin")]
+    Protocol(#[source] tokio_postgres::Error),
+    /// The session's first statements failed.
+    #[error("the session could not be set up")]
+    Setup(#[source] diesel::ConnectionError),
+    /// The set gave the attempt up, because it is closing or the node is known to be down.
+    #[error("the attempt was given up")]
+    Abandoned,
+}
+
+impl ConnectError {
+    /// Whether it shows that the server is alive, so that it is no reason to call the node down.
+    ///
+    /// ```
+    /// use pointsman::ConnectError;
+    /// let refused = ConnectError::Unreachable(std::io::ErrorKind::ConnectionRefused.into());
+    /// assert!(!refused.proves_alive());
+    /// ```
+    pub fn proves_alive(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Full(_) | Self::NotReady(_))
+    }
+}
+
+impl From<tokio_postgres::Error> for ConnectError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(code) = error.code().and_then(|code| <[u8; 5]>::try_from(code.code().as_bytes()).ok())
+        else {
+            return Self::Protocol(error);
+        };
+        match SqlState::new(code) {
+            SqlState::TOO_MANY_CONNECTIONS => Self::Full(error),
+            SqlState::CANNOT_CONNECT_NOW => Self::NotReady(error),
+            sqlstate if sqlstate.class() == "28" || code == *b"3D000" => {
+                Self::Refused { sqlstate, source: error }
+            }
+            _ => Self::Protocol(error),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! One physical connection, and what is known about it from the bytes that pass.
+//!
+//! A [`Link`] is an `AsyncPgConnection` whose socket is ours. That buys four things that the
+//! driver alone does not give: the SQLSTATE of every error, whichever DSL ran the statement; the
+//! transaction status as the *server* last said it; the number of answers still owed; and a
+//! connection that can be severed from outside, so that a query on a node that hangs ends when
+//! its monitor says so.
+//!
+//! * `dial`: from a node's settings to a session, under one deadline
+//! * `driver`: the task that moves the bytes, and the ways to end it
+//! * `tls`: rustls towards the server, as `sslmode` asks
+//! * `wire`: the tap on the byte stream
+
+use std::sync::Arc;
+
+use diesel_async::AsyncPgConnection;
+use tokio_postgres::CancelToken;
+
+pub(crate) use self::dial::{Dialer, Purpose};
+use self::driver::Driver;
+pub(crate) use self::wire::Wire;
+
+mod dial;
+mod driver;
+mod tls;
+mod wire;
+
+/// One session at a server.
+pub(crate) struct Link {
+    conn: AsyncPgConnection,
+    wire: Arc<Wire>,
+    driver: Driver,
+    cancel: CancelToken,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("wire", &self.wire).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    fn new(conn: AsyncPgConnection, wire: Arc<Wire>, driver: Driver, cancel: CancelToken) -> Self {
+        Self { conn, wire, driver, cancel }
+    }
+
+    pub(crate) fn conn(&self) -> &AsyncPgConnection {
+        &self.conn
+    }
+
+    pub(crate) fn conn_mut(&mut self) -> &mut AsyncPgConnection {
+        &mut self.conn
+    }
+
+    pub(crate) fn wire(&self) -> &Arc<Wire> {
+        &self.wire
+    }
+
+    /// Ends the connection at once; statements that wait on it fail, and no later one gets out.
+    pub(crate) fn sever(&self) {
+        self.driver.sever();
+    }
+
+    /// Whether the connection has ended, or was severed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.driver.is_severed() || self.wire.is_closed()
+    }
+
+    /// What [`Dialer::cancel`] needs to stop the statement that is running.
+    pub(crate) fn cancel_token(&self) -> CancelToken {
+        self.cancel.clone()
+    }
+}

@@ -1,0 +1,170 @@
+//! From a node's settings to a session, under one deadline.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel_async::AsyncPgConnection;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::NoTls;
+use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+
+use super::driver::{Driver, drive};
+use super::tls;
+use super::wire::{Tap, Wire};
+use crate::config::{NodeConfig, Timeouts, TlsMode};
+use crate::error::ConnectError;
+use crate::link::Link;
+use crate::node::Vitals;
+
+/// A socket to a server, over TCP or in the file system.
+pub(super) type Socket = Either<TcpStream, UnixStream>;
+
+/// What a session is for, which decides how it is set up at the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To read: read-only at the server, also on a primary.
+    Read,
+    /// To write.
+    Write,
+    /// To ask a node for its state.
+    Probe,
+}
+
+impl Purpose {
+    /// The start-up options: they take effect with the session and cost no round trip.
+    fn options(self, timeouts: &Timeouts, probe_timeout: Duration) -> String {
+        let statement_timeout =
+            |limit: Duration| format!("-c statement_timeout={}", limit.as_millis().max(1));
+        let read_only = "-c default_transaction_read_only=on".to_owned();
+        let options = match self {
+            Self::Read => [Some(read_only), timeouts.read_statement.map(statement_timeout)],
+            Self::Write => [None, timeouts.write_statement.map(statement_timeout)],
+            Self::Probe => [Some(read_only), Some(statement_timeout(probe_timeout))],
+        };
+        options.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// How links to one node are made.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    node: NodeConfig,
+    timeouts: Timeouts,
+    probe_timeout: Duration,
+    /// Read from the certificate files once, at the start: a missing file is an error then, not at night.
+    tls: Option<tls::Connector>,
+}
+
+impl Dialer {
+    /// Prepares to connect to a node.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Tls`] where a certificate file cannot be used.
+    pub(crate) fn new(
+        node: NodeConfig,
+        timeouts: Timeouts,
+        probe_timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        let tls = tls::connector(node.tls())?;
+        Ok(Self { node, timeouts, probe_timeout, tls })
+    }
+
+    /// Opens a session within the connect timeout, which covers the socket, TLS and the authentication.
+    ///
+    /// Cancelling `severed` ends the session, now or later.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future closes its socket.
+    pub(crate) async fn dial(
+        &self,
+        purpose: Purpose,
+        vitals: Arc<Vitals>,
+        severed: CancellationToken,
+    ) -> Result<Link, ConnectError> {
+        let limit = match purpose {
+            Purpose::Probe => self.timeouts.connect.min(self.probe_timeout),
+            Purpose::Read | Purpose::Write => self.timeouts.connect,
+        };
+        match timeout(limit, self.open(purpose, vitals, severed)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ConnectError::TimedOut { limit }),
+        }
+    }
+
+    async fn open(
+        &self,
+        purpose: Purpose,
+        vitals: Arc<Vitals>,
+        severed: CancellationToken,
+    ) -> Result<Link, ConnectError> {
+        let socket = self.socket().await.map_err(ConnectError::Unreachable)?;
+        let wire = Arc::new(Wire::new(Arc::clone(&vitals)));
+        let tap = Tap::new(socket, Arc::clone(&wire));
+        let mut config = self.node.postgres().clone();
+        let options = purpose.options(&self.timeouts, self.probe_timeout);
+        config.options([self.node.user_options().unwrap_or_default(), &options].join(" ").trim());
+        config.ssl_mode(match self.node.tls().mode {
+            TlsMode::Disable => SslMode::Disable,
+            TlsMode::Prefer => SslMode::Prefer,
+            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+        });
+        let (client, driver): (_, Driver) = match &self.tls {
+            Some(tls) => {
+                let (client, connection) = config.connect_raw(tap, tls.to_host(self.node.host())).await?;
+                (client, drive(connection, severed, vitals))
+            }
+            None => {
+                let (client, connection) = config.connect_raw(tap, NoTls).await?;
+                (client, drive(connection, severed, vitals))
+            }
+        };
+        let cancel = client.cancel_token();
+        let conn = AsyncPgConnection::try_from(client).await.map_err(ConnectError::Setup)?;
+        Ok(Link::new(conn, wire, driver, cancel))
+    }
+
+    /// Asks the server to cancel what the session is doing; it may already be done.
+    pub(crate) async fn cancel(&self, token: tokio_postgres::CancelToken) -> Result<(), ConnectError> {
+        let limit = self.timeouts.connect;
+        let cancel = async {
+            let socket = self.socket().await.map_err(ConnectError::Unreachable)?;
+            match &self.tls {
+                Some(tls) => {
+                    let tap = Tap::new(socket, Arc::new(Wire::new(Arc::default())));
+                    token.cancel_query_raw(tap, tls.to_host(self.node.host())).await?;
+                }
+                None => token.cancel_query_raw(socket, NoTls).await?,
+            }
+            Ok(())
+        };
+        timeout(limit, cancel).await.unwrap_or(Err(ConnectError::TimedOut { limit }))
+    }
+
+    async fn socket(&self) -> io::Result<Socket> {
+        let (host, port) = (self.node.host(), self.node.port());
+        if host.starts_with('/') {
+            let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
+            return Ok(Either::Right(UnixStream::connect(path).await?));
+        }
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        // A peer that vanished without a word is noticed also on a connection that nobody uses.
+        let keepalive = TcpKeepalive::new()
+            .with_time(self.timeouts.tcp_keepalive_idle)
+            .with_interval(self.timeouts.tcp_keepalive_interval)
+            .with_retries(self.timeouts.tcp_keepalive_retries);
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&keepalive)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(self.timeouts.tcp_user_timeout))?;
+        Ok(Either::Left(stream))
+    }
+}

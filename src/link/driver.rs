@@ -1,0 +1,65 @@
+//! The task that moves a connection's bytes, and the ways to end it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_postgres::Connection;
+use tokio_util::sync::CancellationToken;
+
+use crate::node::Vitals;
+
+/// The owner's end of a connection's task; dropping it ends the connection.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    severed: CancellationToken,
+    /// Dropped with the driver, which asks the task to say goodbye to the server.
+    _goodbye: oneshot::Sender<()>,
+}
+
+impl Driver {
+    /// Ends the connection at once; statements that wait on it fail.
+    pub(crate) fn sever(&self) {
+        self.severed.cancel();
+    }
+
+    /// Whether the connection was severed, by its owner or with all others of its node.
+    pub(crate) fn is_severed(&self) -> bool {
+        self.severed.is_cancelled()
+    }
+}
+
+/// How long a closed connection may take to say goodbye: to a server that hangs it never would.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Moves a connection's bytes until it ends, is severed, or its owner is gone.
+///
+/// An end that was not of our making is a sign that the node is in trouble, so its monitor is told.
+pub(super) fn drive<S, T>(
+    mut connection: Connection<S, T>,
+    severed: CancellationToken,
+    vitals: Arc<Vitals>,
+) -> Driver
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (goodbye, owner_is_gone) = oneshot::channel::<()>();
+    let driver = Driver { severed: severed.clone(), _goodbye: goodbye };
+    tokio::spawn(async move {
+        let outcome = tokio::select! {
+            outcome = &mut connection => {
+                vitals.suspect();
+                outcome
+            }
+            () = severed.cancelled() => Ok(()),
+            _ = owner_is_gone => timeout(GOODBYE, connection).await.unwrap_or(Ok(())),
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "a connection ended");
+        }
+    });
+    driver
+}

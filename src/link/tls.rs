@@ -1,0 +1,42 @@
+//! TLS towards the server, as `sslmode` asks.
+//!
+//! | `sslmode` | encrypted | certificate signed by a known authority | host name matches |
+//! |---|---|---|---|
+//! | `disable` | no | | |
+//! | `prefer` | if the server can | not checked | not checked |
+//! | `require` | yes | if `sslrootcert` is given | not checked |
+//! | `verify-ca` | yes | yes | not checked |
+//! | `verify-full` | yes | yes | yes |
+//!
+//! Source: PostgreSQL 15 documentation, section 34.19, "SSL Support".
+
+#[cfg(feature = "tls")]
+pub(super) use self::with_rustls::{Connector, connector};
+#[cfg(not(feature = "tls"))]
+pub(super) use self::without::{Connector, connector};
+
+#[cfg(feature = "tls")]
+mod with_rustls;
+
+#[cfg(not(feature = "tls"))]
+mod without {
+    use tokio_postgres::tls::NoTls;
+
+    use crate::config::TlsSettings;
+    use crate::error::ConnectError;
+
+    /// There is none: the configuration refuses what would need it.
+    #[derive(Debug)]
+    pub(in crate::link) enum Connector {}
+
+    impl Connector {
+        pub(in crate::link) fn to_host(&self, _host: &str) -> NoTls {
+            match *self {}
+        }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the twin with rustls can fail")]
+    pub(in crate::link) fn connector(_settings: &TlsSettings) -> Result<Option<Connector>, ConnectError> {
+        Ok(None)
+    }
+}

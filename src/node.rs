@@ -1,0 +1,123 @@
+//! One server: its settings, its pools and its vital signs.
+//!
+//! * `latency`: how long its answers take
+//! * `vitals`: what its connections notice, between two looks of its monitor
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Semaphore;
+
+pub(crate) use self::vitals::Vitals;
+use crate::config::{Config, NodeConfig, PoolSettings};
+use crate::error::ConnectError;
+use crate::link::{Dialer, Purpose};
+use crate::pool::NodePool;
+
+mod latency;
+mod vitals;
+
+/// One server of the set.
+pub(crate) struct Node {
+    config: NodeConfig,
+    dialer: Arc<Dialer>,
+    vitals: Arc<Vitals>,
+    settings: PoolSettings,
+    connects: Arc<Semaphore>,
+    read_pool: NodePool,
+    /// There only while the node is the primary.
+    write_pool: ArcSwapOption<NodePool>,
+}
+
+impl Node {
+    /// Prepares a node; nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// A certificate file that cannot be used.
+    pub(crate) fn new(node: &NodeConfig, config: &Config) -> Result<Self, ConnectError> {
+        let dialer = Arc::new(Dialer::new(node.clone(), config.timeouts().clone(), config.probe().timeout)?);
+        let vitals = Arc::new(Vitals::default());
+        let connects = Arc::new(Semaphore::new(config.pool().max_concurrent_connects as usize));
+        let read_pool = NodePool::new(
+            Arc::clone(&dialer),
+            Purpose::Read,
+            config.pool(),
+            Arc::clone(&vitals),
+            Arc::clone(&connects),
+        );
+        Ok(Self {
+            config: node.clone(),
+            dialer,
+            vitals,
+            settings: config.pool().clone(),
+            connects,
+            read_pool,
+            write_pool: ArcSwapOption::empty(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.config.name()
+    }
+
+    pub(crate) fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    pub(crate) fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
+    pub(crate) fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
+    }
+
+    pub(crate) fn read_pool(&self) -> &NodePool {
+        &self.read_pool
+    }
+
+    pub(crate) fn write_pool(&self) -> Option<Arc<NodePool>> {
+        self.write_pool.load_full()
+    }
+
+    /// Lets the node take writes: it is the primary.
+    pub(crate) fn open_writes(&self) {
+        if self.write_pool.load().is_none() {
+            self.write_pool.store(Some(Arc::new(NodePool::new(
+                Arc::clone(&self.dialer),
+                Purpose::Write,
+                &self.settings,
+                Arc::clone(&self.vitals),
+                Arc::clone(&self.connects),
+            ))));
+        }
+    }
+
+    /// Fences the node: every connection that could write to it ends at once, and none is made.
+    pub(crate) fn close_writes(&self) {
+        if let Some(pool) = self.write_pool.swap(None) {
+            pool.sever();
+        }
+    }
+
+    /// Ends every connection to the node at once, so that nobody waits for a server that does not answer.
+    pub(crate) fn sever(&self) {
+        self.read_pool.sever();
+        if let Some(pool) = self.write_pool() {
+            pool.sever();
+        }
+    }
+
+    /// How many connections are handed out.
+    pub(crate) fn leased(&self) -> u32 {
+        self.read_pool.leased() + self.write_pool().map_or(0, |pool| pool.leased())
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("name", &self.name()).finish_non_exhaustive()
+    }
+}

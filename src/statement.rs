@@ -1,0 +1,79 @@
+//! Which statements an intent permits.
+//!
+//! [`ReadOnly`] marks the statements that only read, [`Permits`] ties them to an
+//! [`Intent`](crate::Intent). This is the only file that names the types of Diesel's syntax tree.
+//!
+//! **What the type proves.** A statement that is [`ReadOnly`] by one of the implementations here
+//! is a `SELECT` without a locking clause at its top. **What only the server can prove.** A function that such a `SELECT`
+//! calls may write (`nextval`, one of your own), and raw SQL may say anything; the sessions of the
+//! read pools are therefore read-only at the server too, and refuse with SQLSTATE 25006.
+//!
+//! * [`assume_read_only`]: the loud adapter for raw SQL
+//! * [`SetOperation`]: `UNION`, `INTERSECT` and `EXCEPT`, whose type Diesel keeps private
+
+use diesel::query_builder::{BoxedSelectStatement, SelectStatement};
+
+pub use self::assume_read_only::{AssumeReadOnly, assume_read_only};
+pub use self::set_operation::SetOperation;
+use crate::{Read, Write};
+
+mod assume_read_only;
+mod set_operation;
+
+/// A statement that only reads.
+///
+/// It is there for `SELECT` without a locking clause, also boxed, and for what the adapters
+/// [`assume_read_only`] and [`SetOperation`] make. `FOR UPDATE`, `FOR SHARE` and their relatives
+/// take locks, which a standby refuses, so they are not `ReadOnly`.
+///
+/// The trait is open. A query type of your own, a pagination wrapper say, opts in with one line:
+///
+/// ```
+/// use pointsman::prelude::*;
+///
+/// /// Adds the number of all rows to each row.
+/// #[derive(diesel::query_builder::QueryId)]
+/// struct Counted<Q> {
+///     query: Q,
+/// }
+///
+/// impl<Q: ReadOnly> ReadOnly for Counted<Q> {}
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "this statement writes or locks rows, so a `Conn<Read>` cannot run it",
+    label = "not a plain `SELECT`",
+    note = "a `Conn<Read>` may be served by a replica: check out a `Conn<Write>` with `ReplicaSet::write`",
+    note = "a query that only reads, but not by its type: `SetOperation` for UNION, INTERSECT and EXCEPT, `assume_read_only` for raw SQL, `impl ReadOnly` for a type of your own"
+)]
+pub trait ReadOnly {}
+
+// The ninth parameter, the locking clause, is left at its default: there is none.
+impl<F, S, D, W, O, LOf, G, H> ReadOnly for SelectStatement<F, S, D, W, O, LOf, G, H> {}
+impl<ST, QS, DB, GB> ReadOnly for BoxedSelectStatement<'_, ST, QS, DB, GB> {}
+impl<T: ReadOnly + ?Sized> ReadOnly for &T {}
+
+/// The relation between an intent and the statements that it may run.
+///
+/// [`Write`] permits all, [`Read`] those that are [`ReadOnly`]. It is the bound of every method of
+/// [`RunQueryDsl`](crate::RunQueryDsl); in code of your own that runs a statement it is given,
+/// `I: Permits<Q>` says the same:
+///
+/// ```
+/// use pointsman::Permits;
+/// use pointsman::prelude::*;
+///
+/// fn permitted<I: Intent, Q>(_conn: &Conn<I>, _query: &Q)
+/// where
+///     I: Permits<Q>,
+/// {
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "a `Conn<{Self}>` cannot run this statement",
+    label = "needs a `Conn<Write>`",
+    note = "check out a `Conn<Write>` with `ReplicaSet::write`; in a function that is generic over the intent, run reads on `conn.as_read()` and add the bound `Writable` for writes"
+)]
+pub trait Permits<Q: ?Sized>: crate::Intent {}
+
+impl<Q: ?Sized> Permits<Q> for Write {}
+impl<Q: ReadOnly + ?Sized> Permits<Q> for Read {}

@@ -1,0 +1,65 @@
+//! The adapter for statements that read, though their type cannot show it.
+
+use diesel::backend::Backend;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::QueryResult;
+
+use super::ReadOnly;
+
+/// A statement that its author vouches for; made by [`assume_read_only`].
+#[derive(Debug, Clone, Copy)]
+#[must_use = "a query does nothing until it is run, with `load` or `get_result`"]
+pub struct AssumeReadOnly<Q> {
+    query: Q,
+}
+
+/// Vouches that a statement only reads.
+///
+/// This is the way for raw SQL onto a `Conn<Read>`, and its name is long so that a review finds
+/// it. If the promise is false, the server refuses: a session of a read pool is read-only at the
+/// server also when the primary serves it, and the statement ends with SQLSTATE 25006. That
+/// guards against mistakes, not against malice: SQL that first switches the session to read-write (`SET …`) gets
+/// through. Where that matters, give the URLs of the read pools a role without the privilege to write.
+///
+/// ```
+/// use diesel::sql_types::BigInt;
+/// use pointsman::prelude::*;
+/// use pointsman::assume_read_only;
+///
+/// #[derive(QueryableByName)]
+/// struct Size {
+///     #[diesel(sql_type = BigInt)]
+///     bytes: i64,
+/// }
+///
+/// async fn database_size(conn: &Conn<Read>) -> QueryResult<i64> {
+///     let query = diesel::sql_query("SELECT pg_database_size(current_database()) AS bytes");
+///     let size: Size = assume_read_only(query).get_result(conn).await?;
+///     Ok(size.bytes)
+/// }
+/// ```
+pub fn assume_read_only<Q>(query: Q) -> AssumeReadOnly<Q> {
+    AssumeReadOnly { query }
+}
+
+impl<Q> ReadOnly for AssumeReadOnly<Q> {}
+
+impl<Q: Query> Query for AssumeReadOnly<Q> {
+    type SqlType = Q::SqlType;
+}
+
+impl<Q, DB> QueryFragment<DB> for AssumeReadOnly<Q>
+where
+    DB: Backend,
+    Q: QueryFragment<DB>,
+{
+    fn walk_ast<'b>(&'b self, pass: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        self.query.walk_ast(pass)
+    }
+}
+
+// The wrapper adds no SQL, so the wrapped statement's identity in the statement cache is its own.
+impl<Q: QueryId> QueryId for AssumeReadOnly<Q> {
+    type QueryId = Q::QueryId;
+    const HAS_STATIC_QUERY_ID: bool = Q::HAS_STATIC_QUERY_ID;
+}
