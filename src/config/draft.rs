@@ -101,12 +101,14 @@ fn backoff(from: &mut Reader, table: &str, default: Backoff, limited: bool) -> B
     let jitter = from.take(&path("jitter"), default.randomness());
     let attempts = if limited { from.take(&path("attempts"), default.limit()) } else { default.limit() };
 
+    let sound = !["initial", "max"].iter().any(|key| from.poisoned.contains(&path(key)));
     let culprit = if initial.is_zero() || !from.names.has(&path("max")) { "initial" } else { "max" };
     // Each part is judged by itself, so that one fault doesn't hide another.
     let mut judge = |key: &str, verdict: Result<Backoff, BackoffError>| match verdict {
         Ok(policy) => Some(policy),
         Err(error) => {
-            if !from.poisoned.contains(&path(key)) {
+            let derived = matches!(error, BackoffError::InitialAboveMax { .. }) && !sound;
+            if !derived && !from.poisoned.contains(&path(key)) {
                 let (problem, remedy) = words(&error);
                 from.fault(&path(key), problem, remedy);
             }

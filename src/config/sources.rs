@@ -101,6 +101,8 @@ pub(super) fn read(
     let env: Vec<_> = env.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
     let file = file
         .map_or_else(config::Config::default, |(shown, text)| parse_file(shown, text, &mut findings.faults));
+    // In a file that couldn't be read there may be nodes: don't miss them on top of that.
+    findings.nodes_incomplete = !findings.faults.is_empty();
     let settings = sift(&env, &mut findings.faults);
 
     let from_file = Reader::new("", table(&file));

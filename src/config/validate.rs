@@ -167,7 +167,7 @@ impl Check<'_> {
                 "while a primary is looked for, probes must be at least as frequent as otherwise",
             );
         }
-        // More than a minute between two looks at a node means that its return goes unnoticed.
+        self.within("backoff.initial", &draft.backoff.initial_delay(), MS, 10 * MINUTE);
         if draft.backoff.max_delay() > 10 * MINUTE && self.sound(&["backoff.max"]) {
             self.fault(
                 "backoff.max",
@@ -213,6 +213,8 @@ impl Check<'_> {
         self.within("writes.failover_wait", &writes.failover_wait, Duration::ZERO, 10 * MINUTE);
         self.within("writes.max_waiters", &writes.max_waiters, 1, 1_000_000);
         self.within("writes.retries", &writes.retries, 0, 1_000);
+        let initial = writes.retry_backoff.initial_delay();
+        self.within("writes.retry_backoff.initial", &initial, MS / 10, MINUTE);
         if writes.retry_backoff.max_delay() > MINUTE && self.sound(&["writes.retry_backoff.max"]) {
             self.fault(
                 "writes.retry_backoff.max",

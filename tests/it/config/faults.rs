@@ -98,7 +98,7 @@ fn values_out_of_range_are_refused() {
         ("POINTSMAN_PROBE__INTERVAL", &["0s", "2min"]),
         ("POINTSMAN_PROBE__TIMEOUT", &["0s", "2min"]),
         ("POINTSMAN_PROBE__FAILOVER_INTERVAL", &["9ms", "101ms"]),
-        ("POINTSMAN_BACKOFF__INITIAL", &["0s", "2s"]),
+        ("POINTSMAN_BACKOFF__INITIAL", &["0s", "1ns", "2s"]),
         ("POINTSMAN_BACKOFF__MAX", &["50ms", "11min"]),
         ("POINTSMAN_BACKOFF__FACTOR", &["0.9"]),
         ("POINTSMAN_BACKOFF__JITTER", &["1.1"]),
@@ -128,8 +128,13 @@ fn a_faulty_value_does_not_make_its_neighbours_look_wrong() {
     // With the default interval in the place of the faulty one, the lag would be too short.
     let file = "[probe]\ninterval = \"ten\"\ntimeout = \"20ms\"\n[reads]\nmax_lag = \"100ms\"";
     assert_eq!(keys(&with_url(file, &[]).unwrap_err()), ["probe.interval"]);
+    let file = "[backoff]\ninitial = \"soon\"\nmax = \"50ms\"";
+    assert_eq!(keys(&with_url(file, &[]).unwrap_err()), ["backoff.initial"]);
     // Whether a primary is missing can't be said while a node is faulty.
     assert_eq!(keys(&read("", &[("DATABASE_URL", "postgres://")]).unwrap_err()), ["DATABASE_URL"]);
+    let error = read("[pool]\nmax_size = ten", &[]).unwrap_err();
+    assert_eq!(keys(&error), ["pointsman.toml"]);
+    assert_eq!(error.faults()[0].problem, "is not valid TOML at line 2, column 12");
 }
 
 #[test]
