@@ -19,6 +19,8 @@ const REPLICA_VARIABLE: &str = "DATABASE_REPLICA_URL";
 const PREFIX: &str = "POINTSMAN_";
 /// Variables with our prefix that are not settings.
 const RESERVED: &[&str] = &[FILE_VARIABLE];
+/// The test kit has variables of its own, and runs in one process with what it tests.
+const TESTKIT_PREFIX: &str = "POINTSMAN_TESTKIT_";
 
 const NO_PRIMARY_REMEDY: &str = "set it as DATABASE_URL=postgres://user:password@host/database, or give one of the \
                            `[[nodes]]` in the file `role = \"primary\"`";
@@ -161,6 +163,7 @@ fn sift(env: &[(String, String)], faults: &mut Vec<Fault>) -> Map<String, String
             ));
         } else if let Some(rest) = name.strip_prefix(PREFIX)
             && !RESERVED.contains(&name.as_str())
+            && !name.starts_with(TESTKIT_PREFIX)
         {
             let path = rest.to_ascii_lowercase().replace("__", ".");
             if known.iter().any(|known| known.path == path && reader::env_name(&path) == *name) {
