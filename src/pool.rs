@@ -178,7 +178,8 @@ impl bb8::ManageConnection for Manager {
         let generation = shared.generation.load_full();
         let dial = async {
             let _permit = shared.connects.acquire().await.map_err(|_| ConnectError::Abandoned)?;
-            shared.dialer.dial(shared.purpose, Arc::clone(&shared.vitals), generation.child_token()).await
+            let (dialer, vitals) = (&shared.dialer, Arc::clone(&shared.vitals));
+            dialer.dial(shared.purpose, dialer.limit(), vitals, generation.child_token()).await
         };
         let outcome = tokio::select! {
             outcome = dial => outcome,
