@@ -58,8 +58,10 @@ struct Shared {
 }
 
 /// A link in a pool, with the instant at which it is too old.
+///
+/// The link is boxed, because it is large and its lease is moved about with every checkout.
 pub(crate) struct PooledLink {
-    link: Link,
+    link: Box<Link>,
     expires: Instant,
 }
 
@@ -189,7 +191,7 @@ impl bb8::ManageConnection for Manager {
             Ok(link) => {
                 let jitter = shared.settings.lifetime_jitter * fastrand::f64();
                 let lifetime = shared.settings.max_lifetime.mul_f64(1.0 - jitter);
-                Ok(PooledLink { link, expires: Instant::now() + lifetime })
+                Ok(PooledLink { link: Box::new(link), expires: Instant::now() + lifetime })
             }
             Err(error) => {
                 if !error.proves_alive() {

@@ -95,12 +95,14 @@ impl ReplicaSet {
         let monitor =
             |node: Arc<Node>| Monitor::start(node, &board, config.probe().clone(), config.backoff().clone());
         let monitors = nodes.into_iter().map(monitor).collect();
-        let deadline = Instant::now() + config.timeouts().connect;
-        let all_seen = changes.wait_for(|topology| {
-            topology.nodes.iter().all(|node| node.health != crate::topology::Health::Unseen)
-        });
         // Whoever is not there by then is left to its monitor.
-        let _ = timeout_at(deadline, all_seen).await;
+        let all_seen =
+            changes.wait_for(|topology| topology.nodes.iter().all(|node| node.health != Health::Unseen));
+        let _ = timeout(config.timeouts().connect, all_seen).await;
+        // How fresh a replica is can be told only once the primary was seen as well.
+        let judged = |node: &NodeStatus| node.standing != Standing::Replica || node.serves_reads;
+        let all_judged = changes.wait_for(|topology| topology.nodes.iter().all(judged));
+        let _ = timeout(config.probe().interval, all_judged).await;
         let inner = Inner {
             fallback: Arc::new(Semaphore::new(config.reads().max_fallback as usize)),
             waiters: Arc::new(Semaphore::new(config.writes().max_waiters as usize)),

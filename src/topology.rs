@@ -86,11 +86,12 @@ impl fmt::Display for Standing {
 }
 
 /// How a node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Health {
     /// It was not looked at yet.
+    #[default]
     Unseen,
     /// It answers.
     Up,

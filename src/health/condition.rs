@@ -37,12 +37,6 @@ pub(crate) struct Condition {
     misses: u32,
 }
 
-impl Default for Health {
-    fn default() -> Self {
-        Self::Unseen
-    }
-}
-
 /// So many looks in a row must miss before a node that merely does not answer is called lost.
 ///
 /// One can be a hiccup, of this machine as well; a connection that is refused leaves no doubt and needs no second.

@@ -47,8 +47,10 @@ impl Candidate {
     }
 }
 
-/// Latencies are told apart by powers of two above this: below, a difference is noise and no reason to leave a node idle.
-const FINE: Duration = Duration::from_millis(1);
+/// Latencies are told apart by powers of two above this, which is more than lies between two zones of a region.
+///
+/// Below, a difference is noise, and no reason to leave a node idle; a node that is overloaded shows in the load.
+const FINE: Duration = Duration::from_millis(5);
 
 /// A latency in units of [`FINE`], rounded to a power of two.
 ///
@@ -83,7 +85,7 @@ pub(crate) fn take(candidates: &mut Vec<Candidate>, rng: &mut Rng) -> Option<Can
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
+    use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
 
@@ -106,13 +108,13 @@ mod tests {
         let equal: Vec<_> = (0..4).map(|node| candidate(node, Tier::Fit, 3, 500)).collect();
         assert!(shares(&equal, 4000).iter().all(|share| (850..1150).contains(share)));
         let mut one_slow = equal;
-        one_slow[2].latency = Some(Duration::from_millis(50));
+        one_slow[2].latency = Some(Duration::from_millis(80));
         assert_eq!(shares(&one_slow, 4000)[2], 0);
     }
 
     #[test]
     fn almost_equals_share() {
-        let candidates = [candidate(0, Tier::Fit, 0, 150), candidate(1, Tier::Fit, 0, 900)];
+        let candidates = [candidate(0, Tier::Fit, 0, 150), candidate(1, Tier::Fit, 0, 4_000)];
         assert!(shares(&candidates, 1000).iter().all(|share| (400..600).contains(share)));
     }
 

@@ -1,27 +1,16 @@
 //! The replica set on a real cluster: who serves what, and the second layer of the read-only promise.
 
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::Text;
 use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
-use pointsman::{Config, ReplicaSet, Role, assume_read_only};
+use pointsman::{Role, assume_read_only};
 
-use crate::support::{connect, eventually, set_of};
-
-#[derive(QueryableByName)]
-struct Number {
-    #[diesel(sql_type = BigInt)]
-    number: i64,
-}
+use crate::support::connect;
 
 #[derive(QueryableByName)]
 struct Setting {
     #[diesel(sql_type = Text)]
     setting: String,
-}
-
-/// A write, smuggled through the adapter for raw SQL.
-async fn smuggle(conn: &Conn<Read>, sql: &str) -> QueryResult<Vec<Number>> {
-    assume_read_only(diesel::sql_query(sql)).load(conn).await
 }
 
 #[tokio::test]
