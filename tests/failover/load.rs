@@ -28,6 +28,9 @@ pub(crate) async fn scene_with(
     replicas: usize,
     settings: impl FnOnce(pointsman::config::ConfigBuilder) -> pointsman::config::ConfigBuilder,
 ) -> (Cluster, ReplicaSet) {
+    // With RUST_LOG set, what the set does is told.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     let cluster = Cluster::builder().replicas(replicas).start().await.expect("a cluster");
     let config = settings(config_of(cluster.servers())).build().expect("a valid configuration");
     let set = ReplicaSet::connect(config).await.expect("a set");
@@ -128,6 +131,9 @@ pub(crate) async fn lost_on(server: &Server, record: &Record) -> Vec<u64> {
 /// Prints what was measured.
 pub(crate) fn report(incident: &str, record: &Record) {
     println!("{incident}: {record}");
+    for read in record.reads.iter().filter(|read| read.took() > Duration::from_millis(150)) {
+        tracing::debug!(id = read.id, took = ?read.took(), ago = ?read.began.elapsed(), "a slow read");
+    }
 }
 
 /// Whether a write was refused because of split brain.
