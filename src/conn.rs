@@ -1,11 +1,11 @@
 //! A connection whose intent is part of its type.
 //!
 //! * [`Conn`]: what [`ReplicaSet`](crate::ReplicaSet) hands out, and its views
+//! * [`LendsBare`]: which of them dereference to a bare connection
 //! * [`TransactionBuilder`]: transactions with isolation levels
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +13,7 @@ use diesel::result::QueryResult;
 use diesel_async::AsyncPgConnection;
 use ref_cast::{RefCastCustom, ref_cast_custom};
 
+pub use self::bare::LendsBare;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
 use crate::error::SqlState;
 use crate::node::Node;
@@ -20,6 +21,7 @@ use crate::pool::Lease;
 use crate::topology::Role;
 use crate::{Intent, Read, Writable, Write};
 
+mod bare;
 mod transaction;
 
 /// A connection to PostgreSQL for one intent.
@@ -132,20 +134,6 @@ impl<I: Intent> Conn<I> {
             return Err(diesel::result::Error::BrokenTransactionManager);
         }
         Ok(self.served.lease.conn())
-    }
-}
-
-impl Deref for Conn<Write> {
-    type Target = AsyncPgConnection;
-
-    fn deref(&self) -> &AsyncPgConnection {
-        self.served.lease.conn()
-    }
-}
-
-impl DerefMut for Conn<Write> {
-    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
-        self.served.lease.conn_mut()
     }
 }
 

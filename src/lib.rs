@@ -1,5 +1,5 @@
 //! Pointsman
-pub use self::conn::{AsyncFunc, Conn, TransactionBuilder};
+pub use self::conn::{AsyncFunc, Conn, LendsBare, TransactionBuilder};
 pub use self::error::*;
 pub use self::intent::{Intent, Read, Writable, Write};
 pub use self::run_query::{RunQueryDsl, SaveChangesDsl};
