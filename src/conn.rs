@@ -3,6 +3,7 @@
 //! * [`Conn`]: what [`ReplicaSet`](crate::ReplicaSet) hands out, and its views
 //! * [`LendsBare`]: which of them dereference to a bare connection
 //! * [`TransactionBuilder`]: transactions with isolation levels
+//! * [`Doubt`]: what is noted of a transaction whose outcome may have to be settled
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,6 +15,8 @@ use diesel_async::AsyncPgConnection;
 use ref_cast::{RefCastCustom, ref_cast_custom};
 
 pub use self::bare::LendsBare;
+pub use self::doubt::Doubt;
+pub(crate) use self::doubt::Standpoint;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
 use crate::error::SqlState;
 use crate::node::Node;
@@ -22,6 +25,7 @@ use crate::topology::Role;
 use crate::{Intent, Read, Writable, Write};
 
 mod bare;
+mod doubt;
 mod transaction;
 
 /// A connection to PostgreSQL for one intent.
@@ -64,6 +68,8 @@ pub(crate) struct Served {
     intent: &'static str,
     /// A transaction was left in the middle: what runs now would run inside of it, and never be committed.
     poisoned: bool,
+    /// The last transaction ended because it conflicted with others.
+    conflicted: bool,
 }
 
 impl<I: Intent> Conn<I> {
@@ -75,7 +81,10 @@ impl<I: Intent> Conn<I> {
         } else {
             vitals.writes.fetch_add(1, Ordering::Relaxed);
         }
-        Self { served: Served { lease, node, role, intent: I::NAME, poisoned: false }, intent: PhantomData }
+        Self {
+            served: Served { lease, node, role, intent: I::NAME, poisoned: false, conflicted: false },
+            intent: PhantomData,
+        }
     }
 
     #[ref_cast_custom]
@@ -126,6 +135,24 @@ impl<I: Intent> Conn<I> {
     /// Whether the connection has ended: lost, severed from a node that was fenced, or left by a cancelled transaction.
     pub fn is_lost(&self) -> bool {
         self.served.lease.is_over()
+    }
+
+    pub(crate) fn served_by(&self) -> &Arc<Node> {
+        &self.served.node
+    }
+
+    /// Forgets the last error's code, so that it is not taken for that of what runs next.
+    pub(crate) fn forget_sqlstate(&self) {
+        self.served.lease.wire().take_sqlstate();
+    }
+
+    /// Whether the last transaction ended because it conflicted with others, and may succeed when it is run again.
+    pub(crate) fn conflicted(&self) -> bool {
+        self.served.conflicted
+    }
+
+    fn has_conflict(&self) -> bool {
+        self.last_sqlstate().is_some_and(SqlState::is_transient_conflict)
     }
 
     /// The bare connection, for [`RunQueryDsl`](crate::RunQueryDsl) alone.

@@ -1,0 +1,255 @@
+//! The set of nodes, and the connections that it hands out.
+//!
+//! * [`ReplicaSet`]: connect, read, write, close
+//! * `read`: a node for a read, and the next one if it fails
+//! * `write`: the primary, and waiting for one
+//! * `run_read`, `hedge`: a read that survives its node, and when a slow one is tried twice
+//! * `run_write`, `settle`: a transaction that is run again on a conflict, and one whose outcome is unknown
+//! * `reconfigure`: nodes that come and go while traffic runs
+//! * `report`: how everything is, for people and for `/health`
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use self::hedge::Budget;
+pub use self::reconfigure::Reconfigured;
+pub use self::report::{HealthReport, NodeReport, Status};
+pub use self::run_write::WriteOptions;
+pub use self::settle::Settlement;
+use crate::config::{Config, NodeConfig};
+use crate::error::{CheckoutError, Error, NodeFailure};
+use crate::health::{Board, Monitor, Snapshot};
+use crate::node::Node;
+use crate::topology::{Health, NodeStatus, Standing, Topology};
+
+mod hedge;
+mod read;
+mod reconfigure;
+mod report;
+mod run_read;
+mod run_write;
+mod settle;
+mod write;
+
+/// A primary and its replicas, behind typed connections.
+///
+/// It is cheap to clone; all clones are one set. The background tasks end with the last of them, or with
+/// [`close`](Self::close).
+///
+/// ```no_run
+/// use pointsman::prelude::*;
+/// use pointsman::{Config, ReplicaSet};
+///
+/// diesel::table! { users (id) { id -> Integer, name -> Text, } }
+///
+/// # async fn example() -> Result<(), pointsman::Error> {
+/// let set = ReplicaSet::connect(Config::from_env()?).await?;
+///
+/// let conn = set.read().await?; // a replica, or the primary
+/// let count: i64 = users::table.count().get_result(&conn).await?;
+///
+/// let conn = set.write().await?; // the one true primary
+/// diesel::insert_into(users::table).values(users::name.eq("Ada")).execute(&conn).await?;
+/// # let _ = count;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ReplicaSet {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    live: ArcSwap<Live>,
+    board: Arc<Board>,
+    monitors: Mutex<Vec<Monitor>>,
+    closed: AtomicBool,
+    started: Instant,
+}
+
+/// What a change of the configuration replaces.
+struct Live {
+    config: Arc<Config>,
+    /// Places for reads that fall back to the primary.
+    fallback: Arc<Semaphore>,
+    /// Places for callers that wait for a primary.
+    waiters: Semaphore,
+    hedges: Budget,
+}
+
+impl Live {
+    fn new(config: Arc<Config>) -> Self {
+        Self {
+            fallback: Arc::new(Semaphore::new(config.reads().max_fallback as usize)),
+            waiters: Semaphore::new(config.writes().max_waiters as usize),
+            hedges: Budget::new(config.reads()),
+            config,
+        }
+    }
+}
+
+impl ReplicaSet {
+    /// Starts to look after the configured nodes.
+    ///
+    /// It waits until every node has been looked at, or until `timeouts.connect` is over: a node
+    /// that is down does not stop the start, nor do all of them. Whether there is a primary is what
+    /// [`topology`](Self::topology) and [`health`](Self::health) tell.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Node`] where a node's certificate files cannot be used.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves nothing behind.
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let config = Arc::new(config);
+        let nodes =
+            config.nodes().iter().map(|node| prepare(node, &config)).collect::<Result<Vec<_>, _>>()?;
+        let board = Arc::new(Board::new(Arc::clone(&config), nodes.clone()));
+        let inner = Inner {
+            monitors: Mutex::new(watch_over(&nodes, &board, &config)),
+            live: ArcSwap::from_pointee(Live::new(config)),
+            board,
+            closed: AtomicBool::new(false),
+            started: Instant::now(),
+        };
+        let set = Self { inner: Arc::new(inner) };
+        set.settled().await;
+        Ok(set)
+    }
+
+    /// Waits until every node was looked at, within bounds; whoever is not there by then is left to its monitor.
+    async fn settled(&self) {
+        let config = self.config();
+        let mut changes = self.watch();
+        let all_seen =
+            changes.wait_for(|topology| topology.nodes.iter().all(|node| node.health != Health::Unseen));
+        let _ = timeout(config.timeouts().connect, all_seen).await;
+        // How fresh a replica is can be told only once the primary was seen as well.
+        let judged = |node: &NodeStatus| node.standing != Standing::Replica || node.serves_reads;
+        let all_judged = changes.wait_for(|topology| topology.nodes.iter().all(judged));
+        let _ = timeout(config.probe().interval, all_judged).await;
+    }
+
+    /// The roles of the nodes, as they were last seen. It asks nobody.
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.snapshot().topology)
+    }
+
+    /// Follows the topology: the receiver changes when a role or a health does, not with every measurement.
+    ///
+    /// ```no_run
+    /// # async fn example(set: pointsman::ReplicaSet) {
+    /// let mut topology = set.watch();
+    /// while topology.changed().await.is_ok() {
+    ///     println!("{:?}", topology.borrow_and_update().primary);
+    /// }
+    /// # }
+    /// ```
+    pub fn watch(&self) -> watch::Receiver<Arc<Topology>> {
+        self.inner.board.changes()
+    }
+
+    /// How everything is: the document of a health endpoint.
+    pub fn health(&self) -> HealthReport {
+        HealthReport::of(&self.snapshot(), self.inner.started.elapsed())
+    }
+
+    /// The configuration that the set runs with.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.inner.live.load().config)
+    }
+
+    /// Stops handing out connections, and waits until all are returned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Close`] where some are still in use after `timeouts.shutdown`; those are severed.
+    ///
+    /// # Cancel safety
+    ///
+    /// The set stays closed when the future is dropped.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.inner.closed.store(true, Ordering::Release);
+        let live = self.live();
+        live.fallback.close();
+        live.waiters.close();
+        let limit = live.config.timeouts().shutdown;
+        let deadline = Instant::now() + limit;
+        let snapshot = self.snapshot();
+        let leased = || snapshot.nodes.iter().map(|placed| placed.node.leased()).sum::<u32>();
+        while leased() > 0 && Instant::now() < deadline {
+            // Connections come back without a word; this is asked rarely, and only at the end.
+            sleep(Duration::from_millis(5)).await;
+        }
+        let connections = leased();
+        self.monitors().clear();
+        for placed in &snapshot.nodes {
+            placed.node.close_writes();
+            placed.node.sever();
+        }
+        if connections > 0 { Err(Error::Close { connections, after: limit }) } else { Ok(()) }
+    }
+
+    fn monitors(&self) -> MutexGuard<'_, Vec<Monitor>> {
+        self.inner.monitors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self) -> Arc<Live> {
+        self.inner.live.load_full()
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.inner.board.snapshot()
+    }
+
+    fn check_open(&self) -> Result<(), CheckoutError> {
+        if self.inner.closed.load(Ordering::Acquire) { Err(CheckoutError::Closed) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for ReplicaSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaSet").field("topology", &self.topology()).finish_non_exhaustive()
+    }
+}
+
+/// Makes the node of a configuration.
+fn prepare(node: &NodeConfig, config: &Config) -> Result<Arc<Node>, Error> {
+    Node::new(node, config)
+        .map(Arc::new)
+        .map_err(|source| Error::Node { node: node.name().to_owned(), source })
+}
+
+/// Starts a monitor for each node.
+fn watch_over(nodes: &[Arc<Node>], board: &Arc<Board>, config: &Config) -> Vec<Monitor> {
+    let monitor =
+        |node| Monitor::start(Arc::clone(node), board, config.probe().clone(), config.backoff().clone());
+    nodes.iter().map(monitor).collect()
+}
+
+/// What is known of each node, for an error.
+fn failures(snapshot: &Snapshot, tried: &[NodeFailure]) -> Vec<NodeFailure> {
+    let of = |node: &NodeStatus| {
+        tried.iter().rev().find(|failure| failure.node == node.name).cloned().unwrap_or_else(|| NodeFailure {
+            node: node.name.clone(),
+            reason: match &node.reason {
+                Some(reason) => format!("{} ({}): {reason}", node.standing, node.health),
+                None => format!("{} ({})", node.standing, node.health),
+            },
+            error: None,
+        })
+    };
+    snapshot.topology.nodes.iter().map(of).collect()
+}
