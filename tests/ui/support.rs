@@ -51,7 +51,7 @@ pub struct Count {
     pub count: i64,
 }
 
-/// What stands for `ReplicaSet::read` and `ReplicaSet::write` where a connection is checked out.
+/// What stands for `ReplicaSet::read` and `ReplicaSet::write` where no set is at hand.
 pub async fn read() -> Conn<Read> {
     std::future::pending().await
 }

@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::{FutureExt, try_join};
 use pointsman::prelude::*;
+use pointsman::{CheckoutError, ReplicaSet};
 use ui::{User, Users, posts, users};
 
 pub async fn pipelined(conn: &Conn<Read>) -> QueryResult<(i64, i64, Option<User>)> {
@@ -54,37 +55,27 @@ pub fn boxed(conn: &Conn<Read>) -> BoxFuture<'_, QueryResult<Vec<User>>> {
     async { User::query().load(conn).await }.boxed()
 }
 
-/// What a handler has in its state; `ReplicaSet` has the same two methods.
-#[derive(Clone)]
-pub struct Set;
-
-impl Set {
-    pub async fn read(&self) -> Conn<Read> {
-        ui::read().await
-    }
-
-    pub async fn write(&self) -> Conn<Write> {
-        ui::write().await
-    }
+fn unavailable(_: CheckoutError) -> StatusCode {
+    StatusCode::SERVICE_UNAVAILABLE
 }
 
-async fn count(State(set): State<Set>) -> Result<Json<i64>, StatusCode> {
-    let conn = set.read().await;
+async fn count(State(set): State<ReplicaSet>) -> Result<Json<i64>, StatusCode> {
+    let conn = set.read().await.map_err(unavailable)?;
     let count = users::table.count().get_result(&conn).await;
     count.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 async fn rename(
-    State(set): State<Set>,
+    State(set): State<ReplicaSet>,
     Path((id, name)): Path<(i32, String)>,
 ) -> Result<Json<usize>, StatusCode> {
-    let mut conn = set.write().await;
+    let mut conn = set.write().await.map_err(unavailable)?;
     let renamed = conn.transaction(async |tx| tx.rename(id, &name).await).await;
     renamed.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 async fn exists<P: Provider>(State(provider): State<P>, Path(id): Path<i32>) -> StatusCode {
-    let conn = provider.checkout().await;
+    let Ok(conn) = provider.checkout().await else { return StatusCode::SERVICE_UNAVAILABLE };
     match conn.find(id).await {
         Ok(Some(_)) => StatusCode::OK,
         Ok(None) => StatusCode::NOT_FOUND,
@@ -93,19 +84,19 @@ async fn exists<P: Provider>(State(provider): State<P>, Path(id): Path<i32>) -> 
 }
 
 pub trait Provider: Clone + Send + Sync + 'static {
-    fn checkout(&self) -> impl Future<Output = Conn<Read>> + Send;
+    fn checkout(&self) -> impl Future<Output = Result<Conn<Read>, CheckoutError>> + Send;
 }
 
-impl Provider for Set {
-    async fn checkout(&self) -> Conn<Read> {
+impl Provider for ReplicaSet {
+    async fn checkout(&self) -> Result<Conn<Read>, CheckoutError> {
         self.read().await
     }
 }
 
-pub fn router() -> Router {
+pub fn router(set: ReplicaSet) -> Router {
     Router::new()
         .route("/users/count", get(count))
-        .route("/users/{id}", get(exists::<Set>))
+        .route("/users/{id}", get(exists::<ReplicaSet>))
         .route("/users/{id}/{name}", get(rename))
-        .with_state(Set)
+        .with_state(set)
 }
