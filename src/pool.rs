@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use diesel_async::{AnsiTransactionManager, TransactionManager};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -213,7 +214,9 @@ impl bb8::ManageConnection for Manager {
     }
 
     fn has_broken(&self, pooled: &mut PooledLink) -> bool {
-        !pooled.is_usable()
+        // What Diesel believes counts as well: its next transaction would be a savepoint in one that is not there.
+        let open = AnsiTransactionManager::is_broken_transaction_manager(pooled.link.conn_mut());
+        open || !pooled.is_usable()
     }
 }
 

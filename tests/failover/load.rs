@@ -39,7 +39,18 @@ pub(crate) async fn scene_with(
     drop(conn);
     cluster.wait_caught_up().await.expect("replicas that follow");
     until(&set, "all replicas serve", |topology| topology.nodes.iter().all(|node| node.serves_reads)).await;
+    warm_up(&set).await;
     (cluster, set)
+}
+
+/// Opens the connections that a steady load would have opened long ago.
+async fn warm_up(set: &ReplicaSet) {
+    for _ in 0..20 {
+        let reads = futures_util::future::join_all((0..20).map(|_| read_surely(set)));
+        let writes = futures_util::future::join_all((0..5).map(|_| set.write()));
+        let (reads, writes) = tokio::join!(reads, writes);
+        assert!(reads.iter().all(Result::is_ok) && writes.iter().all(Result::is_ok), "all is well before the incident");
+    }
 }
 
 /// A configuration in which nodes are called what their servers are called.
