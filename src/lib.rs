@@ -11,6 +11,8 @@ pub mod error;
 pub mod intent;
 mod link;
 mod node;
+#[cfg(feature = "payments")]
+pub mod payments;
 mod pool;
 pub mod run_query;
 pub mod statement;
