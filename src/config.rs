@@ -117,7 +117,7 @@ impl Config {
         file: Option<&str>,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        sources::read(file, env, Vec::new())
+        sources::read(file.map(|text| (sources::FILE, text)), env, Vec::new())
     }
 
     /// Starts a configuration in code, which reads neither file nor environment.

@@ -1,24 +1,106 @@
-//! Pointsman
+//! PostgreSQL with read replicas behind Diesel, with compile-time-typed intent.
+//!
+//! A pointsman sets the points, so that each train takes the right track. This crate does that for
+//! Diesel: a statement runs where its type allows it. A [`ReplicaSet`] hands out [`Conn<Read>`](Conn),
+//! served by a replica, and [`Conn<Write>`](Conn), served by the one true primary; a write on the first
+//! does not compile.
+//!
+//! ```no_run
+//! use pointsman::prelude::*;
+//! use pointsman::{Config, ReplicaSet};
+//!
+//! diesel::table! { users (id) { id -> Integer, name -> Text, } }
+//!
+//! # async fn example() -> Result<(), pointsman::Error> {
+//! let set = ReplicaSet::connect(Config::from_env()?).await?;
+//!
+//! let conn = set.read().await?;
+//! let names: Vec<String> = users::table.select(users::name).load(&conn).await?;
+//!
+//! let conn = set.write().await?;
+//! diesel::insert_into(users::table).values(users::name.eq("Ada")).execute(&conn).await?;
+//! # let _ = names;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use pointsman::prelude::*;
+//! # diesel::table! { users (id) { id -> Integer, name -> Text, } }
+//! async fn add(conn: &Conn<Read>) -> QueryResult<usize> {
+//!     // error: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//!     diesel::insert_into(users::table).values(users::name.eq("Ada")).execute(conn).await
+//! }
+//! ```
+//!
+//! # Where to start
+//!
+//! * [`prelude`]: the one import that a file needs
+//! * [`Config`]: `DATABASE_URL` and `DATABASE_REPLICA_URL` are enough
+//! * [`ReplicaSet`]: connections for reads and for writes
+//! * [`Conn`], [`RunQueryDsl`]: running statements, and transactions
+//! * [`Intent`], [`Writable`]: repositories that are generic over the intent
+//! * [`ReadOnly`], [`assume_read_only`], [`SetOperation`]: what counts as a read
+//! * [`Error`] and its relatives: what went wrong, and whether it is safe to repeat
+//!
+//! # What the type proves, and what the server does
+//!
+//! The type proves that what a `Conn<Read>` runs is a `SELECT` without a lock, or was vouched for. A function that the
+//! `SELECT` calls may still write; so every session of a read pool is read-only at the server as
+//! well, also on the primary, and also after its node was promoted.
+//!
+//! # Features
+//!
+//! * `tls`: TLS towards the servers, with rustls
+//! * `migrate`: Diesel's migrations from inside the program, on the primary only
+//! * `testkit`: real clusters with streaming replicas, and faults, for tests
+//! * `payments`, `service`: the payments service that shows the crate off
+
+pub use self::config::{Config, ConfigError};
 pub use self::conn::{AsyncFunc, Conn, TransactionBuilder};
-pub use self::error::*;
+pub use self::error::{
+    CheckoutError, ConnectError, Error, NodeFailure, OutcomeUnknown, SqlState, TransactionFailed,
+};
 pub use self::intent::{Intent, Read, Writable, Write};
+pub use self::replica_set::{HealthReport, ReplicaSet};
 pub use self::run_query::{RunQueryDsl, SaveChangesDsl};
 pub use self::statement::{AssumeReadOnly, Permits, ReadOnly, SetOperation, assume_read_only};
+pub use self::topology::{Role, Topology};
+
 pub mod backoff;
+pub mod causal;
 pub mod config;
 pub mod conn;
 pub mod error;
+mod health;
 pub mod intent;
 mod link;
 mod node;
 #[cfg(feature = "payments")]
 pub mod payments;
 mod pool;
+pub mod replica_set;
 pub mod run_query;
 pub mod statement;
 pub mod topology;
 
-/// Everything that a file needs to run statements: Diesel's prelude, with Pointsman's traits in the place of Diesel's.
+#[cfg(feature = "testkit")]
+pub mod testkit;
+
+/// Everything that a file needs to run statements.
+///
+/// It is Diesel's prelude with Pointsman's traits in the place of Diesel's, since two
+/// glob imports of traits of one name are ambiguous in a confusing way.
+///
+/// ```
+/// use pointsman::prelude::*;
+///
+/// diesel::table! { users (id) { id -> Integer, name -> Text, } }
+///
+/// async fn count(conn: &Conn<Read>) -> QueryResult<i64> {
+///     users::table.count().get_result(conn).await
+/// }
+/// ```
 pub mod prelude {
     pub use diesel::prelude::*;
     pub use diesel::result::QueryResult;

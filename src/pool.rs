@@ -58,8 +58,10 @@ struct Shared {
 }
 
 /// A link in a pool, with the instant at which it is too old.
+///
+/// The link is boxed, because it is large and its lease is moved about with every checkout.
 pub(crate) struct PooledLink {
-    link: Link,
+    link: Box<Link>,
     expires: Instant,
 }
 
@@ -178,7 +180,8 @@ impl bb8::ManageConnection for Manager {
         let generation = shared.generation.load_full();
         let dial = async {
             let _permit = shared.connects.acquire().await.map_err(|_| ConnectError::Abandoned)?;
-            shared.dialer.dial(shared.purpose, Arc::clone(&shared.vitals), generation.child_token()).await
+            let (dialer, vitals) = (&shared.dialer, Arc::clone(&shared.vitals));
+            dialer.dial(shared.purpose, dialer.limit(), vitals, generation.child_token()).await
         };
         let outcome = tokio::select! {
             outcome = dial => outcome,
@@ -188,7 +191,7 @@ impl bb8::ManageConnection for Manager {
             Ok(link) => {
                 let jitter = shared.settings.lifetime_jitter * fastrand::f64();
                 let lifetime = shared.settings.max_lifetime.mul_f64(1.0 - jitter);
-                Ok(PooledLink { link, expires: Instant::now() + lifetime })
+                Ok(PooledLink { link: Box::new(link), expires: Instant::now() + lifetime })
             }
             Err(error) => {
                 if !error.proves_alive() {
@@ -202,6 +205,10 @@ impl bb8::ManageConnection for Manager {
     }
 
     async fn is_valid(&self, pooled: &mut PooledLink) -> Result<(), Self::Error> {
+        // The driver closes a statement that is not cached with a message of its own, after its answer has come.
+        if pooled.link.wire().owes() {
+            let _ = timeout(SETTLE, pooled.link.wire().settled()).await;
+        }
         if pooled.is_usable() { Ok(()) } else { Err(Arc::new(ConnectError::Abandoned)) }
     }
 

@@ -1,9 +1,215 @@
-//! x
-/// Role
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+//! Who is who: the roles of the nodes, as they were last seen.
+//!
+//! The monitors look at the nodes and post what they see. From that, a pure function judges which node is the
+//! primary and how far each replica lags, and a new [`Topology`] replaces the old one as a whole. A checkout
+//! reads it without a lock and asks no node anything.
+//!
+//! * `evidence`: what a look at a node shows
+//! * `judge`: from evidence to roles (pure); the rules of fencing stand there
+//! * `lag`: how far a replica is behind (pure)
+//! * `select`: which node serves a read (pure)
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+pub use self::evidence::{Evidence, Loss, Sighting};
+pub(crate) use self::judge::{Memory, Verdict, judge};
+use crate::causal::Lsn;
+
+mod evidence;
+mod judge;
+mod lag;
+pub(crate) mod select;
+
+/// The role in which a node serves a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// p
+    /// It takes writes.
     Primary,
-    /// r
+    /// It replays what the primary wrote.
     Replica,
+}
+
+impl Role {
+    /// The role in lower case, as logs and headers spell it.
+    ///
+    /// ```
+    /// assert_eq!(pointsman::Role::Replica.as_str(), "replica");
+    /// ```
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a node is found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Standing {
+    /// It was not seen yet, or not since it was lost.
+    Unknown,
+    /// The one primary, on the highest timeline ever seen.
+    Primary,
+    /// A standby of the set.
+    Replica,
+    /// One of several primaries on the highest timeline. It takes no writes, and reads only if nobody else can.
+    Contender,
+    /// A primary on an old timeline: it was replaced, and came back. It is fenced.
+    StalePrimary,
+    /// Its system identifier is another one: it belongs to another cluster. It is fenced.
+    Foreign,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Contender => "contender",
+            Self::StalePrimary => "stale primary",
+            Self::Foreign => "foreign",
+        })
+    }
+}
+
+/// How a node is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Health {
+    /// It was not looked at yet.
+    #[default]
+    Unseen,
+    /// It answers.
+    Up,
+    /// It missed one probe; reads go elsewhere until the next one.
+    Suspect,
+    /// It has no connection slot left; the connections that there are work.
+    Full,
+    /// It refuses the login.
+    Refused,
+    /// It is starting up or shutting down.
+    Starting,
+    /// It does not answer.
+    Lost,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unseen => "unseen",
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Full => "full",
+            Self::Refused => "login refused",
+            Self::Starting => "starting",
+            Self::Lost => "lost",
+        })
+    }
+}
+
+/// How far a replica is behind its primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Lag {
+    /// WAL that the primary had written and the replica not replayed, in bytes; `None` where no primary is known.
+    pub bytes: Option<u64>,
+    /// The longest time that anything on the primary can be missing here, with the age of the
+    /// measurement in it; `None` where it is unknown.
+    #[serde(serialize_with = "as_millis", rename = "time_ms")]
+    pub time: Option<Duration>,
+}
+
+fn as_millis<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
+}
+
+/// One node, as it was last seen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is: host, port and database, without credentials.
+    pub address: String,
+    /// Its zone, where one was configured.
+    pub zone: Option<String>,
+    /// What it was found to be.
+    pub standing: Standing,
+    /// How it is.
+    pub health: Health,
+    /// In words: why it is not well, where it is not.
+    pub reason: Option<String>,
+    /// Whether reads may be sent to it.
+    pub serves_reads: bool,
+    /// Whether writes may be sent to it.
+    pub serves_writes: bool,
+    /// Its timeline, where it was seen.
+    pub timeline: Option<u32>,
+    /// How far it has written (a primary) or replayed (a standby).
+    pub position: Option<Lsn>,
+    /// How far a replica is behind.
+    pub lag: Option<Lag>,
+    /// Whether a standby is connected to its primary.
+    pub streaming: Option<bool>,
+}
+
+/// Who may take writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+#[non_exhaustive]
+pub enum PrimaryStatus {
+    /// There is one primary.
+    One {
+        /// Its name.
+        node: String,
+        /// Its timeline.
+        timeline: u32,
+    },
+    /// None is known.
+    None,
+    /// Several nodes take writes on one timeline, so none of them gets any from this set.
+    SplitBrain {
+        /// Their names.
+        nodes: Vec<String>,
+        /// Their timeline.
+        timeline: u32,
+    },
+}
+
+/// The nodes and their roles at one moment: an immutable snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Topology {
+    /// Grows with every snapshot.
+    pub version: u64,
+    /// Who may take writes.
+    pub primary: PrimaryStatus,
+    /// The nodes, in the order of the configuration.
+    pub nodes: Vec<NodeStatus>,
+}
+
+impl Topology {
+    /// Finds a node by its name.
+    pub fn node(&self, name: &str) -> Option<&NodeStatus> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// Whether reads can only be served by the primary, since no other node serves them.
+    pub fn reads_on_primary_only(&self) -> bool {
+        !self.nodes.iter().any(|node| node.serves_reads && node.standing == Standing::Replica)
+    }
 }

@@ -139,7 +139,12 @@ impl ConfigBuilder {
                 }
             }
         }
-        validate::finish(draft, &Names::default(), findings, "call `primary(url)`")
+        validate::finish(
+            draft,
+            &Names::default(),
+            findings,
+            ("primary()", "call it with the URL of the primary"),
+        )
     }
 }
 

@@ -70,13 +70,13 @@ pub(crate) const TIMEOUT_TCP_KEEPALIVE_RETRIES: u32 = 3;
 /// don't help meanwhile, because they are only sent on an idle connection.
 pub(crate) const TIMEOUT_TCP_USER: Duration = secs(5);
 
-/// Together with `PROBE_TIMEOUT`, a node that hangs is known to be lost within 0.9 s. One cheap
-/// query twice a second is no load.
-pub(crate) const PROBE_INTERVAL: Duration = ms(500);
+/// Together with `PROBE_TIMEOUT`, which must be missed twice, a node that hangs is known to be lost within a
+/// second. A few cheap queries a second are no load.
+pub(crate) const PROBE_INTERVAL: Duration = ms(400);
 
-/// A probe takes below 1 ms in a data centre and 150 ms around the world; 400 ms tells a slow
-/// network and a checkpoint from a node that hangs.
-pub(crate) const PROBE_TIMEOUT: Duration = ms(400);
+/// A probe takes below 1 ms in a data centre and 150 ms around the world; missed twice in a row, 300 ms
+/// tell a slow network and a checkpoint from a node that hangs.
+pub(crate) const PROBE_TIMEOUT: Duration = ms(300);
 
 /// Half of it is what a promotion goes unnoticed on average; the connection survives the
 /// promotion, so a probe is one query of well below 1 ms. 40 a second for a few seconds are no load.

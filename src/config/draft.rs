@@ -101,18 +101,21 @@ fn backoff(from: &mut Reader, table: &str, default: Backoff, limited: bool) -> B
     let jitter = from.take(&path("jitter"), default.randomness());
     let attempts = if limited { from.take(&path("attempts"), default.limit()) } else { default.limit() };
 
+    let sound = !["initial", "max"].iter().any(|key| from.poisoned.contains(&path(key)));
+    let culprit = if initial.is_zero() || !from.names.has(&path("max")) { "initial" } else { "max" };
     // Each part is judged by itself, so that one fault doesn't hide another.
     let mut judge = |key: &str, verdict: Result<Backoff, BackoffError>| match verdict {
         Ok(policy) => Some(policy),
         Err(error) => {
-            if !from.poisoned.contains(&path(key)) {
+            let derived = matches!(error, BackoffError::InitialAboveMax { .. }) && !sound;
+            if !derived && !from.poisoned.contains(&path(key)) {
                 let (problem, remedy) = words(&error);
                 from.fault(&path(key), problem, remedy);
             }
             None
         }
     };
-    let bounds = judge(if initial.is_zero() { "initial" } else { "max" }, Backoff::new(initial, max));
+    let bounds = judge(culprit, Backoff::new(initial, max));
     judge("factor", default.clone().factor(factor));
     judge("jitter", default.clone().jitter(jitter));
     let policy = bounds.and_then(|policy| policy.factor(factor).and_then(|p| p.jitter(jitter)).ok());
@@ -127,9 +130,10 @@ fn backoff(from: &mut Reader, table: &str, default: Backoff, limited: bool) -> B
 fn words(error: &BackoffError) -> (&'static str, &'static str) {
     match error {
         BackoffError::ZeroInitial => ("is zero: a retry without a wait is a busy loop", "set at least 1ms"),
-        BackoffError::InitialAboveMax { .. } => {
-            ("is below `initial`", "raise `max`, or lower `initial` of the same table")
-        }
+        BackoffError::InitialAboveMax { .. } => (
+            "contradicts the schedule it belongs to: `initial` is above `max`",
+            "lower `initial`, or raise `max` of the same table",
+        ),
         BackoffError::Factor(_) => ("is below 1: the waits would shrink", "set 2, or 1 for a constant wait"),
         BackoffError::Jitter(_) => ("is not within 0..=1", "set 0.2, or 0 for an exact schedule"),
     }

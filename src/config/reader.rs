@@ -19,15 +19,14 @@ const ENVIRONMENT: &str = "the environment";
 pub(super) struct Names(BTreeMap<String, String>);
 
 impl Names {
+    /// Whether the user wrote a value for `path`.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
     /// The key of `path` as the user wrote it, or the path if the value is a default.
     pub(super) fn of<'a>(&'a self, path: &'a str) -> &'a str {
         self.0.get(path).map_or(path, String::as_str)
-    }
-}
-
-impl Names {
-    pub(super) fn paths(&self) -> impl Iterator<Item = &String> {
-        self.0.keys()
     }
 }
 
@@ -39,8 +38,8 @@ pub(super) struct Known {
     pub(super) default: Option<String>,
 }
 
-/// Reads settings from a flat map of paths.
-#[derive(Debug, Default)]
+/// Reads settings from a flat map of paths. Not `Debug`: it holds passwords.
+#[derive(Default)]
 pub(super) struct Reader {
     prefix: String,
     values: BTreeMap<String, Value>,
@@ -91,6 +90,11 @@ impl Reader {
         self.poisoned.insert(path.to_owned());
     }
 
+    /// The paths of all values that were not taken yet and stand for themselves.
+    pub(super) fn leaves(&self) -> impl Iterator<Item = &String> {
+        self.values.iter().filter(|(_, value)| !is_table(value)).map(|(path, _)| path)
+    }
+
     /// The key of `path` as the user wrote it.
     pub(super) fn name(&self, path: &str) -> String {
         let shown = self.names.of(path);
@@ -99,10 +103,14 @@ impl Reader {
 
     /// Reports what is left: nobody asked for it, so it is unknown.
     pub(super) fn finish(&mut self) {
-        for path in std::mem::take(&mut self.values).into_keys() {
+        for (path, value) in std::mem::take(&mut self.values) {
             let problem = "is not a known key";
             let group = format!("{path}.");
             let remedy = if self.known.iter().any(|known| known.path.starts_with(&group)) {
+                if is_table(&value) {
+                    // A heading with all of its keys commented out.
+                    continue;
+                }
                 format!("it is a table: write `[{path}]` and its keys below it")
             } else {
                 suggestion(&path, &self.known, |near| format!("{}{near}", self.prefix))
@@ -127,6 +135,11 @@ pub(super) fn env_name(path: &str) -> String {
         "database_url" | "database_replica_url" => path.to_ascii_uppercase(),
         _ => format!("POINTSMAN_{}", path.replace('.', "__").to_ascii_uppercase()),
     }
+}
+
+/// Whether it is a table, which is then an empty one: others were flattened.
+fn is_table(value: &Value) -> bool {
+    matches!(value.kind, ValueKind::Table(_))
 }
 
 fn flatten(

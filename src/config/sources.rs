@@ -1,8 +1,9 @@
 //! Where a configuration comes from: defaults, a file, the environment.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
-use config::{Environment, File, FileFormat, Map, Value, ValueKind};
+use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::draft::Draft;
 use super::reader::{self, Known, Reader};
@@ -10,7 +11,7 @@ use super::validate::{self, Findings};
 use super::{Config, ConfigError, Fault, NodeConfig, RoleGuess};
 
 /// The file that is read if it exists.
-const FILE: &str = "pointsman.toml";
+pub(super) const FILE: &str = "pointsman.toml";
 /// Names another file.
 const FILE_VARIABLE: &str = "POINTSMAN_CONFIG";
 const PRIMARY_VARIABLE: &str = "DATABASE_URL";
@@ -18,23 +19,35 @@ const REPLICA_VARIABLE: &str = "DATABASE_REPLICA_URL";
 const PREFIX: &str = "POINTSMAN_";
 /// Variables with our prefix that are not settings.
 const RESERVED: &[&str] = &[FILE_VARIABLE];
+/// The test kit has variables of its own, and runs in one process with what it tests.
+const TESTKIT_PREFIX: &str = "POINTSMAN_TESTKIT_";
 
-const ADD_PRIMARY: &str = "set DATABASE_URL=postgres://user:password@host/database, or give one of the \
+const NO_PRIMARY_REMEDY: &str = "set it as DATABASE_URL=postgres://user:password@host/database, or give one of the \
                            `[[nodes]]` in the file `role = \"primary\"`";
 
 /// Loads from `file`, or the file that the environment names, or `pointsman.toml` if it exists.
 pub(super) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     let mut faults = Vec::new();
     let env = environment(&mut faults);
-    let named = env.iter().find(|(name, value)| name == FILE_VARIABLE && !value.is_empty());
+    load_with(file, env, faults)
+}
+
+/// As [`load`], with an environment that need not be the one of this process.
+pub(super) fn load_with(
+    file: Option<&Path>,
+    env: Vec<(String, String)>,
+    mut faults: Vec<Fault>,
+) -> Result<Config, ConfigError> {
+    let named = env.iter().find(|(name, value)| name == FILE_VARIABLE && !value.trim().is_empty());
     let (path, key) = match (file, named) {
-        (Some(path), _) => (path, "the file of the configuration"),
-        (None, Some((_, path))) => (Path::new(path.as_str()), FILE_VARIABLE),
+        (Some(path), _) => (path, "configuration file"),
+        (None, Some((_, path))) => (Path::new(path.trim()), FILE_VARIABLE),
         (None, None) => (Path::new(FILE), FILE),
     };
+    let shown = path.to_string_lossy().into_owned();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && key == FILE => None,
+        Err(error) if error.kind() == ErrorKind::NotFound && key == FILE => None,
         Err(error) => {
             // The kind alone: the message of an error may quote what it read.
             let problem = format!("cannot be read ({})", error.kind());
@@ -42,7 +55,7 @@ pub(super) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
             None
         }
     };
-    read(text.as_deref(), env, faults)
+    read(text.as_deref().map(|text| (shown.as_str(), text)), env, faults)
 }
 
 /// The variables that concern us. Others aren't looked at, so that they needn't be UTF-8.
@@ -80,20 +93,22 @@ pub(super) fn known() -> Vec<Known> {
     reader.known
 }
 
-/// Reads a configuration from the text of a file and from the environment, and nothing else.
+/// Reads a configuration from a file (what to call it, its text) and the environment only.
 pub(super) fn read(
-    file: Option<&str>,
+    file: Option<(&str, &str)>,
     env: impl IntoIterator<Item = (String, String)>,
     faults: Vec<Fault>,
 ) -> Result<Config, ConfigError> {
     let mut findings = Findings { faults, ..Findings::default() };
     let env: Vec<_> = env.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
-    let file = file.map_or_else(Map::new, |text| parse_file(text, &mut findings.faults));
+    let file = file
+        .map_or_else(config::Config::default, |(shown, text)| parse_file(shown, text, &mut findings.faults));
+    // In a file that couldn't be read there may be nodes: don't miss them on top of that.
+    findings.nodes_incomplete = !findings.faults.is_empty();
     let settings = sift(&env, &mut findings.faults);
 
-    let from_file = Reader::new("", file.clone());
-    let merged = merge(file, settings);
-    let mut reader = Reader::new("", merged);
+    let from_file = Reader::new("", table(&file));
+    let mut reader = Reader::new("", table(&merge(file, settings)));
     let nodes = nodes(&mut reader, &env, &mut findings);
     let mut draft = Draft::read(&mut reader);
     draft.nodes = nodes;
@@ -102,16 +117,14 @@ pub(super) fn read(
 
     findings.faults.append(&mut reader.faults);
     findings.poisoned.append(&mut reader.poisoned);
-    validate::finish(draft, &reader.names, findings, ADD_PRIMARY)
+    validate::finish(draft, &reader.names, findings, (PRIMARY_VARIABLE, NO_PRIMARY_REMEDY))
 }
 
-/// Parses TOML. What the library says about a fault quotes the line; only its first and last go on.
-fn parse_file(text: &str, faults: &mut Vec<Fault>) -> Map<String, Value> {
+/// Parses TOML. What the library says about a fault quotes the line; only the place goes on.
+fn parse_file(shown: &str, text: &str, faults: &mut Vec<Fault>) -> config::Config {
     let source = File::from_str(text, FileFormat::Toml);
-    let parsed = config::Config::builder().add_source(source).build();
-    match parsed.map(|config| config.cache.into_table()) {
-        Ok(Ok(table)) => table,
-        Ok(Err(_)) => Map::new(),
+    match config::Config::builder().add_source(source).build() {
+        Ok(file) => file,
         Err(error) => {
             let message = error.to_string();
             let place = message
@@ -126,11 +139,11 @@ fn parse_file(text: &str, faults: &mut Vec<Fault>) -> Map<String, Value> {
                 None => "is not valid TOML".to_owned(),
             };
             faults.push(Fault::new(
-                "the file of the configuration",
+                shown,
                 problem,
                 "correct the syntax: texts and durations need quotes, a key stands once, a table is `[name]`",
             ));
-            Map::new()
+            config::Config::default()
         }
     }
 }
@@ -150,6 +163,7 @@ fn sift(env: &[(String, String)], faults: &mut Vec<Fault>) -> Map<String, String
             ));
         } else if let Some(rest) = name.strip_prefix(PREFIX)
             && !RESERVED.contains(&name.as_str())
+            && !name.starts_with(TESTKIT_PREFIX)
         {
             let path = rest.to_ascii_lowercase().replace("__", ".");
             if known.iter().any(|known| known.path == path && reader::env_name(&path) == *name) {
@@ -164,27 +178,28 @@ fn sift(env: &[(String, String)], faults: &mut Vec<Fault>) -> Map<String, String
 }
 
 /// Lays the environment over the file.
-fn merge(file: Map<String, Value>, settings: Map<String, String>) -> Map<String, Value> {
+fn merge(file: config::Config, settings: Map<String, String>) -> config::Config {
     let (urls, settings) = settings.into_iter().partition(|(name, _)| !name.starts_with(PREFIX));
     let prefixed = Environment::with_prefix(PREFIX.trim_end_matches('_'))
         .prefix_separator("_")
         .separator("__")
         .source(Some(settings));
-    let mut base = config::Config::default();
-    base.cache = Value::new(None, ValueKind::Table(file));
     config::Config::builder()
-        .add_source(base)
+        .add_source(file)
         .add_source(Environment::default().source(Some(urls)))
         .add_source(prefixed)
         .build()
-        .and_then(|merged| merged.cache.into_table())
         .expect("tables and texts in memory merge without a fault")
+}
+
+fn table(config: &config::Config) -> Map<String, Value> {
+    config.collect().expect("the root of a configuration is a table")
 }
 
 /// Reports what the file has in a place where the environment needs a table: it was overwritten.
 fn shadowed(file: &Reader, merged: &mut Reader) {
-    for path in file.names.paths() {
-        if merged.names.paths().all(|kept| kept != path) {
+    for path in file.leaves() {
+        if !merged.names.has(path) {
             merged.fault(path, "is not a table", format!("write `[{path}]` and its keys below it"));
         }
     }
@@ -202,11 +217,12 @@ fn nodes(
     findings: &mut Findings,
 ) -> Vec<(String, NodeConfig)> {
     let detailed = reader.take_raw("nodes").map(|value| value.kind);
-    // `nodes` is no setting that the environment could have.
-    reader.known.retain(|known| known.path != "nodes");
     let (primary, replicas) = urls(reader);
     let tables = match detailed {
         None => return simple(reader, primary, replicas, findings),
+        Some(ValueKind::Array(tables)) if tables.is_empty() => {
+            return simple(reader, primary, replicas, findings);
+        }
         Some(ValueKind::Array(tables)) => tables,
         Some(_) => {
             let fault =

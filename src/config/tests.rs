@@ -1,1 +1,170 @@
+//! What the files that ship with the crate say about the configuration is what it does.
 
+use super::reader::{Known, env_name};
+use super::{Config, node_table, sources};
+
+const EXAMPLE: &str = include_str!("../../pointsman.example.toml");
+const GUIDE: &str = include_str!("../../docs/configuration.md");
+const DOTENV: &str = include_str!("../../.env.example");
+
+const URL: &str = "postgres://app:secret@db-1/payments";
+
+fn config(file: Option<&str>) -> Config {
+    Config::from_sources(file, [("DATABASE_URL".to_owned(), URL.to_owned())]).unwrap()
+}
+
+/// The lines of the example that set something, each behind the name of its table.
+fn assignments(text: &str) -> Vec<String> {
+    let mut table = String::new();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            table = format!("{name}.");
+        } else if line.contains(" = ") && !line.starts_with('#') {
+            found.push(format!("{table}{line}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_example_file_is_the_defaults() {
+    assert_eq!(config(Some(EXAMPLE)), config(None));
+    assert_eq!(config(None), Config::builder().primary(URL).build().unwrap());
+}
+
+#[test]
+fn the_example_file_has_every_key_with_its_default() {
+    let assignments = assignments(EXAMPLE);
+    for Known { path, default } in sources::known() {
+        match default {
+            Some(default) => {
+                let line = format!("{path} = {default}");
+                assert!(assignments.contains(&line), "`{line}` is missing in {assignments:#?}");
+            }
+            None => assert!(EXAMPLE.contains(&format!("\n# {path} = ")), "`# {path} = …` is missing"),
+        }
+    }
+}
+
+#[test]
+fn the_guide_has_every_key_with_its_variable_and_default() {
+    for Known { path, default } in sources::known() {
+        let default =
+            default.map_or_else(|| "–".to_owned(), |default| format!("`{}`", default.replace('"', "")));
+        let row = format!("| `{path}` | `{}` | {default} |", env_name(&path));
+        assert!(GUIDE.contains(&row), "the row `{row}` is missing in docs/configuration.md");
+    }
+    for Known { path, .. } in node_table::known() {
+        assert!(GUIDE.contains(&format!("| `{path}` |")), "`{path}` of a node is missing");
+    }
+}
+
+#[test]
+fn the_guide_has_no_key_that_does_not_exist() {
+    let known: Vec<_> =
+        sources::known().into_iter().chain(node_table::known()).map(|known| known.path).collect();
+    for row in GUIDE.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let path = row.split('`').next().unwrap();
+        assert!(known.iter().any(|known| known == path), "`{path}` is no key");
+    }
+}
+
+/// The variables of one block; those that are commented out count, too.
+fn variables(block: &str) -> Vec<(String, String)> {
+    let assignment = |line: &str| {
+        let (name, value) = line.trim_start_matches("# ").split_once('=')?;
+        let named = !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        named.then(|| (name.to_owned(), value.trim_matches('\'').to_owned()))
+    };
+    block.lines().filter_map(assignment).collect()
+}
+
+#[test]
+fn every_block_of_the_dotenv_example_is_a_configuration() {
+    let blocks: Vec<_> = DOTENV.split("\n# == ").skip(1).collect();
+    assert!(blocks.len() >= 5, "the blocks are there");
+    for block in blocks {
+        let title = block.lines().next().unwrap();
+        let env = variables(block);
+        assert!(!env.is_empty(), "{title} sets nothing");
+        match Config::from_sources(None, env) {
+            Ok(config) => assert!(!config.to_string().is_empty()),
+            // Without the feature, this is the one fault that they may have.
+            Err(error) if cfg!(not(feature = "tls")) => {
+                assert!(
+                    error.faults().iter().all(|fault| fault.remedy.contains("`tls`")),
+                    "{title}: {error}"
+                );
+            }
+            Err(error) => panic!("{title}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn the_shapes_that_the_dotenv_example_promises_are_in_it() {
+    for shape in ["rds.amazonaws.com", "sslmode=verify-full", "sslrootcert=", "host=/cloudsql/", "127.0.0.1"]
+    {
+        assert!(DOTENV.contains(shape), "{shape}");
+    }
+}
+
+#[test]
+fn what_a_url_leaves_open_comes_from_the_settings() {
+    let url = "postgres://app@db-2/payments?application_name=own&connect_timeout=1&options=-c%20jit%3Doff\
+               &keepalives_idle=99";
+    let config = Config::builder().primary(URL).replica(url).application_name("shop").build().unwrap();
+    let [primary, replica] = config.nodes() else { panic!("two nodes") };
+
+    assert_eq!(primary.postgres().get_application_name(), Some("shop"));
+    assert_eq!(primary.postgres().get_connect_timeout(), Some(&config.timeouts().connect));
+    assert_eq!(primary.postgres().get_keepalives_idle(), config.timeouts().tcp_keepalive_idle);
+    assert_eq!(primary.user_options(), None);
+
+    assert_eq!(replica.postgres().get_application_name(), Some("own"));
+    assert_eq!(replica.postgres().get_connect_timeout().map(|own| own.as_secs()), Some(1), "the shorter");
+    assert_eq!(replica.postgres().get_keepalives_idle().as_secs(), 99);
+    assert_eq!(replica.user_options(), Some("-c jit=off"));
+    assert_eq!(replica.postgres().get_options(), None, "left free for each kind of session");
+}
+
+#[test]
+fn the_server_is_asked_for_tls_as_the_mode_needs_it() {
+    use tokio_postgres::config::SslMode;
+    let asked = |query: &str| {
+        let url = format!("postgres://db/app?{query}");
+        Config::builder().primary(url).build().map(|config| config.nodes()[0].postgres().get_ssl_mode())
+    };
+    assert_eq!(asked("sslmode=disable"), Ok(SslMode::Disable));
+    let (prefer, require) = if cfg!(feature = "tls") {
+        (SslMode::Prefer, Some(SslMode::Require))
+    } else {
+        (SslMode::Disable, None)
+    };
+    assert_eq!(asked(""), Ok(prefer));
+    for mode in ["require", "verify-ca", "verify-full"] {
+        match (asked(&format!("sslmode={mode}")), require) {
+            (found, Some(require)) => assert_eq!(found, Ok(require), "{mode}"),
+            (Err(error), None) => assert!(error.to_string().contains("enable the feature `tls`"), "{error}"),
+            (Ok(_), None) => panic!("{mode} needs the feature"),
+        }
+    }
+}
+
+#[test]
+fn a_variable_names_the_file_which_then_has_to_exist() {
+    let env = |file: &str| {
+        vec![("POINTSMAN_CONFIG".to_owned(), file.to_owned()), ("DATABASE_URL".to_owned(), URL.to_owned())]
+    };
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/pointsman.example.toml");
+    assert_eq!(sources::load_with(None, env(example), Vec::new()), Ok(config(None)));
+
+    let error = sources::load_with(None, env("/nowhere/pointsman.toml"), Vec::new()).unwrap_err();
+    assert_eq!(error.faults().len(), 1, "{error}");
+    assert_eq!(error.faults()[0].key, "POINTSMAN_CONFIG");
+
+    // The argument is the more specific of the two.
+    let path = std::path::Path::new(example);
+    assert_eq!(sources::load_with(Some(path), env("/nowhere"), Vec::new()), Ok(config(None)));
+}

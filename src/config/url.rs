@@ -50,6 +50,10 @@ const TAKEN_OUT: &[&str] = &["sslmode", "sslrootcert", "sslcert", "sslkey", "opt
 pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<Fault>> {
     let url = url.trim();
     let mut faults = Vec::new();
+    if url.starts_with(['\'', '"']) {
+        let remedy = "remove the quotes: some readers of .env files (docker run --env-file) keep them";
+        return Err(vec![Fault::new(key, "has quotes around it", remedy)]);
+    }
     let Some(rest) = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")) else {
         return Err(vec![Fault::new(key, "is not a PostgreSQL URL", EXAMPLE)]);
     };
@@ -65,6 +69,11 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<Fault>> {
     }
 
     let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = location.split('/').next().unwrap_or_default();
+    if authority.ends_with(':') {
+        // Without an `@` this is likely a user and a password, and what follows is part of the latter.
+        faults.push(Fault::new(key, "has a `:` without a port", format!("{EXAMPLE}; {ENCODE}")));
+    }
     let database = location.split_once('/').map_or("", |(_, database)| database);
     if database.contains(['/', ',']) {
         faults.push(Fault::new(
@@ -78,7 +87,7 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<Fault>> {
     let mut options = None;
     let mut given = Vec::new();
     let mut passed_on = Vec::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+    for (index, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         let Some((name, value)) = pair.split_once('=') else {
             faults.push(Fault::new(key, "has a parameter without `=`", "write `?name=value&name=value`"));
             continue;
@@ -91,7 +100,7 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<Fault>> {
             "options" => options = Some(decoded.into_owned()),
             name if TAKEN_OUT.contains(&name) => tls.set(key, name, &decoded, &mut faults),
             name if PASSED_ON.contains(&name) => passed_on.push(pair),
-            name => faults.push(unknown_parameter(key, name)),
+            name => faults.push(unknown_parameter(key, index + 1, name)),
         }
         given.push(name.to_owned());
     }
@@ -125,24 +134,21 @@ fn ambiguous(rest: &str) -> bool {
     }
 }
 
-fn unknown_parameter(key: &str, name: &str) -> Fault {
-    let known = name.len() <= 30 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    let shown = if known { format!("the parameter `{name}`") } else { "an unknown parameter".to_owned() };
-    match name {
-        "target_session_attrs" | "load_balance_hosts" => Fault::new(
+/// The fault of a parameter that isn't known. Its name isn't shown: a `?` in a password that was
+/// not encoded makes a part of the password look like one.
+fn unknown_parameter(key: &str, number: usize, name: &str) -> Fault {
+    if let "target_session_attrs" | "load_balance_hosts" = name {
+        return Fault::new(
             key,
-            format!("has {shown}, which contradicts what this crate does"),
+            format!("has `{name}`, which contradicts what this crate does"),
             "remove it: roles are discovered, and reads are balanced over the nodes",
-        ),
-        _ => {
-            let all = PASSED_ON.iter().chain(TAKEN_OUT).copied();
-            let remedy = match super::nearest(name, all) {
-                Some(near) if known => format!("did you mean `{near}`? Otherwise remove it"),
-                _ => "remove it".to_owned(),
-            };
-            Fault::new(key, format!("has {shown}, which is not known"), remedy)
-        }
+        );
     }
+    let remedy = match super::nearest(name, PASSED_ON.iter().chain(TAKEN_OUT).copied()) {
+        Some(near) => format!("did you mean `{near}`? Otherwise remove it"),
+        None => "remove it; docs/configuration.md lists the parameters that exist".to_owned(),
+    };
+    Fault::new(key, format!("has an unknown parameter (number {number} after the `?`)"), remedy)
 }
 
 /// What tokio-postgres found, as far as it is known not to quote the URL.

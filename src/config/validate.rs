@@ -30,7 +30,7 @@ pub(super) fn finish(
     draft: Draft,
     names: &Names,
     findings: Findings,
-    add_primary: &str,
+    no_primary: (&str, &str),
 ) -> Result<Config, ConfigError> {
     let mut check = Check { names, findings };
     check.texts(&draft);
@@ -39,7 +39,7 @@ pub(super) fn finish(
     check.probe(&draft);
     check.reads(&draft);
     check.writes(&draft);
-    check.nodes(&draft.nodes, add_primary);
+    check.nodes(&draft.nodes, no_primary);
     if !check.findings.faults.is_empty() {
         return Err(ConfigError::new(check.findings.faults));
     }
@@ -88,6 +88,18 @@ impl Check<'_> {
             let problem = format!("is not within {} to {}", show(&least), show(&most));
             self.fault(path, problem, "choose a value in that range, or remove the key for its default");
         }
+    }
+
+    /// Reports values that contradict each other, by the first key that the user wrote.
+    fn contradiction(&mut self, paths: &[&str], rule: &str) {
+        if !self.sound(paths) {
+            return;
+        }
+        let blamed = paths.iter().find(|path| self.names.has(path)).unwrap_or(&paths[0]);
+        let others: Vec<_> =
+            paths.iter().filter(|path| *path != blamed).map(|path| self.names.of(path)).collect();
+        let problem = format!("contradicts {}", others.join(" and "));
+        self.fault(blamed, problem, format!("change one of them: {rule}"));
     }
 
     fn texts(&mut self, draft: &Draft) {
@@ -149,16 +161,13 @@ impl Check<'_> {
         self.within("probe.timeout", &probe.timeout, 10 * MS, MINUTE);
         // Below, the probes themselves are load; above, a failover is noticed late.
         self.within("probe.failover_interval", &probe.failover_interval, 10 * MS, 100 * MS);
-        if probe.failover_interval > probe.interval
-            && self.sound(&["probe.interval", "probe.failover_interval"])
-        {
-            self.fault(
-                "probe.failover_interval",
-                format!("is above {}", self.names.of("probe.interval")),
-                "lower it: a failover is when probes must be faster",
+        if probe.failover_interval > probe.interval {
+            self.contradiction(
+                &["probe.failover_interval", "probe.interval"],
+                "while a primary is looked for, probes must be at least as frequent as otherwise",
             );
         }
-        // More than a minute between two looks at a node means that its return goes unnoticed.
+        self.within("backoff.initial", &draft.backoff.initial_delay(), MS, 10 * MINUTE);
         if draft.backoff.max_delay() > 10 * MINUTE && self.sound(&["backoff.max"]) {
             self.fault(
                 "backoff.max",
@@ -174,32 +183,27 @@ impl Check<'_> {
             self.within("reads.max_fallback", &reads.max_fallback, 1, 100_000);
         }
         self.within("reads.max_lag", &reads.max_lag, MS, 7 * DAY);
-        if let Some(bytes) = reads.max_lag_bytes {
-            self.within("reads.max_lag_bytes", &bytes, 1, u64::MAX);
+        if reads.max_lag_bytes == Some(0) {
+            let remedy = "raise it, or write none for no limit";
+            self.fault("reads.max_lag_bytes", "is zero, and every replica is some bytes behind", remedy);
         }
         self.within("reads.hedge_budget", &reads.hedge_budget, 0.0, 1.0);
         self.within("reads.hedge_min_delay", &reads.hedge_min_delay, MS, MINUTE);
         self.within("reads.ejection_base", &reads.ejection_base, MS, 60 * MINUTE);
         self.within("reads.ejection_max", &reads.ejection_max, MS, DAY);
         self.within("reads.ramp", &reads.ramp, Duration::ZERO, 10 * MINUTE);
-        if reads.ejection_max < reads.ejection_base
-            && self.sound(&["reads.ejection_base", "reads.ejection_max"])
-        {
-            let problem = format!("is below {}", self.names.of("reads.ejection_base"));
-            self.fault("reads.ejection_max", problem, "raise it, or lower the other");
-        }
-        let age = draft.probe.interval + draft.probe.timeout;
-        if reads.max_lag < age && self.sound(&["reads.max_lag", "probe.interval", "probe.timeout"]) {
-            let problem = format!(
-                "is below {} and {} together",
-                self.names.of("probe.interval"),
-                self.names.of("probe.timeout")
+        if reads.ejection_max < reads.ejection_base {
+            self.contradiction(
+                &["reads.ejection_max", "reads.ejection_base"],
+                "the maximum must not be below the first step",
             );
-            self.fault(
-                "reads.max_lag",
-                problem,
-                "raise it, or probe more often: the age of a measurement counts as lag, so every replica \
-                 would be too far behind between two probes",
+        }
+        let age = draft.probe.interval.saturating_add(draft.probe.timeout);
+        if reads.max_lag < age {
+            self.contradiction(
+                &["reads.max_lag", "probe.interval", "probe.timeout"],
+                "the age of a measurement counts as lag, so below the interval and the timeout of a probe \
+                 together every replica would be too far behind between two probes",
             );
         }
     }
@@ -209,6 +213,8 @@ impl Check<'_> {
         self.within("writes.failover_wait", &writes.failover_wait, Duration::ZERO, 10 * MINUTE);
         self.within("writes.max_waiters", &writes.max_waiters, 1, 1_000_000);
         self.within("writes.retries", &writes.retries, 0, 1_000);
+        let initial = writes.retry_backoff.initial_delay();
+        self.within("writes.retry_backoff.initial", &initial, MS / 10, MINUTE);
         if writes.retry_backoff.max_delay() > MINUTE && self.sound(&["writes.retry_backoff.max"]) {
             self.fault(
                 "writes.retry_backoff.max",
@@ -218,7 +224,7 @@ impl Check<'_> {
         }
     }
 
-    fn nodes(&mut self, nodes: &[(String, NodeConfig)], add_primary: &str) {
+    fn nodes(&mut self, nodes: &[(String, NodeConfig)], no_primary: (&str, &str)) {
         let mut names = BTreeMap::new();
         let mut servers = BTreeMap::new();
         for (key, node) in nodes {
@@ -254,14 +260,14 @@ impl Check<'_> {
                 self.of_node(key, &format!("has the same name as {first}"), "give it a name of its own");
             }
         }
-        self.roles(nodes, add_primary);
+        self.roles(nodes, no_primary);
     }
 
-    fn roles(&mut self, nodes: &[(String, NodeConfig)], add_primary: &str) {
+    fn roles(&mut self, nodes: &[(String, NodeConfig)], no_primary: (&str, &str)) {
         let mut primaries = nodes.iter().filter(|(_, node)| node.guess() == RoleGuess::Primary);
         match (primaries.next(), primaries.next()) {
             (None, _) if !self.findings.nodes_incomplete => {
-                self.fault("database_url", "no primary is configured", add_primary);
+                self.of_node(no_primary.0, "is missing: no primary is configured", no_primary.1);
             }
             (Some((first, _)), Some((second, _))) => {
                 let problem = format!("is a primary, as is {first}");

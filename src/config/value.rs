@@ -126,8 +126,13 @@ impl Setting for Duration {
     }
 
     fn show(&self) -> Option<String> {
-        // humantime writes months and years too, which nobody configures.
-        Some(format!("\"{}\"", humantime::format_duration(*self).to_string().replace("m ", "min ")))
+        // humantime reads `m` and `min` alike; `min` can't be taken for months.
+        let minutes = |part: &str| match part.strip_suffix('m') {
+            Some(minutes) => format!("{minutes}min"),
+            None => part.to_owned(),
+        };
+        let text = humantime::format_duration(*self).to_string();
+        Some(format!("\"{}\"", text.split(' ').map(minutes).collect::<Vec<_>>().join(" ")))
     }
 }
 

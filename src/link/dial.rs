@@ -76,7 +76,7 @@ impl Dialer {
         Ok(Self { node, timeouts, probe_timeout, tls })
     }
 
-    /// Opens a session within the connect timeout, which covers the socket, TLS and the authentication.
+    /// Opens a session within a limit, which covers the socket, TLS and the authentication.
     ///
     /// Cancelling `severed` ends the session, now or later.
     ///
@@ -86,13 +86,10 @@ impl Dialer {
     pub(crate) async fn dial(
         &self,
         purpose: Purpose,
+        limit: Duration,
         vitals: Arc<Vitals>,
         severed: CancellationToken,
     ) -> Result<Link, ConnectError> {
-        let limit = match purpose {
-            Purpose::Probe => self.timeouts.connect.min(self.probe_timeout),
-            Purpose::Read | Purpose::Write => self.timeouts.connect,
-        };
         match timeout(limit, self.open(purpose, vitals, severed)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut { limit }),
@@ -129,6 +126,11 @@ impl Dialer {
         let cancel = client.cancel_token();
         let conn = AsyncPgConnection::try_from(client).await.map_err(ConnectError::Setup)?;
         Ok(Link::new(conn, wire, driver, cancel))
+    }
+
+    /// How long opening a session may take.
+    pub(crate) fn limit(&self) -> Duration {
+        self.timeouts.connect
     }
 
     /// Asks the server to cancel what the session is doing; it may already be done.

@@ -1,0 +1,16 @@
+//! Looking after the nodes: one monitor each, on a connection of its own.
+//!
+//! * `probe`: one look at a node, one query
+//! * `condition`: from looks to a node's health (pure)
+//! * `recovery`: ejection and ramp of a node that comes back (pure)
+//! * `board`: where the monitors post what they see, and the topology comes from
+//! * `monitor`: the task that looks
+
+pub(crate) use self::board::{Board, Placed, Snapshot};
+pub(crate) use self::monitor::Monitor;
+
+mod board;
+mod condition;
+mod monitor;
+mod probe;
+mod recovery;

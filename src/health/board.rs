@@ -1,0 +1,327 @@
+//! Where the monitors post what they see, and the topology comes from.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::condition::{Change, Condition, Look};
+use super::recovery::Recovery;
+use crate::config::{Config, Fallback, ReadSettings, RoleGuess};
+use crate::node::Node;
+use crate::topology::select::{Candidate, Tier};
+use crate::topology::{
+    Health, Lag, Memory, NodeStatus, PrimaryStatus, Sighting, Standing, Topology, Verdict, judge,
+};
+
+/// The nodes as they stand at one moment, for the set's own use.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// What users see of it.
+    pub(crate) topology: Arc<Topology>,
+    /// The nodes, in the order of the topology.
+    pub(crate) nodes: Vec<Placed>,
+    /// The primary, if there is exactly one.
+    pub(crate) primary: Option<usize>,
+    reads: ReadSettings,
+}
+
+/// A node and its place.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) node: Arc<Node>,
+    pub(crate) standing: Standing,
+    /// Whether it is a replica, well, and fresh enough.
+    fit: bool,
+    /// Whether it may serve what nobody can serve better.
+    last_resort: bool,
+    near: bool,
+    recovery: Recovery,
+}
+
+impl Snapshot {
+    /// The nodes that may serve a read now.
+    pub(crate) fn candidates(&self, now: Instant) -> Vec<Candidate> {
+        let fallback = self.fallback();
+        let candidate = |(i, placed): (usize, &Placed)| {
+            let vitals = placed.node.vitals();
+            let load = vitals.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+            let ramping =
+                || placed.recovery.allowance(&self.reads, now).is_some_and(|allowed| load >= allowed);
+            let as_replica = || match placed.near {
+                _ if placed.recovery.is_ejected(now) || ramping() => Tier::Recovering,
+                true => Tier::Near,
+                false => Tier::Fit,
+            };
+            let tier = match placed.standing {
+                _ if placed.last_resort => Tier::Stale,
+                Standing::Primary if fallback == Fallback::Always => as_replica(),
+                Standing::Primary if fallback == Fallback::WhenUnfit => Tier::Fallback,
+                Standing::Replica if placed.fit && vitals.is_suspected() => Tier::Suspected,
+                Standing::Replica if placed.fit => as_replica(),
+                _ => return None,
+            };
+            let (latency, weight) = (vitals.latency.average(), placed.node.config().weight());
+            Some(Candidate { node: i, tier, load, latency, weight })
+        };
+        self.nodes.iter().enumerate().filter_map(candidate).collect()
+    }
+
+    /// The policy for reads on the primary; without any other node it is no fallback.
+    fn fallback(&self) -> Fallback {
+        if self.nodes.len() == 1 { Fallback::Always } else { self.reads.fallback }
+    }
+}
+
+/// What the monitors know, behind one short lock.
+pub(crate) struct Board {
+    state: Mutex<State>,
+    current: ArcSwap<Snapshot>,
+    /// Changes when a role or a health does, not with every look.
+    changes: watch::Sender<Arc<Topology>>,
+    /// Whether a primary is being looked for.
+    looking: watch::Sender<bool>,
+}
+
+struct State {
+    memory: Memory,
+    entries: Vec<Entry>,
+    config: Arc<Config>,
+    version: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    node: Arc<Node>,
+    condition: Condition,
+}
+
+impl Board {
+    /// Sets the nodes up, none of them seen.
+    pub(crate) fn new(config: Arc<Config>, nodes: Vec<Arc<Node>>) -> Self {
+        let entries = nodes.into_iter().map(|node| Entry { node, condition: Condition::default() }).collect();
+        let mut state = State { memory: Memory::default(), entries, config, version: 0 };
+        let snapshot = Arc::new(state.snapshot(Instant::now()));
+        Self {
+            changes: watch::Sender::new(Arc::clone(&snapshot.topology)),
+            looking: watch::Sender::new(true),
+            current: ArcSwap::new(snapshot),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The nodes as they stand now.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// A view that changes when a role or a health does.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Topology>> {
+        self.changes.subscribe()
+    }
+
+    /// Whether a primary is being looked for.
+    pub(crate) fn looking(&self) -> watch::Receiver<bool> {
+        self.looking.subscribe()
+    }
+
+    /// Takes a look into account, and acts on what follows.
+    pub(crate) fn post(&self, node: &Arc<Node>, look: Look, now: Instant) {
+        let mut state = self.lock();
+        let reads = state.config.reads().clone();
+        let Some(entry) = state.entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.node, node)) else {
+            return;
+        };
+        let before = entry.condition.health;
+        if matches!(look, Look::Answered(_)) {
+            node.vitals().trust();
+        }
+        let change = entry.condition.on(look, &reads, now);
+        let after = entry.condition.health;
+        if before != after {
+            let reason = entry.condition.loss.as_ref().map(ToString::to_string);
+            tracing::info!(node = node.name(), %before, %after, reason, "a node's health changed");
+        }
+        // Its users would wait for a server of which nobody knows when it answers.
+        if change == Change::Gone {
+            node.sever();
+        }
+        self.publish(&mut state, now);
+    }
+
+    /// Replaces the nodes; what is known of those that stay is kept.
+    pub(crate) fn replace(&self, config: Arc<Config>, nodes: Vec<Arc<Node>>) {
+        let mut state = self.lock();
+        let mut old = std::mem::take(&mut state.entries);
+        let keep = |node: Arc<Node>| {
+            let known = old.iter().position(|entry| Arc::ptr_eq(&entry.node, &node));
+            known.map_or_else(|| Entry { node, condition: Condition::default() }, |i| old.swap_remove(i))
+        };
+        state.entries = nodes.into_iter().map(keep).collect();
+        state.config = config;
+        state.memory = state.memory.carry_over();
+        self.publish(&mut state, Instant::now());
+        drop(state);
+        for entry in old {
+            entry.node.close_writes();
+        }
+    }
+
+    fn publish(&self, state: &mut State, now: Instant) {
+        let snapshot = Arc::new(state.snapshot(now));
+        // Fenced before anybody reads of the new primary, so that the two never take writes at once.
+        for (i, placed) in snapshot.nodes.iter().enumerate() {
+            if snapshot.primary != Some(i) {
+                placed.node.close_writes();
+            }
+            if matches!(placed.standing, Standing::StalePrimary | Standing::Foreign) {
+                placed.node.sever();
+            }
+        }
+        if let Some(primary) = snapshot.primary {
+            snapshot.nodes[primary].node.open_writes();
+        }
+        let before = self.current.swap(Arc::clone(&snapshot));
+        log_changes(&before.topology, &snapshot.topology);
+        let suspect = |i: usize| snapshot.topology.nodes[i].health != Health::Up;
+        let looking = snapshot.primary.is_none_or(suspect);
+        self.looking.send_if_modified(|was| std::mem::replace(was, looking) != looking);
+        self.changes.send_if_modified(|topology| {
+            let changed = !same_for_users(topology, &snapshot.topology);
+            if changed {
+                *topology = Arc::clone(&snapshot.topology);
+            }
+            changed
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn snapshot(&mut self, now: Instant) -> Snapshot {
+        let sightings: Vec<Sighting> =
+            self.entries.iter().map(|entry| entry.condition.sighting.clone()).collect();
+        let guesses: Vec<RoleGuess> = self.entries.iter().map(|entry| entry.node.config().guess()).collect();
+        let (memory, verdict) = judge(&self.memory, &sightings, &guesses, now);
+        self.memory = memory;
+        self.version += 1;
+        let statuses: Vec<NodeStatus> =
+            self.entries.iter().enumerate().map(|(i, entry)| self.status(entry, i, &verdict)).collect();
+        let placed = |(entry, status): (&Entry, &NodeStatus)| Placed {
+            node: Arc::clone(&entry.node),
+            standing: status.standing,
+            fit: self.is_fit(status),
+            last_resort: self.is_last_resort(status, &verdict),
+            near: self.is_near(&entry.node),
+            recovery: entry.condition.recovery.clone(),
+        };
+        let nodes = self.entries.iter().zip(&statuses).map(placed).collect();
+        let name = |i: usize| self.entries[i].node.name().to_owned();
+        let contenders: Vec<_> = verdict.contenders().map(name).collect();
+        let primary = match verdict.primary {
+            Some(i) => PrimaryStatus::One { node: name(i), timeline: verdict.timeline },
+            None if contenders.is_empty() => PrimaryStatus::None,
+            None => PrimaryStatus::SplitBrain { nodes: contenders, timeline: verdict.timeline },
+        };
+        let topology = Arc::new(Topology { version: self.version, primary, nodes: statuses });
+        Snapshot { topology, nodes, primary: verdict.primary, reads: self.config.reads().clone() }
+    }
+
+    fn status(&self, entry: &Entry, i: usize, verdict: &Verdict) -> NodeStatus {
+        let evidence = entry.condition.sighting.evidence();
+        let standing = verdict.standings[i];
+        let mut status = NodeStatus {
+            name: entry.node.name().to_owned(),
+            address: entry.node.config().to_string(),
+            zone: entry.node.config().zone().map(str::to_owned),
+            standing,
+            health: entry.condition.health,
+            reason: entry.condition.loss.as_ref().map(ToString::to_string),
+            serves_reads: false,
+            serves_writes: verdict.primary == Some(i),
+            timeline: evidence.map(|evidence| evidence.timeline),
+            position: evidence.map(|evidence| evidence.position),
+            lag: verdict.lags[i],
+            streaming: evidence.filter(|evidence| evidence.in_recovery).map(|evidence| evidence.streaming),
+        };
+        let on_primary = standing == Standing::Primary
+            && (self.config.reads().fallback != Fallback::Never || self.entries.len() == 1);
+        status.serves_reads = on_primary || self.is_fit(&status) || self.is_last_resort(&status, verdict);
+        if status.reason.is_none() && standing == Standing::Replica && !self.is_fit(&status) {
+            let paused = evidence.is_some_and(|evidence| evidence.replay_paused);
+            status.reason = Some(staleness(status.lag, paused, self.config.reads().max_lag));
+        }
+        status
+    }
+
+    /// Whether a replica is well, and fresh enough.
+    fn is_fit(&self, status: &NodeStatus) -> bool {
+        let reads = self.config.reads();
+        let lag = status.lag.unwrap_or(Lag { bytes: None, time: None });
+        let fresh = lag.time.is_some_and(|time| time <= reads.max_lag)
+            && reads.max_lag_bytes.is_none_or(|limit| lag.bytes.is_some_and(|bytes| bytes <= limit));
+        status.standing == Standing::Replica && matches!(status.health, Health::Up | Health::Full) && fresh
+    }
+
+    /// Whether a node may serve reads though it is not fit: while there is no primary, nobody has anything fresher.
+    fn is_last_resort(&self, status: &NodeStatus, verdict: &Verdict) -> bool {
+        verdict.primary.is_none()
+            && matches!(status.standing, Standing::Replica | Standing::Contender)
+            && matches!(status.health, Health::Up | Health::Full | Health::Suspect)
+            && !self.is_fit(status)
+    }
+
+    /// Whether a node is preferred for its zone.
+    fn is_near(&self, node: &Node) -> bool {
+        self.config.reads().prefer_zone
+            && self.config.zone().is_some()
+            && self.config.zone() == node.config().zone()
+    }
+}
+
+fn staleness(lag: Option<Lag>, paused: bool, limit: Duration) -> String {
+    let paused = if paused { "; its replay is paused" } else { "" };
+    match lag.and_then(|lag| lag.time) {
+        Some(time) => {
+            format!("{:.1} s behind, more than {limit:?} (`reads.max_lag`){paused}", time.as_secs_f64())
+        }
+        None => format!("how far it is behind is unknown{paused}"),
+    }
+}
+
+/// Whether two topologies differ in nothing but measurements.
+fn same_for_users(a: &Topology, b: &Topology) -> bool {
+    let of = |node: &NodeStatus| {
+        (node.name.clone(), node.standing, node.health, node.serves_reads, node.serves_writes)
+    };
+    a.primary == b.primary && a.nodes.iter().map(of).eq(b.nodes.iter().map(of))
+}
+
+fn log_changes(before: &Topology, after: &Topology) {
+    if before.primary != after.primary {
+        match &after.primary {
+            PrimaryStatus::One { node, timeline } => tracing::info!(node, timeline, "there is a primary"),
+            PrimaryStatus::None => tracing::warn!("there is no primary"),
+            PrimaryStatus::SplitBrain { nodes, timeline } => {
+                tracing::error!(
+                    ?nodes,
+                    timeline,
+                    "split brain: writes are refused until one primary is left"
+                );
+            }
+        }
+    }
+    for node in &after.nodes {
+        let stood = before.node(&node.name).map(|node| node.standing);
+        if stood != Some(node.standing) && matches!(node.standing, Standing::StalePrimary | Standing::Foreign)
+        {
+            tracing::warn!(node = node.name, standing = %node.standing, "a node is fenced");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The task that looks at one node.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::board::Board;
+use super::condition::Look;
+use super::probe::look;
+use crate::backoff::Backoff;
+use crate::config::ProbeSettings;
+use crate::error::ConnectError;
+use crate::link::{Link, Purpose};
+use crate::node::Node;
+use crate::topology::{Evidence, Loss};
+
+/// The owner's end of a monitor; dropping it ends the task.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    task: AbortHandle,
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The shortest time between two looks, however many signs of trouble come in between.
+const SPACING: Duration = Duration::from_millis(10);
+
+impl Monitor {
+    /// Starts to look at a node, until the monitor or the board is gone.
+    pub(crate) fn start(node: Arc<Node>, board: &Arc<Board>, probe: ProbeSettings, backoff: Backoff) -> Self {
+        let eye = Eye { node, board: Arc::downgrade(board), probe, backoff, link: None, dial_took: None };
+        Self { task: tokio::spawn(eye.watch()).abort_handle() }
+    }
+}
+
+struct Eye {
+    node: Arc<Node>,
+    board: Weak<Board>,
+    probe: ProbeSettings,
+    backoff: Backoff,
+    /// The connection, kept from one look to the next.
+    link: Option<Link>,
+    /// How long it took to open the last one.
+    dial_took: Option<Duration>,
+}
+
+/// A new session may take so many times as long as the last one took: over a long way it takes many round trips, and
+/// the probe's timeout alone would call such a node lost.
+const DIAL_SLACK: u32 = 3;
+
+impl Eye {
+    async fn watch(mut self) {
+        let Some(mut looking) = self.board.upgrade().map(|board| board.looking()) else { return };
+        let mut retry = self.backoff.retry();
+        loop {
+            let began = Instant::now();
+            let outcome = self.look().await;
+            let answered = outcome.is_ok();
+            // A second look follows a miss at once, on a connection of its own: it tells a hiccup from a loss.
+            let timed_out = matches!(outcome, Err(Loss::TimedOut { .. }));
+            let Some(board) = self.board.upgrade() else { return };
+            board.post(&self.node, outcome.map_or_else(Look::Missed, Look::Answered), Instant::now());
+            drop(board);
+
+            let pause = if answered {
+                retry.reset();
+                if *looking.borrow_and_update() { self.probe.failover_interval } else { self.probe.interval }
+            } else if timed_out && retry.attempt() == 0 {
+                retry.next();
+                Duration::ZERO
+            } else {
+                // A monitor never gives up: when a schedule has an end, its last step goes on.
+                retry.next().unwrap_or_else(|| self.backoff.max_delay())
+            };
+            let earliest = began + SPACING;
+            tokio::select! {
+                () = sleep(pause) => {}
+                // A node that is down gains nothing from being asked sooner: it is answered by its backoff.
+                () = self.node.vitals().woken(), if answered => {}
+                Ok(()) = looking.changed(), if answered => {}
+            }
+            sleep_until(earliest).await;
+        }
+    }
+
+    /// How long opening a session may take, by what it took before.
+    fn dial_limit(&self) -> Duration {
+        let limit = self.node.dialer().limit();
+        self.dial_took.map_or(limit, |took| (took * DIAL_SLACK).clamp(self.probe.timeout.min(limit), limit))
+    }
+
+    /// Looks once, over a new connection where there is none or the old one ended.
+    async fn look(&mut self) -> Result<Evidence, Loss> {
+        let limit = self.probe.timeout;
+        if let Some(link) = self.link.take().filter(|link| !link.is_over()) {
+            match look(&link, limit).await {
+                Ok(evidence) => {
+                    self.link = Some(link);
+                    return Ok(evidence);
+                }
+                Err(Loss::Disconnected) => {}
+                Err(loss) => return Err(loss),
+            }
+        }
+        let began = Instant::now();
+        let (dialer, vitals) = (self.node.dialer(), Arc::clone(self.node.vitals()));
+        let dial = dialer.dial(Purpose::Probe, self.dial_limit(), vitals, CancellationToken::new());
+        let link = dial.await.map_err(|error| match error {
+            ConnectError::TimedOut { limit } => Loss::TimedOut { limit },
+            error => Loss::Connect(Arc::new(error)),
+        })?;
+        self.dial_took = Some(began.elapsed());
+        let evidence = look(&link, limit).await?;
+        self.link = Some(link);
+        Ok(evidence)
+    }
+}

@@ -1,0 +1,115 @@
+//! How a node that comes back is taken in again.
+//!
+//! It gets its share in steps (1, 2, 4, … reads at once), so that cold caches and a queue of connects don't throw it
+//! down again. A node that keeps falling is *ejected*: left out for a while that doubles with each
+//! repeat, and forgiven when it has held out. Neither ever empties the set: such a node still serves what nobody else can.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::ReadSettings;
+
+/// The losses of a node, and its way back.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Recovery {
+    /// Losses in short succession.
+    losses: u32,
+    returned: Option<Instant>,
+    ejected_until: Option<Instant>,
+}
+
+/// The ramp doubles so often: from one read at once to as many as a pool usually holds.
+const RAMP_STEPS: u32 = 5;
+
+impl Recovery {
+    /// The node is lost.
+    pub(crate) fn on_loss(&mut self, _now: Instant) {
+        self.losses = self.losses.saturating_add(1);
+    }
+
+    /// The node is back.
+    pub(crate) fn on_return(&mut self, settings: &ReadSettings, now: Instant) {
+        let held_out =
+            self.returned.is_some_and(|returned| now.duration_since(returned) >= settings.ejection_max * 2);
+        if held_out {
+            self.losses = self.losses.min(1);
+        }
+        // The first loss costs no ejection: a restart is no reason to distrust a node.
+        let ejection = match self.losses {
+            0 | 1 => Duration::ZERO,
+            n => {
+                settings.ejection_base.saturating_mul(2_u32.saturating_pow(n - 2)).min(settings.ejection_max)
+            }
+        };
+        self.returned = Some(now);
+        self.ejected_until = Some(now + ejection);
+    }
+
+    /// Whether the node is left out for now.
+    pub(crate) fn is_ejected(&self, now: Instant) -> bool {
+        self.ejected_until.is_some_and(|until| now < until)
+    }
+
+    /// How many reads at once the node may have for now; `None` sets no limit.
+    pub(crate) fn allowance(&self, settings: &ReadSettings, now: Instant) -> Option<u32> {
+        let begin = self.ejected_until?;
+        let elapsed = now.saturating_duration_since(begin);
+        if elapsed >= settings.ramp {
+            return None;
+        }
+        let step = elapsed.as_secs_f64() / settings.ramp.as_secs_f64() * f64::from(RAMP_STEPS);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and RAMP_STEPS"
+        )]
+        Some(1 << (step as u32).min(RAMP_STEPS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> ReadSettings {
+        ReadSettings {
+            ejection_base: Duration::from_secs(1),
+            ejection_max: Duration::from_secs(30),
+            ramp: Duration::from_secs(2),
+            ..ReadSettings::default()
+        }
+    }
+
+    #[test]
+    fn ejection_doubles_with_each_repeat_and_is_forgiven() {
+        let settings = settings();
+        let mut now = Instant::now();
+        let mut recovery = Recovery::default();
+        let mut ejections = Vec::new();
+        for _ in 0..8 {
+            recovery.on_loss(now);
+            recovery.on_return(&settings, now);
+            ejections.push(recovery.ejected_until.map_or(0, |until| until.duration_since(now).as_secs()));
+            now += Duration::from_secs(1);
+        }
+        assert_eq!(ejections, [0, 1, 2, 4, 8, 16, 30, 30]);
+        now += Duration::from_secs(120);
+        recovery.on_loss(now);
+        recovery.on_return(&settings, now);
+        assert!(!recovery.is_ejected(now));
+    }
+
+    #[test]
+    fn the_ramp_doubles_until_there_is_no_limit() {
+        let settings = settings();
+        let now = Instant::now();
+        let mut recovery = Recovery::default();
+        assert_eq!(recovery.allowance(&settings, now), None, "a node that never fell has no limit");
+        recovery.on_loss(now);
+        recovery.on_return(&settings, now);
+        let allowances: Vec<_> =
+            (0..6).map(|i| recovery.allowance(&settings, now + Duration::from_millis(400 * i))).collect();
+        assert_eq!(allowances, [Some(1), Some(2), Some(4), Some(8), Some(16), None]);
+    }
+}

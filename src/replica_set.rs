@@ -1,0 +1,209 @@
+//! The set of nodes, and the connections that it hands out.
+//!
+//! * [`ReplicaSet`]: connect, read, write, close
+//! * `read`: a node for a read, and the next one if it fails
+//! * `write`: the primary, and waiting for one
+//! * `report`: how everything is, for people and for `/health`
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+pub use self::report::{HealthReport, NodeReport, Status};
+use crate::config::Config;
+use crate::error::{CheckoutError, Error, NodeFailure};
+use crate::health::{Board, Monitor, Snapshot};
+use crate::node::Node;
+use crate::topology::{Health, NodeStatus, Standing, Topology};
+
+mod read;
+mod report;
+mod write;
+
+/// A primary and its replicas, behind typed connections.
+///
+/// It is cheap to clone; all clones are one set. The background tasks end with the last of them, or with
+/// [`close`](Self::close).
+///
+/// ```no_run
+/// use pointsman::prelude::*;
+/// use pointsman::{Config, ReplicaSet};
+///
+/// diesel::table! { users (id) { id -> Integer, name -> Text, } }
+///
+/// # async fn example() -> Result<(), pointsman::Error> {
+/// let set = ReplicaSet::connect(Config::from_env()?).await?;
+///
+/// let conn = set.read().await?; // a replica, or the primary
+/// let count: i64 = users::table.count().get_result(&conn).await?;
+///
+/// let conn = set.write().await?; // the one true primary
+/// diesel::insert_into(users::table).values(users::name.eq("Ada")).execute(&conn).await?;
+/// # let _ = count;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ReplicaSet {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Arc<Config>,
+    board: Arc<Board>,
+    monitors: std::sync::Mutex<Vec<Monitor>>,
+    /// Places for reads that fall back to the primary.
+    fallback: Arc<Semaphore>,
+    /// Places for callers that wait for a primary.
+    waiters: Arc<Semaphore>,
+    closed: AtomicBool,
+    started: Instant,
+}
+
+impl ReplicaSet {
+    /// Starts to look after the configured nodes.
+    ///
+    /// It waits until every node has been looked at, or until `timeouts.connect` is over: a node
+    /// that is down does not stop the start, nor do all of them. Whether there is a primary is what
+    /// [`topology`](Self::topology) and [`health`](Self::health) tell.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Node`] where a node's certificate files cannot be used.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves nothing behind.
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let config = Arc::new(config);
+        let node = |node: &crate::config::NodeConfig| {
+            Node::new(node, &config)
+                .map(Arc::new)
+                .map_err(|source| Error::Node { node: node.name().to_owned(), source })
+        };
+        let nodes = config.nodes().iter().map(node).collect::<Result<Vec<_>, _>>()?;
+        let board = Arc::new(Board::new(Arc::clone(&config), nodes.clone()));
+        let mut changes = board.changes();
+        let monitor =
+            |node: Arc<Node>| Monitor::start(node, &board, config.probe().clone(), config.backoff().clone());
+        let monitors = nodes.into_iter().map(monitor).collect();
+        // Whoever is not there by then is left to its monitor.
+        let all_seen =
+            changes.wait_for(|topology| topology.nodes.iter().all(|node| node.health != Health::Unseen));
+        let _ = timeout(config.timeouts().connect, all_seen).await;
+        // How fresh a replica is can be told only once the primary was seen as well.
+        let judged = |node: &NodeStatus| node.standing != Standing::Replica || node.serves_reads;
+        let all_judged = changes.wait_for(|topology| topology.nodes.iter().all(judged));
+        let _ = timeout(config.probe().interval, all_judged).await;
+        let inner = Inner {
+            fallback: Arc::new(Semaphore::new(config.reads().max_fallback as usize)),
+            waiters: Arc::new(Semaphore::new(config.writes().max_waiters as usize)),
+            config,
+            board,
+            monitors: std::sync::Mutex::new(monitors),
+            closed: AtomicBool::new(false),
+            started: Instant::now(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The roles of the nodes, as they were last seen. It asks nobody.
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.snapshot().topology)
+    }
+
+    /// Follows the topology: the receiver changes when a role or a health does, not with every measurement.
+    ///
+    /// ```no_run
+    /// # async fn example(set: pointsman::ReplicaSet) {
+    /// let mut topology = set.watch();
+    /// while topology.changed().await.is_ok() {
+    ///     println!("{:?}", topology.borrow_and_update().primary);
+    /// }
+    /// # }
+    /// ```
+    pub fn watch(&self) -> watch::Receiver<Arc<Topology>> {
+        self.inner.board.changes()
+    }
+
+    /// How everything is: the document of a health endpoint.
+    pub fn health(&self) -> HealthReport {
+        HealthReport::of(&self.snapshot(), self.inner.started.elapsed())
+    }
+
+    /// The configuration that the set runs with.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Stops handing out connections, and waits until all are returned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Close`] where some are still in use after `timeouts.shutdown`; those are severed.
+    ///
+    /// # Cancel safety
+    ///
+    /// The set stays closed when the future is dropped.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.inner.closed.store(true, Ordering::Release);
+        self.inner.fallback.close();
+        self.inner.waiters.close();
+        let limit = self.inner.config.timeouts().shutdown;
+        let deadline = Instant::now() + limit;
+        let snapshot = self.snapshot();
+        let leased = || snapshot.nodes.iter().map(|placed| placed.node.leased()).sum::<u32>();
+        while leased() > 0 && Instant::now() < deadline {
+            // Connections come back without a word; this is asked rarely, and only at the end.
+            sleep(Duration::from_millis(5)).await;
+        }
+        let connections = leased();
+        self.monitors().clear();
+        for placed in &snapshot.nodes {
+            placed.node.close_writes();
+            placed.node.sever();
+        }
+        if connections > 0 { Err(Error::Close { connections, after: limit }) } else { Ok(()) }
+    }
+
+    fn monitors(&self) -> std::sync::MutexGuard<'_, Vec<Monitor>> {
+        self.inner.monitors.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.inner.board.snapshot()
+    }
+
+    fn check_open(&self) -> Result<(), CheckoutError> {
+        if self.inner.closed.load(Ordering::Acquire) { Err(CheckoutError::Closed) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for ReplicaSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaSet").field("topology", &self.topology()).finish_non_exhaustive()
+    }
+}
+
+/// What is known of each node, for an error.
+fn failures(snapshot: &Snapshot, tried: &[NodeFailure]) -> Vec<NodeFailure> {
+    let of = |node: &NodeStatus| {
+        tried.iter().rev().find(|failure| failure.node == node.name).cloned().unwrap_or_else(|| NodeFailure {
+            node: node.name.clone(),
+            reason: match &node.reason {
+                Some(reason) => format!("{} ({}): {reason}", node.standing, node.health),
+                None => format!("{} ({})", node.standing, node.health),
+            },
+            error: None,
+        })
+    };
+    snapshot.topology.nodes.iter().map(of).collect()
+}

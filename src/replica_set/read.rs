@@ -1,0 +1,157 @@
+//! A node for a read, and the next one if it fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{ReplicaSet, failures};
+use crate::conn::Conn;
+use crate::error::{CheckoutError, NodeFailure};
+use crate::health::Placed;
+use crate::pool::{Lease, PoolError};
+use crate::topology::select::{Tier, take};
+use crate::topology::{Role, Standing};
+use crate::{Intent, Read};
+
+/// How long one node may take to give a connection while there are others to ask.
+///
+/// An idle connection is there at once, and a new one within some round trips; a pool in which all are in use is
+/// not a dead node, but another one may have some free.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long to wait before all nodes are tried again, unless the topology changes before.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What one node answered.
+enum Attempt {
+    Served(Conn<Read>),
+    Failed(NodeFailure),
+    /// All its connections are in use.
+    Full,
+    /// No more reads may fall back to the primary.
+    NoFallback,
+}
+
+impl ReplicaSet {
+    /// Checks out a connection to read: from a fit replica, or otherwise from the primary.
+    ///
+    /// Of the fit nodes, two are drawn and the one with less load and shorter answers serves. If it
+    /// cannot, the next one is asked, until the deadline (`timeouts.checkout`). No round trip is
+    /// made, unless a connection must be opened. Whether and how many reads fall back to the
+    /// primary is set with `reads.fallback` and `reads.max_fallback`; a set of one node serves all from it.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckoutError`]; nothing was sent to a server then.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future takes no connection.
+    ///
+    /// ```no_run
+    /// # use pointsman::prelude::*;
+    /// # async fn example(set: pointsman::ReplicaSet) -> Result<(), pointsman::CheckoutError> {
+    /// let conn: Conn<Read> = set.read().await?;
+    /// println!("served by {} ({})", conn.node(), conn.role());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn read(&self) -> Result<Conn<Read>, CheckoutError> {
+        self.read_avoiding(None, Instant::now() + self.inner.config.timeouts().checkout).await
+    }
+
+    /// As [`read`](Self::read), from another node than the one that is named, if there is another one.
+    pub(super) async fn read_avoiding(
+        &self,
+        avoided: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Conn<Read>, CheckoutError> {
+        let began = Instant::now();
+        let mut rng = fastrand::Rng::new();
+        let mut changes = None;
+        let mut tried: Vec<NodeFailure> = Vec::new();
+        loop {
+            self.check_open()?;
+            let snapshot = self.snapshot();
+            let mut candidates = snapshot.candidates(Instant::now());
+            if candidates.len() > 1 {
+                candidates.retain(|candidate| avoided != Some(snapshot.nodes[candidate.node].node.name()));
+            }
+            let mut full = None;
+            let mut no_fallback = false;
+            while let Some(candidate) = take(&mut candidates, &mut rng) {
+                let placed = &snapshot.nodes[candidate.node];
+                let patience =
+                    if candidates.is_empty() { deadline } else { deadline.min(Instant::now() + PATIENCE) };
+                match self.attempt(placed, candidate.tier, patience).await {
+                    Attempt::Served(conn) => return Ok(conn),
+                    Attempt::Failed(failure) => {
+                        tracing::debug!(
+                            node = failure.node,
+                            reason = failure.reason,
+                            "a read goes on to the next node"
+                        );
+                        tried.retain(|earlier| earlier.node != failure.node);
+                        tried.push(failure);
+                    }
+                    Attempt::Full => full = Some(placed.node.name().to_owned()),
+                    Attempt::NoFallback => no_fallback = true,
+                }
+            }
+            // Subscribed only now: the path on which all is well does not pay for it.
+            let changes = changes.get_or_insert_with(|| self.watch());
+            let pause = deadline.min(Instant::now() + PAUSE);
+            if pause >= deadline {
+                sleep_until(deadline).await;
+                let waited = began.elapsed();
+                return Err(match full {
+                    Some(node) => {
+                        let max_size = self.inner.config.pool().max_size;
+                        CheckoutError::Exhausted { node, intent: Read::NAME, waited, max_size }
+                    }
+                    None if no_fallback => {
+                        CheckoutError::FallbackExhausted { limit: self.inner.config.reads().max_fallback }
+                    }
+                    None => {
+                        let failures = failures(&self.snapshot(), &tried);
+                        CheckoutError::NoNode { intent: Read::NAME, waited, failures }
+                    }
+                });
+            }
+            let _ = timeout_at(pause, changes.changed()).await;
+        }
+    }
+
+    async fn attempt(&self, placed: &Placed, tier: Tier, deadline: Instant) -> Attempt {
+        let permit = if tier == Tier::Fallback {
+            let permit = timeout_at(deadline, Arc::clone(&self.inner.fallback).acquire_owned()).await;
+            let Ok(Ok(permit)) = permit else { return Attempt::NoFallback };
+            Some(permit)
+        } else {
+            None
+        };
+        let node = &placed.node;
+        let failed = |reason: &str| NodeFailure {
+            node: node.name().to_owned(),
+            reason: reason.to_owned(),
+            error: None,
+        };
+        match node.read_pool().get(deadline).await {
+            Ok(lease) => {
+                let lease = permit.into_iter().fold(lease, Lease::with_permit);
+                let role = if placed.standing == Standing::Replica { Role::Replica } else { Role::Primary };
+                Attempt::Served(Conn::new(lease, Arc::clone(node), role))
+            }
+            Err(PoolError::Exhausted) => Attempt::Full,
+            Err(PoolError::Connecting) => {
+                node.vitals().look();
+                Attempt::Failed(failed("a connection to it was not there in time"))
+            }
+            Err(PoolError::Severed) => Attempt::Failed(failed("it was lost while a connection was made")),
+            Err(PoolError::Connect(error)) => {
+                Attempt::Failed(NodeFailure { error: Some(Arc::clone(&error)), ..failed(&error.to_string()) })
+            }
+        }
+    }
+}

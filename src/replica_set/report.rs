@@ -1,0 +1,103 @@
+//! How everything is, for people and for a health endpoint.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::health::{Placed, Snapshot};
+use crate::topology::{Health, NodeStatus, PrimaryStatus, Standing};
+
+/// How a set is as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Status {
+    /// Every node serves.
+    Healthy,
+    /// There is a primary, but a replica is missing, unfit or fenced.
+    Degraded,
+    /// There is no primary, so nothing can be written.
+    Unhealthy,
+}
+
+/// How a set and its nodes are.
+///
+/// ```no_run
+/// # fn example(set: &pointsman::ReplicaSet) {
+/// let report = set.health();
+/// println!("{:?}, {} nodes", report.status, report.nodes.len());
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct HealthReport {
+    /// The whole.
+    pub status: Status,
+    /// Who may take writes.
+    pub primary: PrimaryStatus,
+    /// Whether reads are served by the primary alone, because no replica serves them or none is configured.
+    pub reads_on_primary_only: bool,
+    /// How many seconds ago the set was started.
+    pub uptime_seconds: u64,
+    /// The nodes, in the order of the configuration.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// How one node is, and what it did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct NodeReport {
+    /// What was seen of it.
+    #[serde(flatten)]
+    pub status: NodeStatus,
+    /// Read connections that it was asked for, since the start.
+    pub reads: u64,
+    /// Write connections that it was asked for, since the start.
+    pub writes: u64,
+    /// Connections that are handed out.
+    pub in_use: u32,
+    /// Connections that are open, in use or idle.
+    pub connections: u32,
+    /// How long its answers take, on average, in microseconds.
+    pub latency_us: Option<u64>,
+}
+
+impl HealthReport {
+    pub(super) fn of(snapshot: &Snapshot, uptime: Duration) -> Self {
+        let topology = &snapshot.topology;
+        let serves = |node: &NodeStatus| match node.standing {
+            Standing::Primary => node.health == Health::Up,
+            _ => node.serves_reads && node.health == Health::Up,
+        };
+        let status = match topology.primary {
+            PrimaryStatus::One { .. } if topology.nodes.iter().all(serves) => Status::Healthy,
+            PrimaryStatus::One { .. } => Status::Degraded,
+            PrimaryStatus::None | PrimaryStatus::SplitBrain { .. } => Status::Unhealthy,
+        };
+        Self {
+            status,
+            primary: topology.primary.clone(),
+            reads_on_primary_only: topology.reads_on_primary_only(),
+            uptime_seconds: uptime.as_secs(),
+            nodes: topology.nodes.iter().zip(&snapshot.nodes).map(NodeReport::of).collect(),
+        }
+    }
+}
+
+impl NodeReport {
+    fn of((status, placed): (&NodeStatus, &Placed)) -> Self {
+        let node = &placed.node;
+        let vitals = node.vitals();
+        let writes = node.write_pool();
+        let micros = |latency: Duration| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            status: status.clone(),
+            reads: vitals.reads.load(Ordering::Relaxed),
+            writes: vitals.writes.load(Ordering::Relaxed),
+            in_use: node.leased(),
+            connections: node.read_pool().connections() + writes.map_or(0, |pool| pool.connections()),
+            latency_us: vitals.latency.average().map(micros),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The primary, and waiting for one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::{ReplicaSet, failures};
+use crate::conn::Conn;
+use crate::error::{CheckoutError, NodeFailure};
+use crate::pool::PoolError;
+use crate::topology::{PrimaryStatus, Role};
+use crate::{Intent, Write};
+
+/// How long to wait before the primary is tried again, unless the topology changes before.
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl ReplicaSet {
+    /// Checks out a connection to write: from the primary that was discovered.
+    ///
+    /// While there is none, it waits for one, up to `writes.failover_wait`. At most
+    /// `writes.max_waiters` callers wait at once; the others fail at once. A pool in which all
+    /// connections are in use is waited for up to `timeouts.checkout`.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckoutError`]; nothing was sent to a server then. Split brain is not waited out.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future takes no connection, and gives its place among the waiters up.
+    ///
+    /// ```no_run
+    /// # use pointsman::prelude::*;
+    /// # async fn example(set: pointsman::ReplicaSet) -> Result<(), pointsman::CheckoutError> {
+    /// let conn: Conn<Write> = set.write().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn write(&self) -> Result<Conn<Write>, CheckoutError> {
+        let began = Instant::now();
+        let settings = self.inner.config.writes();
+        let deadline = began + settings.failover_wait;
+        let mut waiting: Option<(_, SemaphorePermit<'_>)> = None;
+        loop {
+            self.check_open()?;
+            let tried = match self.try_write(began).await? {
+                Ok(conn) => return Ok(conn),
+                Err(failure) => failure,
+            };
+            if Instant::now() >= deadline {
+                let failures = failures(&self.snapshot(), tried.as_slice());
+                return Err(CheckoutError::NoPrimary { waited: began.elapsed(), failures });
+            }
+            let (changes, _) = match &mut waiting {
+                Some(waiting) => waiting,
+                None => {
+                    let Ok(permit) = self.inner.waiters.try_acquire() else {
+                        self.check_open()?;
+                        return Err(CheckoutError::TooManyWaiters { limit: settings.max_waiters });
+                    };
+                    // Whatever changed since the last look at the snapshot is seen as a change.
+                    waiting.insert((self.watch(), permit))
+                }
+            };
+            let _ = timeout_at(deadline.min(Instant::now() + PAUSE), changes.changed()).await;
+        }
+    }
+
+    /// Asks the present primary, if there is one; the inner error is what it answered.
+    async fn try_write(
+        &self,
+        began: Instant,
+    ) -> Result<Result<Conn<Write>, Option<NodeFailure>>, CheckoutError> {
+        let snapshot = self.snapshot();
+        if let PrimaryStatus::SplitBrain { nodes, timeline } = &snapshot.topology.primary {
+            return Err(CheckoutError::SplitBrain { nodes: nodes.clone(), timeline: *timeline });
+        }
+        let Some(node) = snapshot.primary.map(|primary| &snapshot.nodes[primary].node) else {
+            return Ok(Err(None));
+        };
+        let Some(pool) = node.write_pool() else { return Ok(Err(None)) };
+        let timeouts = self.inner.config.timeouts();
+        let failure = |reason: String| NodeFailure { node: node.name().to_owned(), reason, error: None };
+        match pool.get(began + timeouts.checkout).await {
+            Ok(lease) => Ok(Ok(Conn::new(lease, Arc::clone(node), Role::Primary))),
+            Err(PoolError::Exhausted) => Err(CheckoutError::Exhausted {
+                node: node.name().to_owned(),
+                intent: Write::NAME,
+                waited: began.elapsed(),
+                max_size: self.inner.config.pool().max_size,
+            }),
+            Err(PoolError::Severed) => Ok(Err(Some(failure("it was lost or replaced".to_owned())))),
+            Err(PoolError::Connecting) => {
+                Ok(Err(Some(failure("a connection to it was not there in time".to_owned()))))
+            }
+            Err(PoolError::Connect(error)) => {
+                Ok(Err(Some(NodeFailure { error: Some(Arc::clone(&error)), ..failure(error.to_string()) })))
+            }
+        }
+    }
+}

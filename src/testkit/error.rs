@@ -1,0 +1,146 @@
+//! What can go wrong with a cluster, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Says how the server programs are installed on the systems most people use.
+const INSTALL: &str = "install them (Debian, Ubuntu: `apt-get install postgresql`; Fedora: `dnf install \
+    postgresql-server`; macOS: `brew install postgresql`), or set PG_BIN to the folder that holds them";
+
+/// Reports what stopped the test kit, and what helps.
+///
+/// # Examples
+///
+/// ```
+/// use pointsman::testkit::{Cluster, TestkitError};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let missing = Cluster::builder().programs("/nowhere").start().await;
+/// let Err(error @ TestkitError::ProgramsMissing { .. }) = missing else { panic!("found PostgreSQL in /nowhere") };
+/// assert!(error.to_string().contains("apt-get install postgresql"));
+/// # }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TestkitError {
+    /// The server programs of PostgreSQL are not on this machine, or not where the test kit looks.
+    #[error("PostgreSQL's server programs (initdb, postgres) are not in {searched}: {INSTALL}")]
+    ProgramsMissing {
+        /// The places that were looked at.
+        searched: String,
+    },
+    /// The programs are older than what the faults need (a paused replay that reports itself came with 14).
+    #[error(
+        "found PostgreSQL {found}, and the test kit needs 14 or newer: set PG_BIN to the folder of a newer one"
+    )]
+    TooOld {
+        /// The version that was found.
+        found: String,
+    },
+    /// The test runs as root, which PostgreSQL refuses, and there is no user to drop to.
+    #[error(
+        "PostgreSQL refuses to run as root and there is no user `{tried}` to run it as: create one (`useradd \
+         --system postgres`), or name another in POINTSMAN_TESTKIT_USER"
+    )]
+    NoUser {
+        /// The names that were tried.
+        tried: String,
+    },
+    /// A file or folder could not be read or written; most often the disk is full or rights are missing.
+    #[error("cannot {doing} {}: see that its file system has room and that the user of the servers may write there (TMPDIR moves it)", path.display())]
+    File {
+        /// What was attempted, as a verb.
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder of templates belongs to somebody else, so what is in it cannot be trusted.
+    #[error("{} is not a private folder of user {uid}: remove it, or set TMPDIR to a folder of your own", path.display())]
+    Untrusted {
+        /// The folder.
+        path: PathBuf,
+        /// The user it should belong to.
+        uid: u32,
+    },
+    /// A program could not be started, or said that it failed.
+    #[error("`{program}` failed: {output}")]
+    Program {
+        /// The program.
+        program: String,
+        /// Its last words.
+        output: String,
+    },
+    /// The template is of a format that this version of the test kit does not know.
+    #[error(
+        "cannot give a copy of the template its own identity ({reason}): use a released version of PostgreSQL"
+    )]
+    Template {
+        /// What was unexpected.
+        reason: &'static str,
+    },
+    /// A server ended while it was starting; its log says why (often a setting that it does not know).
+    #[error("{server} did not start; its log ends with:\n{log}")]
+    NotStarted {
+        /// The server.
+        server: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// Something did not happen in time.
+    #[error("waited {} s for {server} {waiting_for} in vain: see its log, or whether the machine is overloaded", limit.as_secs())]
+    Timeout {
+        /// The server.
+        server: String,
+        /// What was waited for.
+        waiting_for: String,
+        /// How long.
+        limit: Duration,
+    },
+    /// A statement failed, or the server could not be reached.
+    #[error("cannot run SQL on {server}: see that it is running, and the source of this error")]
+    Sql {
+        /// The server.
+        server: String,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
+    /// A query that was to give a value gave no row.
+    #[error("the query on {server} gave no row: select exactly one value")]
+    NoValue {
+        /// The server.
+        server: String,
+    },
+    /// The server is not in the state that the operation needs.
+    #[error("{server} {is}: {remedy}")]
+    State {
+        /// The server.
+        server: String,
+        /// What it is.
+        is: &'static str,
+        /// What to do first.
+        remedy: &'static str,
+    },
+    /// A port or a socket could not be had from the system.
+    #[error("cannot {doing}: see that 127.0.0.1 works and that there are free ports")]
+    Network {
+        /// What was attempted, as a verb.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The thread that forwards the connections of a proxy has ended.
+    #[error("the proxy has ended: start another one")]
+    ProxyEnded,
+}
+
+/// The result of what the test kit does.
+pub type Result<T, E = TestkitError> = std::result::Result<T, E>;
+
+/// Turns an error of the file system into ours, with the path that it leaves out.
+pub(super) fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TestkitError {
+    let path = path.to_owned();
+    move |source| TestkitError::File { doing, path, source }
+}

@@ -1,0 +1,263 @@
+//! A TCP proxy that breaks the network on request.
+//!
+//! What a program does when a connection is refused, reset, silent or cut in the middle of a message
+//! differs from what it does when a server ends, and a server that runs cannot be made to do it.
+//! The proxy lives on a thread and a runtime of its own: neither a test that blocks nor the clock
+//! of a paused runtime changes what it does. On that one thread a change of mode is
+//! complete when the call returns: nothing is forwarded afterwards that the new mode forbids.
+
+mod connection;
+
+use super::error::{Result, TestkitError};
+use super::ports::Port;
+use connection::{Behaviour, Link};
+use socket2::SockRef;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+/// Forwards connections to a server, or breaks them in a chosen way.
+///
+/// It is a handle: a clone means the same proxy, which ends with its last handle.
+///
+/// # Examples
+///
+/// ```
+/// use pointsman::testkit::Proxy;
+/// use std::io::ErrorKind;
+/// use std::net::{TcpListener, TcpStream};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = TcpListener::bind("127.0.0.1:0")?;
+/// let proxy = Proxy::start(server.local_addr()?).await?;
+/// TcpStream::connect(proxy.addr())?;
+///
+/// proxy.refuse().await?;
+/// let refused = TcpStream::connect(proxy.addr()).map_err(|error| error.kind());
+/// assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    port: Arc<Port>,
+    commands: mpsc::UnboundedSender<Command>,
+    accepted: Arc<AtomicU64>,
+}
+
+/// What the thread is asked to do, with the place for its answer.
+#[derive(Debug)]
+struct Command {
+    action: Action,
+    done: oneshot::Sender<std::io::Result<()>>,
+}
+
+#[derive(Debug)]
+enum Action {
+    Behave(Behaviour),
+    Refuse,
+    Reset,
+}
+
+impl Proxy {
+    /// Listens on a free port of 127.0.0.1 and forwards to `target`, as after [`pass`](Self::pass).
+    ///
+    /// # Errors
+    ///
+    /// When the system has no port or no thread for it.
+    pub async fn start(target: SocketAddr) -> Result<Self> {
+        let port = Arc::new(Port::reserve()?);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let accepted = Arc::new(AtomicU64::new(0));
+        let forwarder = Forwarder {
+            target,
+            port: Arc::clone(&port),
+            accepted: Arc::clone(&accepted),
+            listener: None,
+            links: JoinSet::new(),
+            link: watch::Sender::new(Link::default()),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+        let runtime = runtime.map_err(|source| TestkitError::Network { doing: "start a proxy", source })?;
+        std::thread::Builder::new()
+            .name("testkit-proxy".to_owned())
+            .spawn(move || runtime.block_on(forwarder.run(inbox)))
+            .map_err(|source| TestkitError::Network { doing: "start a proxy", source })?;
+        let proxy = Self { port, commands, accepted };
+        proxy.pass().await?;
+        Ok(proxy)
+    }
+
+    /// Returns the address to connect to.
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port()))
+    }
+
+    /// Returns the port to connect to, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// Returns how many connections were accepted up to now, also those that were not forwarded.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(proxy: pointsman::testkit::Proxy) -> pointsman::testkit::Result<()> {
+    /// let before = proxy.accepted();
+    /// proxy.pass().await?;
+    /// // … the server is back …
+    /// assert!(proxy.accepted() - before <= 4, "a burst of connects");
+    /// # Ok(()) }
+    /// ```
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Forwards everything, also what a [`stall`](Self::stall) has kept.
+    ///
+    /// # Errors
+    ///
+    /// When the port cannot be listened on again. The same holds for the other modes.
+    pub async fn pass(&self) -> Result<()> {
+        self.ask(Action::Behave(Behaviour::Pass)).await
+    }
+
+    /// Refuses new connections, as a machine without the server does; those that are open go on.
+    ///
+    /// The port stays taken. For the loss of a server use [`reset`](Self::reset) as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`pass`](Self::pass).
+    pub async fn refuse(&self) -> Result<()> {
+        self.ask(Action::Refuse).await
+    }
+
+    /// Resets (RST) every connection that is open, and leaves the mode as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`pass`](Self::pass).
+    pub async fn reset(&self) -> Result<()> {
+        self.ask(Action::Reset).await
+    }
+
+    /// Accepts connections and forwards nothing, in no direction, as a network that loses all
+    /// packets does.
+    ///
+    /// # Errors
+    ///
+    /// As [`pass`](Self::pass).
+    pub async fn stall(&self) -> Result<()> {
+        self.ask(Action::Behave(Behaviour::Stall)).await
+    }
+
+    /// Lets each reply arrive this much later; the rate stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`pass`](Self::pass).
+    pub async fn latency(&self, delay: Duration) -> Result<()> {
+        self.ask(Action::Behave(Behaviour::Latency(delay))).await
+    }
+
+    /// Forwards exactly this many more bytes of replies on each connection, then closes it.
+    ///
+    /// It counts for those that are open and for new ones, until another mode is chosen. With a few
+    /// bytes a connection ends in the middle of a message.
+    ///
+    /// # Errors
+    ///
+    /// As [`pass`](Self::pass).
+    pub async fn cut_after(&self, bytes: u64) -> Result<()> {
+        self.ask(Action::Behave(Behaviour::CutAfter(bytes))).await
+    }
+
+    async fn ask(&self, action: Action) -> Result<()> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(Command { action, done }).map_err(|_| TestkitError::ProxyEnded)?;
+        match answer.await {
+            Ok(done) => {
+                done.map_err(|source| TestkitError::Network { doing: "listen on a proxy's port", source })
+            }
+            Err(_) => Err(TestkitError::ProxyEnded),
+        }
+    }
+}
+
+/// The task that accepts connections and obeys the handles.
+struct Forwarder {
+    target: SocketAddr,
+    port: Arc<Port>,
+    accepted: Arc<AtomicU64>,
+    listener: Option<TcpListener>,
+    links: JoinSet<()>,
+    link: watch::Sender<Link>,
+}
+
+impl Forwarder {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
+        loop {
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(Command { action, done }) => {
+                        // Whoever asked may have gone.
+                        let _ = done.send(self.act(action).await);
+                    }
+                    None => return,
+                },
+                client = accept(self.listener.as_ref()) => {
+                    self.accepted.fetch_add(1, Ordering::Relaxed);
+                    self.links.spawn(connection::forward(client, self.target, self.link.subscribe()));
+                }
+                Some(_) = self.links.join_next() => {}
+            }
+        }
+    }
+
+    async fn act(&mut self, action: Action) -> std::io::Result<()> {
+        match action {
+            Action::Behave(behaviour) => {
+                if self.listener.is_none() {
+                    self.listener = Some(TcpListener::from_std(self.port.listen()?)?);
+                }
+                self.link.send_modify(|link| link.behave(behaviour));
+            }
+            Action::Refuse => {
+                self.listener = None;
+                self.link.send_modify(|link| link.behave(Behaviour::Pass));
+            }
+            Action::Reset => {
+                // What the system has accepted for us is open for the client.
+                while let Some(Ok((client, _))) =
+                    self.listener.as_ref().map(|listener| SockRef::from(listener).accept())
+                {
+                    self.accepted.fetch_add(1, Ordering::Relaxed);
+                    let _ = client.set_linger(Some(Duration::ZERO));
+                }
+                self.link.send_modify(Link::reset);
+                while self.links.join_next().await.is_some() {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Accepts a connection, and waits for ever where nobody listens.
+async fn accept(listener: Option<&TcpListener>) -> TcpStream {
+    loop {
+        match listener {
+            // An error is the failure of one connection, or a lack of file descriptors: not to be
+            // asked again at once.
+            Some(listener) => match listener.accept().await {
+                Ok((client, _)) => return client,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! A server changes its role, its source and its lag.
+
+use super::Server;
+use crate::testkit::ADMIN;
+use crate::testkit::error::{Result, TestkitError, file};
+use crate::testkit::wait::{blocking, until};
+use nix::sys::signal::{Signal, kill};
+use std::time::Duration;
+
+/// The port that a standby streams from, empty if it doesn't.
+const SOURCE: &str =
+    "SELECT coalesce((SELECT sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming')::text, '')";
+
+impl Server {
+    /// Promotes a standby, and returns once it takes writes.
+    ///
+    /// The old primary goes on, and takes writes too, unless the test has ended it.
+    ///
+    /// # Errors
+    ///
+    /// [`TestkitError::Timeout`] if the server doesn't leave recovery.
+    pub async fn promote(&self) -> Result<()> {
+        self.needs_to_run()?;
+        // The connection is there before: it survives the promotion and sees it at once.
+        let session = &self.maintenance_session().await?;
+        let signal = self.data_dir().join("promote");
+        std::fs::write(&signal, "").map_err(file("write", &signal))?;
+        self.inner.shared.account.own(&signal)?;
+        if let Some(postmaster) = self.postmaster() {
+            let _ = kill(postmaster, Signal::SIGUSR1);
+        }
+        let query = "SELECT pg_is_in_recovery()";
+        until(self.name(), "to be promoted", || async move { Ok(session.value(query).await? == "f") }).await
+    }
+
+    /// Makes an old primary a standby of the new one, and returns once it streams.
+    ///
+    /// It is stopped if it runs, rewound (`pg_rewind`) to where the histories part, and started. What
+    /// it alone had is lost, as in real life.
+    ///
+    /// # Errors
+    ///
+    /// [`TestkitError::Program`] with the words of `pg_rewind` if the two have too little in common.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: pointsman::testkit::Cluster) -> pointsman::testkit::Result<()> {
+    /// cluster.primary().kill().await?;
+    /// cluster.replica(0).promote().await?;
+    /// cluster.primary().rejoin(cluster.replica(0)).await?;
+    /// assert!(cluster.primary().is_in_recovery().await?);
+    /// # Ok(()) }
+    /// ```
+    pub async fn rejoin(&self, new_primary: &Self) -> Result<()> {
+        self.stop().await?;
+        // `pg_rewind` reads the timeline from the control file, which shows a promotion only after
+        // a checkpoint; before, it says that there is nothing to do.
+        new_primary.execute("CHECKPOINT").await?;
+        let shared = &self.inner.shared;
+        let source = format!(
+            "host=127.0.0.1 port={} user={ADMIN} dbname={ADMIN} password={}",
+            new_primary.port(),
+            shared.admin_password
+        );
+        let (account, program) = (shared.account, shared.programs.path("pg_rewind"));
+        let place = self.data_dir().to_owned();
+        blocking(move || {
+            let target = place.display().to_string();
+            let arguments = ["--no-sync", "--target-pgdata", &target, "--source-server", &source];
+            account.run(&program, &place, &arguments)
+        })
+        .await?;
+        self.become_standby_of(new_primary)?;
+        self.start().await?;
+        self.wait_streaming(new_primary).await
+    }
+
+    /// Points a standby at another server, and returns once it streams from there.
+    ///
+    /// The other one may be a standby itself. A standby that is not running is pointed there for its
+    /// next start.
+    ///
+    /// # Errors
+    ///
+    /// [`TestkitError::Timeout`] if it gets no stream, for example as it has replayed what the other
+    /// one never had: then [`rejoin`](Self::rejoin) is needed.
+    pub async fn follow(&self, other: &Self) -> Result<()> {
+        self.set_source(other)?;
+        if !self.is_running() {
+            return Ok(());
+        }
+        self.reload();
+        self.wait_streaming(other).await
+    }
+
+    /// Lets a standby receive and not replay: its data stand still while the stream goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute); a server that is no standby refuses.
+    pub async fn pause_replay(&self) -> Result<()> {
+        let session = &self.maintenance_session().await?;
+        session.execute("SELECT pg_wal_replay_pause()").await?;
+        let query = "SELECT pg_get_wal_replay_pause_state()";
+        until(
+            self.name(),
+            "to pause its replay",
+            || async move { Ok(session.value(query).await? == "paused") },
+        )
+        .await
+    }
+
+    /// Lets a standby replay again.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause_replay`](Self::pause_replay).
+    pub async fn resume_replay(&self) -> Result<()> {
+        let session = &self.maintenance_session().await?;
+        session.execute("SELECT pg_wal_replay_resume()").await?;
+        let query = "SELECT pg_get_wal_replay_pause_state()";
+        let waiting_for = "to go on with its replay";
+        until(self.name(), waiting_for, || async move { Ok(session.value(query).await? == "not paused") })
+            .await
+    }
+
+    /// Lets a standby replay each commit this long after it was made; zero ends it.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute).
+    pub async fn set_replay_delay(&self, delay: Duration) -> Result<()> {
+        self.lock(&self.inner.settings).replay_delay = delay;
+        self.write_settings()?;
+        self.reload();
+        let wanted = &delay.as_millis().to_string();
+        let query = "SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay'";
+        // A session of its own for each look: a session takes up new settings when it is idle.
+        until(self.name(), "to take up its replay delay", || async move {
+            Ok(self.maintenance_session().await?.value(query).await? == *wanted)
+        })
+        .await
+    }
+
+    /// Cuts a standby off its primary: it serves what it has, and learns nothing new.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute).
+    pub async fn disconnect_from_primary(&self) -> Result<()> {
+        self.lock(&self.inner.settings).connected = false;
+        self.write_settings()?;
+        self.reload();
+        let session = &self.maintenance_session().await?;
+        let query = "SELECT count(*) FROM pg_stat_wal_receiver";
+        until(self.name(), "to lose its primary", || async move { Ok(session.value(query).await? == "0") })
+            .await
+    }
+
+    /// Gives a standby its primary back, and returns once it streams.
+    ///
+    /// # Errors
+    ///
+    /// [`TestkitError::State`] for a server that never was a standby.
+    pub async fn reconnect_to_primary(&self) -> Result<()> {
+        let port = {
+            let mut settings = self.lock(&self.inner.settings);
+            settings.connected = true;
+            settings.source.as_ref().map(|source| source.port)
+        };
+        let Some(port) = port else {
+            return Err(TestkitError::State {
+                server: self.name().to_owned(),
+                is: "has no primary to go back to",
+                remedy: "give it one with `rejoin`",
+            });
+        };
+        self.write_settings()?;
+        self.reload();
+        self.wait_streaming_from(port).await
+    }
+
+    pub(in crate::testkit) async fn wait_streaming(&self, source: &Self) -> Result<()> {
+        self.wait_streaming_from(source.port()).await
+    }
+
+    async fn wait_streaming_from(&self, port: u16) -> Result<()> {
+        let session = &self.maintenance_session().await?;
+        let wanted = &port.to_string();
+        let waiting_for = "to stream from its primary";
+        until(self.name(), waiting_for, || async move { Ok(session.value(SOURCE).await? == *wanted) }).await
+    }
+
+    /// Makes the server read its settings again.
+    fn reload(&self) {
+        if let Some(postmaster) = self.postmaster() {
+            let _ = kill(postmaster, Signal::SIGHUP);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A data directory that was initialised once, and is copied for every server.
+//!
+//! `initdb` takes a second, a copy a tenth of one. The template stays in the folder for temporary
+//! files, for all test programs of one user and version of PostgreSQL. Nobody else may write there.
+
+use super::account::{Account, finish};
+use super::error::{Result, TestkitError, file};
+use super::programs::Programs;
+use super::{ADMIN, APP, APP_VERIFIER, identity};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+/// Changes whenever a template is made differently, so that an old one is never used.
+const LAYOUT: u32 = 1;
+
+/// Systems delete temporary files that are days old, one by one; a template with holes would be
+/// worse than none, so it is renewed in time.
+const LONGEST_USE: Duration = Duration::from_secs(24 * 3600);
+
+/// A template, ready to be copied.
+#[derive(Debug)]
+pub(super) struct Template {
+    data: PathBuf,
+    /// The password of the superuser, drawn when the template was made.
+    pub(super) admin_password: String,
+    /// Keeps others from renewing the template while it is copied.
+    _in_use: File,
+}
+
+impl Template {
+    /// Takes the template from the cache, or makes it.
+    pub(super) fn take(account: Account, programs: &Programs) -> Result<Self> {
+        let cache = private_folder(account)?;
+        let key = format!("pg{}-layout{LAYOUT}", programs.version().replace('/', "_"));
+        let (folder, lock) = (cache.join(&key), cache.join(format!("{key}.lock")));
+        let in_use = File::create(&lock).map_err(file("create", &lock))?;
+        loop {
+            in_use.lock_shared().map_err(file("lock", &lock))?;
+            if is_fresh(&folder) {
+                break;
+            }
+            in_use.unlock().map_err(file("unlock", &lock))?;
+            in_use.lock().map_err(file("lock", &lock))?;
+            if !is_fresh(&folder) {
+                make(account, programs, &cache, &folder)?;
+            }
+            in_use.unlock().map_err(file("unlock", &lock))?;
+        }
+        let secret = folder.join("admin-password");
+        let admin_password = std::fs::read_to_string(&secret).map_err(file("read", &secret))?;
+        Ok(Self { data: folder.join("data"), admin_password, _in_use: in_use })
+    }
+
+    /// Copies the template to each of `targets`, at once, as one cluster with its own identifier.
+    pub(super) fn copy(&self, account: Account, folder: &Path, targets: &[PathBuf]) -> Result<()> {
+        let cp = Path::new("cp");
+        let start = |target: &PathBuf| -> std::io::Result<Child> {
+            let mut command = account.command(cp, folder);
+            command.arg("-Rp").arg(&self.data).arg(target).stderr(Stdio::piped()).spawn()
+        };
+        let copies: Vec<_> = targets.iter().map(start).collect();
+        let system_identifier = identity::draw();
+        for (copy, target) in copies.into_iter().zip(targets) {
+            finish(cp, copy.and_then(Child::wait_with_output))?;
+            identity::assign(target, system_identifier)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes, or checks, the folder of templates: a superuser's files must not come from a stranger.
+fn private_folder(account: Account) -> Result<PathBuf> {
+    let temp = std::env::temp_dir();
+    let temp = temp.canonicalize().map_err(file("find", &temp))?;
+    let cache = temp.join(format!("pointsman-templates-{}", account.uid()));
+    match DirBuilder::new().mode(0o700).create(&cache) {
+        Ok(()) => account.own(&cache)?,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(file("create", &cache)(error)),
+    }
+    let found = std::fs::symlink_metadata(&cache).map_err(file("read", &cache))?;
+    // Root makes the folder first and hands it over afterwards: between the two it is root's.
+    let owners = [account.uid(), nix::unistd::geteuid().as_raw()];
+    if found.is_dir() && found.mode() & 0o077 == 0 && owners.contains(&found.uid()) {
+        account.own(&cache)?;
+        return Ok(cache);
+    }
+    Err(TestkitError::Untrusted { path: cache, uid: account.uid() })
+}
+
+fn is_fresh(folder: &Path) -> bool {
+    let made = std::fs::metadata(folder.join("admin-password")).and_then(|found| found.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < LONGEST_USE))
+}
+
+/// Makes the template beside its place and moves it there, so that it is whole or absent.
+fn make(account: Account, programs: &Programs, cache: &Path, folder: &Path) -> Result<()> {
+    let draft = tempfile::Builder::new()
+        .prefix("draft-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(cache)
+        .map_err(file("write to", cache))?;
+    account.own(draft.path())?;
+    let data = draft.path().join("data");
+    let place = data.display().to_string();
+    // With checksums a server can be rewound after a crash, too: the recovery before it runs with the
+    // settings in the data directory, which are not ours.
+    let shape = ["--data-checksums", "--locale=C", "--encoding=UTF8", "--no-sync"];
+    let rest = ["--auth=reject", "-U", ADMIN, "-D", &place];
+    account.run(&programs.path("initdb"), draft.path(), &[&shape[..], &rest[..]].concat())?;
+
+    let password = draw_password()?;
+    run_sql(
+        account,
+        programs,
+        &data,
+        "postgres",
+        &format!(
+            "ALTER ROLE {ADMIN} PASSWORD '{password}';\n\
+             CREATE ROLE {APP} LOGIN PASSWORD '{APP_VERIFIER}';\n\
+             CREATE DATABASE {APP} OWNER {APP};\n"
+        ),
+    )?;
+    // What a test makes with `Server::execute` is for the program under test, too.
+    let grants = ["TABLES", "SEQUENCES", "ROUTINES"]
+        .map(|kind| format!("ALTER DEFAULT PRIVILEGES FOR ROLE {ADMIN} GRANT ALL ON {kind} TO {APP};\n"));
+    run_sql(account, programs, &data, APP, &grants.concat())?;
+    account.write(&draft.path().join("admin-password"), &password)?;
+
+    // Readers hold the lock, so the place is empty or holds what is too old.
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).map_err(file("remove", folder))?;
+    }
+    std::fs::rename(draft.keep(), folder).map_err(file("write", folder))
+}
+
+/// Runs statements, one a line, in a server of one process: it needs no port.
+fn run_sql(account: Account, programs: &Programs, data: &Path, database: &str, sql: &str) -> Result<()> {
+    let postgres = programs.path("postgres");
+    let mut command = account.command(&postgres, data);
+    command.args(["--single", "-F", "-c", "exit_on_error=on", "-D"]).arg(data).arg(database);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = || {
+        let mut server = command.spawn()?;
+        if let Some(mut input) = server.stdin.take() {
+            input.write_all(sql.as_bytes())?;
+        }
+        server.wait_with_output()
+    };
+    finish(&postgres, run()).map(drop)
+}
+
+/// Draws a password from the system: the ports are open to every user of this machine, and a
+/// superuser's connection can run programs.
+fn draw_password() -> Result<String> {
+    use std::io::Read;
+    let source = Path::new("/dev/urandom");
+    let mut bytes = [0_u8; 16];
+    File::open(source).and_then(|mut random| random.read_exact(&mut bytes)).map_err(file("read", source))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

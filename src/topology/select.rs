@@ -1,0 +1,158 @@
+//! Which node serves a read.
+//!
+//! Of the nodes that are fit, two are drawn at random and the one with the lower cost (load in flight × latency ÷
+//! weight) is taken: the *power of two choices*. It keeps away from slow nodes almost as well as looking at all of
+//! them, and, unlike that, doesn't send everybody to the one that looked best a moment ago.
+//!
+//! Source: M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE TPDS 12(10), 2001.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// How good a place a node is for a read, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tier {
+    /// Fit, and in the caller's zone where that counts.
+    Near,
+    /// Fit.
+    Fit,
+    /// Fit, but just back, with as many reads as it may have for now; or one that flaps.
+    Recovering,
+    /// There was a sign of trouble since it was last seen well.
+    Suspected,
+    /// The primary, for reads that no replica can serve.
+    Fallback,
+    /// No fresh data to be had anywhere: there is no primary, and this node is as good as any.
+    Stale,
+}
+
+/// A node that may serve a read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate {
+    /// Its place in the snapshot.
+    pub(crate) node: usize,
+    pub(crate) tier: Tier,
+    /// Reads in flight on it.
+    pub(crate) load: u32,
+    /// How long its answers take, where that is known.
+    pub(crate) latency: Option<Duration>,
+    pub(crate) weight: u32,
+}
+
+impl Candidate {
+    fn cost(&self, unknown: Duration) -> f64 {
+        let latency = coarse(self.latency.unwrap_or(unknown));
+        (f64::from(self.load) + 1.0) * latency / f64::from(self.weight.max(1))
+    }
+}
+
+/// Latencies are told apart by powers of two above this, which is more than lies between two zones of a region.
+///
+/// Below, a difference is noise, and no reason to leave a node idle; a node that is overloaded shows in the load.
+const FINE: Duration = Duration::from_millis(5);
+
+/// A latency in units of [`FINE`], rounded to a power of two.
+///
+/// Taken exactly, the faster of two equals would get every read while there is little load, and the other one grow cold.
+fn coarse(latency: Duration) -> f64 {
+    let ratio = latency.as_secs_f64() / FINE.as_secs_f64();
+    ratio.max(1.0).log2().round().exp2()
+}
+
+/// Takes the next node to try out of the candidates; `None` when all were taken.
+///
+/// A node of which no answer was timed yet counts as fast as the fastest, so that it gets its chance.
+pub(crate) fn take(candidates: &mut Vec<Candidate>, rng: &mut Rng) -> Option<Candidate> {
+    let best = candidates.iter().map(|candidate| candidate.tier).min()?;
+    let unknown = candidates.iter().filter_map(|candidate| candidate.latency).min().unwrap_or_default();
+    let in_tier = |candidates: &[Candidate]| -> Vec<usize> {
+        (0..candidates.len()).filter(|i| candidates[*i].tier == best).collect()
+    };
+    let mut drawn = in_tier(candidates);
+    if drawn.len() > 2 {
+        let first = drawn.swap_remove(rng.usize(..drawn.len()));
+        let second = drawn.swap_remove(rng.usize(..drawn.len()));
+        drawn = vec![first, second];
+    } else {
+        rng.shuffle(&mut drawn);
+    }
+    let cheapest = drawn
+        .into_iter()
+        .min_by(|a, b| candidates[*a].cost(unknown).total_cmp(&candidates[*b].cost(unknown)))?;
+    Some(candidates.swap_remove(cheapest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn candidate(node: usize, tier: Tier, load: u32, micros: u64) -> Candidate {
+        Candidate { node, tier, load, latency: Some(Duration::from_micros(micros)), weight: 1 }
+    }
+
+    fn shares(candidates: &[Candidate], rounds: u32) -> Vec<u32> {
+        let mut rng = Rng::with_seed(1);
+        let mut shares = vec![0; candidates.len()];
+        for _ in 0..rounds {
+            let taken = take(&mut candidates.to_vec(), &mut rng).expect("there are candidates");
+            shares[taken.node] += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn equals_share_and_a_slow_node_gets_little() {
+        let equal: Vec<_> = (0..4).map(|node| candidate(node, Tier::Fit, 3, 500)).collect();
+        assert!(shares(&equal, 4000).iter().all(|share| (850..1150).contains(share)));
+        let mut one_slow = equal;
+        one_slow[2].latency = Some(Duration::from_millis(80));
+        assert_eq!(shares(&one_slow, 4000)[2], 0);
+    }
+
+    #[test]
+    fn almost_equals_share() {
+        let candidates = [candidate(0, Tier::Fit, 0, 150), candidate(1, Tier::Fit, 0, 4_000)];
+        assert!(shares(&candidates, 1000).iter().all(|share| (400..600).contains(share)));
+    }
+
+    #[test]
+    fn weight_and_load_count() {
+        let mut heavy = candidate(0, Tier::Fit, 9, 500);
+        heavy.weight = 4;
+        assert_eq!(shares(&[heavy, candidate(1, Tier::Fit, 2, 500)], 100), [100, 0]);
+    }
+
+    #[test]
+    fn a_node_that_was_never_timed_gets_its_chance() {
+        let mut unknown = candidate(0, Tier::Fit, 0, 0);
+        unknown.latency = None;
+        let share = shares(&[unknown, candidate(1, Tier::Fit, 0, 500)], 1000)[0];
+        assert!((400..600).contains(&share), "{share}");
+    }
+
+    proptest! {
+        /// Every candidate is taken exactly once, and a worse tier only after all of a better one.
+        #[test]
+        fn all_are_taken_best_tier_first(
+            costs in prop::collection::vec((0_u32..6, 0_u32..20, 1_u64..10_000), 0..10),
+            seed: u64,
+        ) {
+            let tiers = [Tier::Near, Tier::Fit, Tier::Recovering, Tier::Suspected, Tier::Fallback, Tier::Stale];
+            let mut candidates: Vec<_> = costs.iter().enumerate()
+                .map(|(node, (tier, load, micros))| candidate(node, tiers[*tier as usize], *load, *micros))
+                .collect();
+            let mut rng = Rng::with_seed(seed);
+            let mut taken = Vec::new();
+            while let Some(next) = take(&mut candidates, &mut rng) {
+                taken.push(next);
+            }
+            prop_assert!(taken.is_sorted_by_key(|candidate| candidate.tier));
+            let mut nodes: Vec<_> = taken.iter().map(|candidate| candidate.node).collect();
+            nodes.sort_unstable();
+            prop_assert_eq!(nodes, (0..costs.len()).collect::<Vec<_>>());
+        }
+    }
+}

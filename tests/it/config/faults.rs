@@ -1,0 +1,150 @@
+//! What is refused, and how it is named.
+
+use super::{URL, keys, read, with_url};
+
+#[test]
+fn every_fault_is_named_at_once_by_the_key_as_it_was_written() {
+    let file = r#"
+        zone = 7
+        max_size = 3
+        [pool]
+        max_size = "10"
+        max_lifetime = 30
+        [reads]
+        fallback = "sometimes"
+        prefer_zone = "yes"
+        max_lag_bytes = -1
+        [pol]
+        max_size = 4
+    "#;
+    let env = [
+        ("POINTSMAN_PROBE__TIMEOUT", "400"),
+        ("POINTSMAN_POOL__IDLE_TIMEOUT", "ten minutes"),
+        ("POINTSMAN_BACKOFF__FACTOR", "0.5"),
+        ("POINTSMAN_BACKOFF__JITTER", "2"),
+        ("POINTSMAN_WRITES__RETRIES", "-1"),
+        ("POINTSMAN_WRITE__RETRIES", "3"),
+    ];
+    let error = with_url(file, &env).unwrap_err();
+    let mut found = keys(&error);
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        [
+            "POINTSMAN_BACKOFF__FACTOR",
+            "POINTSMAN_BACKOFF__JITTER",
+            "POINTSMAN_POOL__IDLE_TIMEOUT",
+            "POINTSMAN_PROBE__TIMEOUT",
+            "POINTSMAN_WRITES__RETRIES",
+            "POINTSMAN_WRITE__RETRIES",
+            "max_size",
+            "pol.max_size",
+            "pool.max_lifetime",
+            "pool.max_size",
+            "reads.fallback",
+            "reads.max_lag_bytes",
+            "reads.prefer_zone",
+            "zone",
+        ],
+        "{error}"
+    );
+    let listed = error.to_string();
+    assert_eq!(listed.lines().count(), 1 + found.len(), "each has a line: {listed}");
+    let duration = error.faults().iter().find(|fault| fault.key == "POINTSMAN_PROBE__TIMEOUT").unwrap();
+    assert!(duration.remedy.contains("500ms"), "{duration}");
+}
+
+#[test]
+fn an_unknown_key_suggests_the_nearest_one() {
+    let remedy = |file: &str, env: &[(&str, &str)]| {
+        let error = with_url(file, env).unwrap_err();
+        assert_eq!(error.faults().len(), 1, "{error}");
+        error.faults()[0].remedy.clone()
+    };
+    assert_eq!(remedy("", &[("POINTSMAN_POOL__MAXSIZE", "1")]), "did you mean `POINTSMAN_POOL__MAX_SIZE`?");
+    assert_eq!(remedy("", &[("POINTSMAN_POOL_MAX_SIZE", "1")]), "did you mean `POINTSMAN_POOL__MAX_SIZE`?");
+    assert_eq!(remedy("", &[("POINTSMAN_MAX_SIZE", "1")]), "did you mean `POINTSMAN_POOL__MAX_SIZE`?");
+    assert_eq!(remedy("", &[("POINTSMAN_pool__max_size", "1")]), "did you mean `POINTSMAN_POOL__MAX_SIZE`?");
+    assert_eq!(remedy("", &[("POINTSMAN_DATABASE_URL", URL)]), "did you mean `DATABASE_URL`?");
+    assert!(remedy("", &[("DATABASE_REPLICA_URLS", URL)]).contains("did you mean `DATABASE_REPLICA_URL`?"));
+    assert_eq!(remedy("[timeouts]\nchekout = \"1s\"", &[]), "did you mean `timeouts.checkout`?");
+    assert_eq!(remedy("[read]\nmax_lag = \"1s\"", &[]), "did you mean `reads.max_lag`?");
+    assert_eq!(remedy("[[node]]\nurl = \"postgres://db/a\"", &[]), "did you mean `nodes`?");
+    assert!(remedy("pool = 3", &[]).contains("write `[pool]`"));
+    assert!(remedy("pool = 3", &[("POINTSMAN_POOL__MAX_SIZE", "3")]).contains("write `[pool]`"));
+    assert!(remedy("favourite_colour = \"green\"", &[]).contains("docs/configuration.md"));
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    for (key, values) in [
+        ("POINTSMAN_ZONE", &["eu west", "a/b", "ä"][..]),
+        ("POINTSMAN_APPLICATION_NAME", &["näme", "postgres://app@db"]),
+        ("POINTSMAN_POOL__MAX_SIZE", &["0", "10001", "4294967296"]),
+        ("POINTSMAN_POOL__IDLE_TIMEOUT", &["0s", "2days"]),
+        ("POINTSMAN_POOL__MAX_LIFETIME", &["0s", "8days"]),
+        ("POINTSMAN_POOL__LIFETIME_JITTER", &["-0.1", "1", "NaN", "inf"]),
+        ("POINTSMAN_POOL__MAX_CONCURRENT_CONNECTS", &["0"]),
+        ("POINTSMAN_TIMEOUTS__CONNECT", &["0s", "1h"]),
+        ("POINTSMAN_TIMEOUTS__CHECKOUT", &["0s", "1h"]),
+        // PostgreSQL counts whole milliseconds, and takes 0 for no limit.
+        ("POINTSMAN_TIMEOUTS__READ_STATEMENT", &["0s", "999us", "1month"]),
+        ("POINTSMAN_TIMEOUTS__WRITE_STATEMENT", &["0s"]),
+        ("POINTSMAN_TIMEOUTS__SHUTDOWN", &["2h"]),
+        ("POINTSMAN_TIMEOUTS__TCP_KEEPALIVE_IDLE", &["500ms"]),
+        ("POINTSMAN_TIMEOUTS__TCP_KEEPALIVE_INTERVAL", &["0s"]),
+        ("POINTSMAN_TIMEOUTS__TCP_KEEPALIVE_RETRIES", &["0"]),
+        ("POINTSMAN_TIMEOUTS__TCP_USER_TIMEOUT", &["0s"]),
+        ("POINTSMAN_PROBE__INTERVAL", &["0s", "2min"]),
+        ("POINTSMAN_PROBE__TIMEOUT", &["0s", "2min"]),
+        ("POINTSMAN_PROBE__FAILOVER_INTERVAL", &["9ms", "101ms"]),
+        ("POINTSMAN_BACKOFF__INITIAL", &["0s", "1ns", "2s"]),
+        ("POINTSMAN_BACKOFF__MAX", &["50ms", "11min"]),
+        ("POINTSMAN_BACKOFF__FACTOR", &["0.9"]),
+        ("POINTSMAN_BACKOFF__JITTER", &["1.1"]),
+        ("POINTSMAN_READS__MAX_FALLBACK", &["0"]),
+        ("POINTSMAN_READS__MAX_LAG", &["0s", "8days", "800ms"]),
+        ("POINTSMAN_READS__MAX_LAG_BYTES", &["0"]),
+        ("POINTSMAN_READS__HEDGE_BUDGET", &["1.5", "-1"]),
+        ("POINTSMAN_READS__HEDGE_MIN_DELAY", &["0s"]),
+        ("POINTSMAN_READS__EJECTION_BASE", &["0s", "31s"]),
+        ("POINTSMAN_READS__EJECTION_MAX", &["0s", "999ms"]),
+        ("POINTSMAN_READS__RAMP", &["11min"]),
+        ("POINTSMAN_WRITES__FAILOVER_WAIT", &["11min"]),
+        ("POINTSMAN_WRITES__MAX_WAITERS", &["0"]),
+        ("POINTSMAN_WRITES__RETRIES", &["1001"]),
+        ("POINTSMAN_WRITES__RETRY_BACKOFF__INITIAL", &["0s", "1s"]),
+        ("POINTSMAN_WRITES__RETRY_BACKOFF__MAX", &["2min", "1ms"]),
+    ] {
+        for value in values {
+            let error = with_url("", &[(key, value)]).unwrap_err();
+            assert_eq!(keys(&error), [key], "{key}={value}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_faulty_value_does_not_make_its_neighbours_look_wrong() {
+    // With the default interval in the place of the faulty one, the lag would be too short.
+    let file = "[probe]\ninterval = \"ten\"\ntimeout = \"20ms\"\n[reads]\nmax_lag = \"100ms\"";
+    assert_eq!(keys(&with_url(file, &[]).unwrap_err()), ["probe.interval"]);
+    let file = "[backoff]\ninitial = \"soon\"\nmax = \"50ms\"";
+    assert_eq!(keys(&with_url(file, &[]).unwrap_err()), ["backoff.initial"]);
+    // Whether a primary is missing can't be said while a node is faulty.
+    assert_eq!(keys(&read("", &[("DATABASE_URL", "postgres://")]).unwrap_err()), ["DATABASE_URL"]);
+    let error = read("[pool]\nmax_size = ten", &[]).unwrap_err();
+    assert_eq!(keys(&error), ["pointsman.toml"]);
+    assert_eq!(error.faults()[0].problem, "is not valid TOML at line 2, column 12");
+}
+
+#[test]
+fn contradictions_name_both_keys_and_blame_what_was_written() {
+    let error = with_url("", &[("POINTSMAN_PROBE__INTERVAL", "20s")]).unwrap_err();
+    assert_eq!(keys(&error), ["POINTSMAN_PROBE__INTERVAL"]);
+    assert!(error.to_string().contains("contradicts reads.max_lag and probe.timeout"), "{error}");
+}
+
+#[test]
+fn without_fallback_its_cap_does_not_matter() {
+    with_url("[reads]\nfallback = \"never\"\nmax_fallback = 0", &[]).unwrap();
+}
