@@ -155,6 +155,12 @@ impl<I: Intent> Conn<I> {
         self.last_sqlstate().is_some_and(SqlState::is_transient_conflict)
     }
 
+    /// Ends the connection, so that nobody gets it after this user, with the session as it was left.
+    #[cfg(feature = "migrate")]
+    pub(crate) fn retire(&self) {
+        self.served.lease.sever();
+    }
+
     /// The bare connection, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
     pub(crate) fn usable(&self) -> QueryResult<&AsyncPgConnection> {
         if self.served.poisoned {

@@ -75,7 +75,11 @@ pub mod error;
 mod health;
 pub mod intent;
 mod link;
+#[cfg(feature = "migrate")]
+pub mod migrate;
 mod node;
+#[cfg(feature = "payments")]
+pub mod payments;
 mod pool;
 pub mod replica_set;
 pub mod run_query;
