@@ -219,8 +219,11 @@ impl bb8::ManageConnection for Manager {
 
 impl PooledLink {
     /// Whether the next user would find it as the first one did.
-    fn is_usable(&self) -> bool {
-        !self.link.is_over() && self.link.wire().is_idle() && Instant::now() < self.expires
+    fn is_usable(&mut self) -> bool {
+        !self.link.is_over()
+            && self.link.wire().is_idle()
+            && !self.link.is_in_transaction()
+            && Instant::now() < self.expires
     }
 }
 
