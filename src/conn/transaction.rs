@@ -249,11 +249,17 @@ impl<I: Intent> Scope<'_, I> {
         let unsent = self.conn.served.lease.wire().is_closed();
         let committed = AnsiTransactionManager::commit_transaction(self.bare()).await;
         let wire = self.conn.served.lease.wire();
+        if committed.is_err() && wire.sqlstate().is_some() {
+            // Whether the session goes on comes a little after the error.
+            wire.settled().await;
+        }
         match committed {
             // The connection had ended before: nothing was asked of the server.
             Err(error) if unsent => Err(error),
             Ok(()) if outermost && wire.rolled_back() => Err(TransactionFailed { sqlstate: earlier }.into()),
-            Err(_) if outermost && wire.sqlstate().is_none_or(|code| code.ends_session()) => {
+            // Only a server that said why not, and went on, has certainly not committed: one that crashed while it wrote
+            // the commit to its log names an error as well.
+            Err(_) if outermost && (wire.sqlstate().is_none() || !wire.is_idle() || wire.is_closed()) => {
                 let node = Some(self.conn.node().to_owned());
                 Err(OutcomeUnknown { node, sqlstate: wire.sqlstate(), doubt }.into())
             }
