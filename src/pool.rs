@@ -144,6 +144,11 @@ impl NodePool {
         self.shared.generation.swap(Arc::new(CancellationToken::new())).cancel();
     }
 
+    /// Ends every connection for good: none is made any more.
+    pub(crate) fn close(&self) {
+        self.shared.generation.load().cancel();
+    }
+
     /// How many connections are handed out.
     pub(crate) fn leased(&self) -> u32 {
         self.shared.leased.load(Ordering::Acquire)

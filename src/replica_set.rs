@@ -9,13 +9,13 @@
 //! * `report`: how everything is, for people and for `/health`
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use self::hedge::Budget;
 pub use self::reconfigure::Reconfigured;
@@ -69,7 +69,7 @@ struct Inner {
     live: ArcSwap<Live>,
     board: Arc<Board>,
     monitors: Mutex<Vec<Monitor>>,
-    closed: AtomicBool,
+    closed: CancellationToken,
     started: Instant,
 }
 
@@ -121,7 +121,7 @@ impl ReplicaSet {
             monitors: Mutex::new(watch_over(&nodes, &board, &config)),
             live: ArcSwap::from_pointee(Live::new(config)),
             board,
-            closed: AtomicBool::new(false),
+            closed: CancellationToken::new(),
             started: Instant::now(),
         };
         let set = Self { inner: Arc::new(inner) };
@@ -181,7 +181,7 @@ impl ReplicaSet {
     ///
     /// The set stays closed when the future is dropped.
     pub async fn close(&self) -> Result<(), Error> {
-        self.inner.closed.store(true, Ordering::Release);
+        self.inner.closed.cancel();
         let live = self.live();
         live.fallback.close();
         live.waiters.close();
@@ -196,8 +196,7 @@ impl ReplicaSet {
         let connections = leased();
         self.monitors().clear();
         for placed in &snapshot.nodes {
-            placed.node.close_writes();
-            placed.node.sever();
+            placed.node.close();
         }
         if connections > 0 { Err(Error::Close { connections, after: limit }) } else { Ok(()) }
     }
@@ -215,7 +214,24 @@ impl ReplicaSet {
     }
 
     fn check_open(&self) -> Result<(), CheckoutError> {
-        if self.inner.closed.load(Ordering::Acquire) { Err(CheckoutError::Closed) } else { Ok(()) }
+        if self.inner.closed.is_cancelled() { Err(CheckoutError::Closed) } else { Ok(()) }
+    }
+
+    /// Waits for a connection as long as the set is open.
+    ///
+    /// One that is had as the set closes goes back: whoever closes waits for what is in use, and that must come to an end.
+    async fn while_open<T>(
+        &self,
+        checkout: impl Future<Output = Result<T, CheckoutError>>,
+    ) -> Result<T, CheckoutError> {
+        tokio::select! {
+            biased;
+            outcome = checkout => {
+                self.check_open()?;
+                outcome
+            }
+            () = self.inner.closed.cancelled() => Err(CheckoutError::Closed),
+        }
     }
 }
 

@@ -67,6 +67,14 @@ impl ReplicaSet {
         avoided: Option<&str>,
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
+        self.while_open(self.find_reader(avoided, deadline)).await
+    }
+
+    async fn find_reader(
+        &self,
+        avoided: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Conn<Read>, CheckoutError> {
         let began = Instant::now();
         let mut rng = fastrand::Rng::new();
         let mut changes = None;
