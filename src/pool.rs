@@ -214,18 +214,19 @@ impl bb8::ManageConnection for Manager {
         if pooled.link.wire().owes() {
             let _ = timeout(SETTLE, pooled.link.wire().settled()).await;
         }
-        if pooled.is_usable() { Ok(()) } else { Err(Arc::new(ConnectError::Abandoned)) }
+        if pooled.is_usable(self.shared.purpose) { Ok(()) } else { Err(Arc::new(ConnectError::Abandoned)) }
     }
 
     fn has_broken(&self, pooled: &mut PooledLink) -> bool {
-        !pooled.is_usable()
+        !pooled.is_usable(self.shared.purpose)
     }
 }
 
 impl PooledLink {
     /// Whether the next user would find it as the first one did.
-    fn is_usable(&mut self) -> bool {
+    fn is_usable(&mut self, purpose: Purpose) -> bool {
         !self.link.is_over()
+            && (purpose == Purpose::Write || !self.link.wire().writes_by_default())
             && self.link.wire().is_idle()
             && !self.link.is_in_transaction()
             && Instant::now() < self.expires
