@@ -24,7 +24,7 @@ pub use self::run_write::WriteOptions;
 pub use self::settle::Settlement;
 use crate::config::{Config, NodeConfig};
 use crate::error::{CheckoutError, Error, NodeFailure};
-use crate::health::{Board, Monitor, Snapshot};
+use crate::health::{Board, Monitor, Placed, Snapshot};
 use crate::node::Node;
 use crate::topology::{Health, NodeStatus, Standing, Topology};
 
@@ -257,15 +257,15 @@ fn watch_over(nodes: &[Arc<Node>], board: &Arc<Board>, config: &Config) -> Vec<M
 
 /// What is known of each node, for an error.
 fn failures(snapshot: &Snapshot, tried: &[NodeFailure]) -> Vec<NodeFailure> {
-    let of = |node: &NodeStatus| {
+    let of = |(node, placed): (&NodeStatus, &Placed)| {
         tried.iter().rev().find(|failure| failure.node == node.name).cloned().unwrap_or_else(|| NodeFailure {
             node: node.name.clone(),
             reason: match &node.reason {
                 Some(reason) => format!("{} ({}): {reason}", node.standing, node.health),
                 None => format!("{} ({})", node.standing, node.health),
             },
-            error: None,
+            error: placed.connect_error().cloned(),
         })
     };
-    snapshot.topology.nodes.iter().map(of).collect()
+    snapshot.topology.nodes.iter().zip(&snapshot.nodes).map(of).collect()
 }
