@@ -74,6 +74,8 @@ pub(crate) struct Served {
 
 impl<I: Intent> Conn<I> {
     pub(crate) fn new(lease: Lease, node: Arc<Node>, role: Role) -> Self {
+        // An error of the connection's last user is nobody else's.
+        lease.wire().take_sqlstate();
         let vitals = node.vitals();
         if I::NAME == Read::NAME {
             vitals.in_flight.fetch_add(1, Ordering::AcqRel);

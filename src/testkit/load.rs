@@ -129,7 +129,12 @@ impl Load {
     }
 }
 
-async fn run<F, Fut>(per_second: u32, operation: F, stop: CancellationToken, done: Arc<AtomicU64>) -> Vec<Sample>
+async fn run<F, Fut>(
+    per_second: u32,
+    operation: F,
+    stop: CancellationToken,
+    done: Arc<AtomicU64>,
+) -> Vec<Sample>
 where
     F: Fn(u64) -> Fut + Send + 'static,
     Fut: Future<Output = WriteOutcome> + Send + 'static,
@@ -220,8 +225,11 @@ impl fmt::Display for Record {
             self.writes.len(),
             self.failed_writes().count(),
         )?;
-        let mut errors: Vec<String> =
-            self.failed_reads().chain(self.failed_writes()).map(|sample| format!("{:?}", sample.outcome)).collect();
+        let mut errors: Vec<String> = self
+            .failed_reads()
+            .chain(self.failed_writes())
+            .map(|sample| format!("{:?}", sample.outcome))
+            .collect();
         errors.sort();
         errors.dedup();
         for error in errors.iter().take(5) {

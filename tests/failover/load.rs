@@ -49,12 +49,17 @@ async fn warm_up(set: &ReplicaSet) {
         let reads = futures_util::future::join_all((0..20).map(|_| read_surely(set)));
         let writes = futures_util::future::join_all((0..5).map(|_| set.write()));
         let (reads, writes) = tokio::join!(reads, writes);
-        assert!(reads.iter().all(Result::is_ok) && writes.iter().all(Result::is_ok), "all is well before the incident");
+        assert!(
+            reads.iter().all(Result::is_ok) && writes.iter().all(Result::is_ok),
+            "all is well before the incident"
+        );
     }
 }
 
 /// A configuration in which nodes are called what their servers are called.
-pub(crate) fn config_of<'s>(servers: impl IntoIterator<Item = &'s Server>) -> pointsman::config::ConfigBuilder {
+pub(crate) fn config_of<'s>(
+    servers: impl IntoIterator<Item = &'s Server>,
+) -> pointsman::config::ConfigBuilder {
     use pointsman::config::NodeConfig;
     let node = |(i, server): (usize, &Server)| {
         let node = if i == 0 { NodeConfig::primary(server.url()) } else { NodeConfig::replica(server.url()) };

@@ -11,7 +11,8 @@ use crate::load::{config_of, report, scene, scene_with, start, until, until_writ
 
 /// Processor time of this process so far, of all its threads.
 fn processor_time() -> Duration {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).expect("it always works");
+    let usage =
+        nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).expect("it always works");
     let of = |time: nix::sys::time::TimeVal| {
         Duration::new(
             u64::try_from(time.tv_sec()).expect("not negative"),
@@ -30,7 +31,8 @@ async fn everything_is_down_and_comes_back() {
         server.kill().await.expect("killed");
         proxied.push(server);
     }
-    until(&set, "all are lost", |topology| topology.nodes.iter().all(|node| node.health == Health::Lost)).await;
+    until(&set, "all are lost", |topology| topology.nodes.iter().all(|node| node.health == Health::Lost))
+        .await;
 
     let began = Instant::now();
     let error = set.write().await.expect_err("there is no primary");
@@ -63,7 +65,8 @@ async fn a_node_that_is_down_is_probed_by_its_backoff_and_no_more() {
     let (cluster, set) = scene(1).await;
     let proxy = cluster.replica(0).proxy().await.expect("a proxy");
     let url = cluster.replica(0).proxied_url().await.expect("a URL");
-    let config = config_of([cluster.primary()]).node(NodeConfig::replica(url).expect("a URL").with_name("far"));
+    let config =
+        config_of([cluster.primary()]).node(NodeConfig::replica(url).expect("a URL").with_name("far"));
     set.reconfigure(config.build().expect("valid")).await.expect("reconfigured");
     let health = |topology: &pointsman::Topology| topology.node("far").map(|node| node.health);
     until(&set, "the replica is up", |topology| health(topology) == Some(Health::Up)).await;
@@ -99,7 +102,8 @@ async fn full_refusing_and_starting_nodes_are_told_apart() {
     let (replica, name) = (cluster.replica(0), cluster.replica(0).name().to_owned());
 
     // No slot left for the set's monitor, once it has to connect anew.
-    let wrong = NodeConfig::replica(cluster.replica(1).wrong_password_url()).expect("a URL").with_name("wrong");
+    let wrong =
+        NodeConfig::replica(cluster.replica(1).wrong_password_url()).expect("a URL").with_name("wrong");
     let config = config_of(&cluster.servers()[..2]).node(wrong).build().expect("valid");
     let change = set.reconfigure(config).await.expect("reconfigured");
     assert_eq!(change.added, ["wrong"]);
@@ -113,12 +117,16 @@ async fn full_refusing_and_starting_nodes_are_told_apart() {
     let slots = replica.exhaust_connections().await.expect("exhausted");
     let full = config_of(&cluster.servers()[..2]);
     let other = ReplicaSet::connect(full.build().expect("valid")).await.expect("a set");
-    until(&other, "the node is full", |topology| topology.node(&name).is_some_and(|node| node.health == Health::Full))
-        .await;
+    until(&other, "the node is full", |topology| {
+        topology.node(&name).is_some_and(|node| node.health == Health::Full)
+    })
+    .await;
     assert!(other.read().await.is_ok(), "others serve meanwhile");
     drop(slots);
-    until(&other, "it serves again", |topology| topology.node(&name).is_some_and(|node| node.health == Health::Up))
-        .await;
+    until(&other, "it serves again", |topology| {
+        topology.node(&name).is_some_and(|node| node.health == Health::Up)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,7 +134,8 @@ async fn nodes_come_and_go_while_traffic_runs() {
     let (cluster, set) = scene(2).await;
     let load = start(&set);
     load.done(300).await;
-    let config = |servers: &[pointsman::testkit::Server]| -> Config { config_of(servers).build().expect("valid") };
+    let config =
+        |servers: &[pointsman::testkit::Server]| -> Config { config_of(servers).build().expect("valid") };
     let held = loop {
         let conn = set.read().await.expect("a read");
         if conn.node() == cluster.replica(1).name() {

@@ -67,11 +67,15 @@ async fn an_old_primary_that_wakes_up_takes_no_write() {
     let watcher = takes_writes(heir).await;
     heir.promote().await.expect("promoted");
     let promoted = watcher.await.expect("it took writes");
-    until(&set, "the new primary is seen", |topology| topology.node(heir.name()).is_some_and(|node| node.serves_writes))
-        .await;
+    until(&set, "the new primary is seen", |topology| {
+        topology.node(heir.name()).is_some_and(|node| node.serves_writes)
+    })
+    .await;
     old.resume().await.expect("resumed");
     until(&set, "the old primary is fenced", |topology| {
-        topology.node(old.name()).is_some_and(|node| node.standing == Standing::StalePrimary && !node.serves_reads)
+        topology
+            .node(old.name())
+            .is_some_and(|node| node.standing == Standing::StalePrimary && !node.serves_reads)
     })
     .await;
     let commit = diesel_async::SimpleAsyncConnection::batch_execute(&mut *open, "COMMIT").await;
@@ -83,7 +87,8 @@ async fn an_old_primary_that_wakes_up_takes_no_write() {
     println!("    first write {first_write:?} after the new primary took writes");
     assert_eq!(record.failed_reads().count(), 0, "{record}");
     assert_eq!(old.query_value("SELECT count(*) FROM acks WHERE id = -1").await.expect("an answer"), "0");
-    let after: Vec<_> = record.writes.iter().filter(|write| write.began > promoted).map(|write| write.id).collect();
+    let after: Vec<_> =
+        record.writes.iter().filter(|write| write.began > promoted).map(|write| write.id).collect();
     let highest = old.query_value("SELECT coalesce(max(id), -1) FROM acks").await.expect("an answer");
     let highest: i64 = highest.parse().expect("a number");
     let first_after = after.first().map_or(i64::MAX, |id| i64::try_from(*id).expect("a small number"));
@@ -128,7 +133,9 @@ async fn two_primaries_on_one_timeline_get_no_writes_until_one_is_left() {
     let (first, second) = tokio::join!(one.promote(), other.promote());
     first.and(second).expect("both promoted");
     until(&set, "both contend", |topology| {
-        [one, other].iter().all(|s| topology.node(s.name()).is_some_and(|node| node.standing == Standing::Contender))
+        [one, other]
+            .iter()
+            .all(|s| topology.node(s.name()).is_some_and(|node| node.standing == Standing::Contender))
     })
     .await;
     let error = set.write().await.expect_err("writes are refused");
