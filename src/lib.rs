@@ -107,3 +107,8 @@ pub mod prelude {
 
     pub use crate::{Conn, Intent, Read, ReadOnly, RunQueryDsl, SaveChangesDsl, Writable, Write};
 }
+
+#[cfg(feature = "service")]
+pub mod replay;
+#[cfg(feature = "service")]
+pub mod service;

@@ -174,6 +174,11 @@ impl ReplicaSet {
         if connections > 0 { Err(Error::Close { connections, after: limit }) } else { Ok(()) }
     }
 
+    /// Whether [`close`](Self::close) was called on this set or a clone of it.
+    pub fn is_closed(&self) -> bool {
+        self.inner.closed.load(Ordering::Acquire)
+    }
+
     fn monitors(&self) -> std::sync::MutexGuard<'_, Vec<Monitor>> {
         self.inner.monitors.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
