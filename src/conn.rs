@@ -126,6 +126,12 @@ impl<I: Intent> Conn<I> {
         self.served.lease.is_over()
     }
 
+    /// Ends the connection, so that nobody gets it after this user, with the session as it was left.
+    #[cfg(feature = "migrate")]
+    pub(crate) fn retire(&self) {
+        self.served.lease.sever();
+    }
+
     /// The bare connection, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
     pub(crate) fn usable(&self) -> QueryResult<&AsyncPgConnection> {
         if self.served.poisoned {

@@ -75,6 +75,8 @@ pub mod error;
 mod health;
 pub mod intent;
 mod link;
+#[cfg(feature = "migrate")]
+pub mod migrate;
 mod node;
 #[cfg(feature = "payments")]
 pub mod payments;
