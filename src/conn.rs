@@ -2,6 +2,7 @@
 //!
 //! * [`Conn`]: what [`ReplicaSet`](crate::ReplicaSet) hands out, and its views
 //! * [`TransactionBuilder`]: transactions with isolation levels
+//! * [`Doubt`]: what is noted of a transaction whose outcome may have to be settled
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,6 +14,8 @@ use diesel::result::QueryResult;
 use diesel_async::AsyncPgConnection;
 use ref_cast::{RefCastCustom, ref_cast_custom};
 
+pub use self::doubt::Doubt;
+pub(crate) use self::doubt::Standpoint;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
 use crate::error::SqlState;
 use crate::node::Node;
@@ -20,6 +23,7 @@ use crate::pool::Lease;
 use crate::topology::Role;
 use crate::{Intent, Read, Writable, Write};
 
+mod doubt;
 mod transaction;
 
 /// A connection to PostgreSQL for one intent.
@@ -62,6 +66,8 @@ pub(crate) struct Served {
     intent: &'static str,
     /// A transaction was left in the middle: what runs now would run inside of it, and never be committed.
     poisoned: bool,
+    /// The last transaction ended because it conflicted with others.
+    conflicted: bool,
 }
 
 impl<I: Intent> Conn<I> {
@@ -73,7 +79,10 @@ impl<I: Intent> Conn<I> {
         } else {
             vitals.writes.fetch_add(1, Ordering::Relaxed);
         }
-        Self { served: Served { lease, node, role, intent: I::NAME, poisoned: false }, intent: PhantomData }
+        Self {
+            served: Served { lease, node, role, intent: I::NAME, poisoned: false, conflicted: false },
+            intent: PhantomData,
+        }
     }
 
     #[ref_cast_custom]
@@ -130,6 +139,24 @@ impl<I: Intent> Conn<I> {
     #[cfg(feature = "migrate")]
     pub(crate) fn retire(&self) {
         self.served.lease.sever();
+    }
+
+    pub(crate) fn served_by(&self) -> &Arc<Node> {
+        &self.served.node
+    }
+
+    /// Forgets the last error's code, so that it is not taken for that of what runs next.
+    pub(crate) fn forget_sqlstate(&self) {
+        self.served.lease.wire().take_sqlstate();
+    }
+
+    /// Whether the last transaction ended because it conflicted with others, and may succeed when it is run again.
+    pub(crate) fn conflicted(&self) -> bool {
+        self.served.conflicted
+    }
+
+    fn has_conflict(&self) -> bool {
+        self.last_sqlstate().is_some_and(SqlState::is_transient_conflict)
     }
 
     /// The bare connection, for [`RunQueryDsl`](crate::RunQueryDsl) alone.

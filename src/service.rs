@@ -35,7 +35,7 @@ use tokio::sync::oneshot;
 
 pub use self::health::{Health, Readiness};
 pub use self::settings::{KNOWN_ASSETS, Settings};
-use crate::{Conn, Read, ReplicaSet, Write};
+use crate::{Conn, ReplicaSet, Write};
 
 mod accounts;
 mod audit;
@@ -133,10 +133,6 @@ impl Service {
                 format!("requests were still in flight {limit:?} after the end was asked for: they are cut off"),
             )),
         }
-    }
-
-    async fn read(&self) -> Result<Conn<Read>, error::ApiError> {
-        Ok(self.set.read().await?)
     }
 
     async fn write(&self) -> Result<Conn<Write>, error::ApiError> {

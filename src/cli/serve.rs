@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use pointsman::payments::Asset;
 use pointsman::service::{Service, Settings};
+use pointsman::{Config, ReplicaSet};
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
 
@@ -44,7 +45,11 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
     if !arguments.assets.is_empty() {
         settings.assets = BTreeSet::from_iter(arguments.assets);
     }
-    let reloads = tokio::spawn(reload_on_hangup(reload));
+    // A cluster of its own is not in any file that could have changed.
+    let reloads = match cluster {
+        Some(_) => None,
+        None => Some(tokio::spawn(reload_on_hangup(reload, set.clone(), file.map(Path::to_owned)))),
+    };
     let service = Service::with_settings(set.clone(), settings);
     let stop = async move {
         let signal = end.asked().await;
@@ -57,7 +62,9 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
         });
     };
     let served = service.serve(listener, stop).await;
-    reloads.abort();
+    if let Some(reloads) = reloads {
+        reloads.abort();
+    }
     servers::close(&set).await;
     drop(cluster);
     served.context("the service ended")?;
@@ -69,7 +76,7 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
 async fn prepare(
     file: Option<&Path>,
     arguments: &Arguments,
-) -> Outcome<(pointsman::ReplicaSet, Option<servers::OwnCluster>, TcpListener)> {
+) -> Outcome<(ReplicaSet, Option<servers::OwnCluster>, TcpListener)> {
     // First, since it fails fast: an address that is taken should not cost a start of servers.
     let listener = TcpListener::bind(arguments.listen).await.with_context(|| {
         format!("cannot listen on {}: choose another address with --listen", arguments.listen)
@@ -95,15 +102,21 @@ async fn prepare(
     Ok((set, cluster, listener))
 }
 
-/// Reads the configuration again for each SIGHUP.
-///
-/// This is the place for `set.reconfigure(config)`; until the set can be changed while it runs, the new configuration
-/// is checked only.
-async fn reload_on_hangup(mut reload: Signal) {
+/// Goes over to the configuration as it is now, for each SIGHUP. A faulty one changes nothing.
+async fn reload_on_hangup(mut reload: Signal, set: ReplicaSet, file: Option<PathBuf>) {
     while reload.recv().await.is_some() {
-        match pointsman::Config::from_env() {
-            Ok(config) => tracing::warn!(%config, "SIGHUP: the configuration is valid; restart to use it"),
-            Err(error) => tracing::error!(%error, "SIGHUP: nothing was changed"),
+        let config = match Config::load(file.as_deref()) {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!(%error, "SIGHUP: the configuration stays as it was");
+                continue;
+            }
+        };
+        match set.reconfigure(config).await {
+            Ok(change) => {
+                tracing::info!(added = ?change.added, removed = ?change.removed, "SIGHUP: the nodes are configured anew");
+            }
+            Err(error) => tracing::error!(%error, "SIGHUP: the configuration stays as it was"),
         }
     }
 }

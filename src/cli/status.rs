@@ -35,7 +35,7 @@ const COLUMNS: [&str; 8] = ["NODE", "ADDRESS", "STANDING", "HEALTH", "SERVES", "
 fn table(health: &Health) -> String {
     let mut table = Table::new();
     table
-        .load_preset(presets::NOTHING)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(COLUMNS);
     for node in &health.nodes {

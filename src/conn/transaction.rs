@@ -6,8 +6,9 @@ use std::future::Future;
 use diesel::result::{Error, QueryResult};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 
-use super::Conn;
+use super::{Conn, Standpoint};
 use crate::error::{OutcomeUnknown, TransactionFailed};
+use crate::replica_set::WriteOptions;
 use crate::{Intent, Write};
 
 /// An async closure of which it is known whether its future is `Send`.
@@ -71,12 +72,34 @@ impl<I: Intent> Conn<I> {
         E: From<Error> + Send + 'a,
         R: Send + 'a,
     {
-        run(self, None, function).await
+        run(self, None, false, function).await
     }
 
     /// Starts to describe a transaction: its isolation level, and whether it may write.
     pub fn build_transaction(&mut self) -> TransactionBuilder<'_, I> {
         TransactionBuilder { conn: self, isolation: None, access: None, deferrable: false }
+    }
+}
+
+impl Conn<Write> {
+    /// Runs a function in a transaction as the options of `run_write_with` say.
+    pub(crate) async fn transaction_with<'a, R, E, F>(
+        &mut self,
+        options: &WriteOptions,
+        function: F,
+    ) -> Result<R, E>
+    where
+        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<R, E>
+            + AsyncFunc<&'r mut Self, Result<R, E>, Fut: Send>
+            + Send
+            + 'a,
+        E: From<Error> + Send + 'a,
+        R: Send + 'a,
+    {
+        let mut transaction = self.build_transaction();
+        transaction.isolation = options.isolation;
+        let sql = transaction.to_string();
+        run(self, Some(&sql), options.settleable, function).await
     }
 }
 
@@ -146,7 +169,7 @@ impl<I: Intent> TransactionBuilder<'_, I> {
         R: Send + 'a,
     {
         let sql = self.to_string();
-        run(self.conn, Some(&sql), function).await
+        run(self.conn, Some(&sql), false, function).await
     }
 }
 
@@ -213,8 +236,9 @@ impl<I: Intent> Scope<'_, I> {
     }
 
     /// Commits, and makes sure that the server did.
-    async fn commit(&mut self) -> QueryResult<()> {
+    async fn commit(&mut self, settleable: bool) -> QueryResult<()> {
         let outermost = self.is_outermost();
+        let doubt = if settleable && outermost { Standpoint::of(self.bare()).await?.doubt() } else { None };
         // What earlier statements failed with must not be taken for the answer to the COMMIT.
         let earlier = self.conn.served.lease.wire().take_sqlstate();
         let committed = AnsiTransactionManager::commit_transaction(self.bare()).await;
@@ -223,7 +247,7 @@ impl<I: Intent> Scope<'_, I> {
             Ok(()) if outermost && wire.rolled_back() => Err(TransactionFailed { sqlstate: earlier }.into()),
             Err(_) if outermost && wire.sqlstate().is_none_or(|code| code.ends_session()) => {
                 let node = Some(self.conn.node().to_owned());
-                Err(OutcomeUnknown { node, sqlstate: wire.sqlstate() }.into())
+                Err(OutcomeUnknown { node, sqlstate: wire.sqlstate(), doubt }.into())
             }
             committed => committed,
         }
@@ -241,6 +265,12 @@ impl<I: Intent> Scope<'_, I> {
         }
     }
 
+    /// Ends the transaction's scope: what had to be said to the server has been.
+    fn end<T>(mut self, outcome: T) -> T {
+        self.finished = true;
+        outcome
+    }
+
     fn poison(&mut self) {
         self.conn.served.poisoned = true;
         self.conn.served.lease.sever();
@@ -255,7 +285,12 @@ impl<I: Intent> Drop for Scope<'_, I> {
     }
 }
 
-async fn run<'a, I, R, E, F>(conn: &mut Conn<I>, sql: Option<&str>, function: F) -> Result<R, E>
+async fn run<'a, I, R, E, F>(
+    conn: &mut Conn<I>,
+    sql: Option<&str>,
+    settleable: bool,
+    function: F,
+) -> Result<R, E>
 where
     I: Intent,
     for<'r> F: AsyncFnOnce(&'r mut Conn<I>) -> Result<R, E>
@@ -266,6 +301,7 @@ where
     R: Send + 'a,
 {
     conn.usable()?;
+    conn.forget_sqlstate();
     let mut scope = Scope { conn, finished: false };
     if let Err(error) = scope.begin(sql).await {
         // A transaction that did not begin leaves none behind.
@@ -274,12 +310,15 @@ where
     }
     let outcome = function(&mut *scope.conn).await;
     let outcome = match outcome {
-        Ok(value) => scope.commit().await.map(|()| value).map_err(E::from),
+        Ok(value) => scope.commit(settleable).await.map(|()| value).map_err(E::from),
         Err(error) => {
+            // An error of the function's own, after a conflict in a savepoint that it got over, is no conflict.
+            scope.conn.served.conflicted =
+                scope.conn.served.lease.wire().is_failed() && scope.conn.has_conflict();
             scope.rollback().await;
-            Err(error)
+            return scope.end(Err(error));
         }
     };
-    scope.finished = true;
-    outcome
+    scope.conn.served.conflicted = outcome.is_err() && scope.conn.has_conflict();
+    scope.end(outcome)
 }

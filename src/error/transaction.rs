@@ -29,6 +29,8 @@ pub struct OutcomeUnknown {
     pub node: Option<String>,
     /// What the server said last, if it said something.
     pub sqlstate: Option<SqlState>,
+    /// What [`ReplicaSet::settle`](crate::ReplicaSet::settle) needs; `None` where it was not noted before the COMMIT.
+    pub doubt: Option<crate::conn::Doubt>,
 }
 
 impl OutcomeUnknown {

@@ -163,10 +163,6 @@ impl Board {
         state.config = config;
         state.memory = state.memory.carry_over();
         self.publish(&mut state, Instant::now());
-        drop(state);
-        for entry in old {
-            entry.node.close_writes();
-        }
     }
 
     fn publish(&self, state: &mut State, now: Instant) {

@@ -79,6 +79,11 @@ impl Wire {
         self.status.load(Ordering::Acquire) == b'I' && !self.owes()
     }
 
+    /// Whether a statement of the open transaction has failed.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.status.load(Ordering::Acquire) == b'E'
+    }
+
     /// Whether the server answered the last COMMIT or ROLLBACK with `ROLLBACK`.
     ///
     /// A COMMIT is answered so, and without an error, where a statement of the transaction had failed.

@@ -18,7 +18,7 @@ use crate::{Intent, Read};
 ///
 /// An idle connection is there at once, and a new one within some round trips; a pool in which all are in use is
 /// not a dead node, but another one may have some free.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long to wait before all nodes are tried again, unless the topology changes before.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -58,7 +58,7 @@ impl ReplicaSet {
     /// # }
     /// ```
     pub async fn read(&self) -> Result<Conn<Read>, CheckoutError> {
-        self.read_avoiding(None, Instant::now() + self.inner.config.timeouts().checkout).await
+        self.read_avoiding(None, Instant::now() + self.config().timeouts().checkout).await
     }
 
     /// As [`read`](Self::read), from another node than the one that is named, if there is another one.
@@ -107,11 +107,11 @@ impl ReplicaSet {
                 let waited = began.elapsed();
                 return Err(match full {
                     Some(node) => {
-                        let max_size = self.inner.config.pool().max_size;
+                        let max_size = self.config().pool().max_size;
                         CheckoutError::Exhausted { node, intent: Read::NAME, waited, max_size }
                     }
                     None if no_fallback => {
-                        CheckoutError::FallbackExhausted { limit: self.inner.config.reads().max_fallback }
+                        CheckoutError::FallbackExhausted { limit: self.config().reads().max_fallback }
                     }
                     None => {
                         let failures = failures(&self.snapshot(), &tried);
@@ -125,7 +125,7 @@ impl ReplicaSet {
 
     async fn attempt(&self, placed: &Placed, tier: Tier, deadline: Instant) -> Attempt {
         let permit = if tier == Tier::Fallback {
-            let permit = timeout_at(deadline, Arc::clone(&self.inner.fallback).acquire_owned()).await;
+            let permit = timeout_at(deadline, Arc::clone(&self.live().fallback).acquire_owned()).await;
             let Ok(Ok(permit)) = permit else { return Attempt::NoFallback };
             Some(permit)
         } else {

@@ -38,10 +38,11 @@ pub(super) async fn balances(
     Segment(account): Segment<String>,
 ) -> Result<Served<AccountBalances>, ApiError> {
     let account: AccountId = value("account", "invalid_account", &account)?;
-    let conn = service.read().await?;
-    let balances = conn.balances(&account).await.map_err(|error| ApiError::of(error, &conn, true))?;
-    let balances = balances.into_iter().map(|(asset, balance)| AssetBalance { asset, balance }).collect();
-    Ok(Served::by(&conn, AccountBalances { account, balances }))
+    let read = service.set.run_read(async |conn| Served::read(conn, conn.balances(&account).await)).await?;
+    Ok(read.map(|balances| {
+        let balances = balances.into_iter().map(|(asset, balance)| AssetBalance { asset, balance }).collect();
+        AccountBalances { account, balances }
+    }))
 }
 
 pub(super) async fn balance(
@@ -50,9 +51,9 @@ pub(super) async fn balance(
 ) -> Result<Served<AccountBalance>, ApiError> {
     let account: AccountId = value("account", "invalid_account", &account)?;
     let asset = known_asset(&asset, &service.settings.assets)?;
-    let conn = service.read().await?;
-    let balance = conn.balance(&account, &asset).await.map_err(|error| ApiError::of(error, &conn, true))?;
-    Ok(Served::by(&conn, AccountBalance { account, asset, balance }))
+    let read =
+        service.set.run_read(async |conn| Served::read(conn, conn.balance(&account, &asset).await)).await?;
+    Ok(read.map(|balance| AccountBalance { account, asset, balance }))
 }
 
 #[derive(Deserialize)]
@@ -82,8 +83,9 @@ pub(super) async fn totals(
         let message = format!("`from` comes before `to`, and at most {MAX_DAYS} days lie between them");
         return Err(ApiError::invalid("invalid_date", message));
     }
-    let conn = service.read().await?;
-    let days =
-        conn.totals_per_day(&asset, from, to).await.map_err(|error| ApiError::of(error, &conn, true))?;
-    Ok(Served::by(&conn, Totals { asset, from, to, days }))
+    let read = service
+        .set
+        .run_read(async |conn| Served::read(conn, conn.totals_per_day(&asset, from, to).await))
+        .await?;
+    Ok(read.map(|days| Totals { asset, from, to, days }))
 }

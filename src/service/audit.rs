@@ -28,7 +28,5 @@ pub(super) async fn list(
         entity: optional("entity", "invalid_entity", params.entity.as_deref())?,
         entity_id: optional("entity_id", "invalid_id", params.entity_id.as_deref())?,
     };
-    let conn = service.read().await?;
-    let listed = conn.list_audit(&filter, page).await.map_err(|error| ApiError::of(error, &conn, true))?;
-    Ok(Served::by(&conn, listed))
+    service.set.run_read(async |conn| Served::read(conn, conn.list_audit(&filter, page).await)).await
 }

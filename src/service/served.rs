@@ -4,7 +4,10 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use uuid::Uuid;
 
+use super::error::ApiError;
+use crate::payments;
 use crate::{Conn, Intent, Role};
 
 /// The header that names the role in which a node served.
@@ -26,8 +29,31 @@ impl<T> Served<T> {
         Self { status: StatusCode::OK, role: conn.role(), node: conn.node().to_owned(), document }
     }
 
+    /// Takes what a read gave, with its failure seen in the light of its connection.
+    pub(super) fn read<I: Intent>(
+        conn: &Conn<I>,
+        read: Result<T, payments::Error>,
+    ) -> Result<Self, ApiError> {
+        read.map(|document| Self::by(conn, document)).map_err(|error| ApiError::of(error, conn, true))
+    }
+
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Served<U> {
+        let Self { status, role, node, document } = self;
+        Served { status, role, node, document: change(document) }
+    }
+
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
+    }
+}
+
+impl<T> Served<Option<T>> {
+    /// Takes what was found, or says that there is none.
+    pub(super) fn found(self, what: &str, id: Uuid) -> Result<Served<T>, ApiError> {
+        match self.document {
+            Some(document) => Ok(Served { status: self.status, role: self.role, node: self.node, document }),
+            None => Err(ApiError::not_found(format!("there is no {what} {id}"))),
+        }
     }
 }
 

@@ -51,10 +51,8 @@ pub(super) async fn settle(
 }
 
 pub(super) async fn find(State(service): State<Service>, Id(id): Id) -> Result<Served<Settlement>, ApiError> {
-    let conn = service.read().await?;
-    let found = conn.find_settlement(id).await.map_err(|error| ApiError::of(error, &conn, true))?;
-    let settlement = found.ok_or_else(|| ApiError::not_found(format!("there is no settlement {id}")))?;
-    Ok(Served::by(&conn, settlement))
+    let read = service.set.run_read(async |conn| Served::read(conn, conn.find_settlement(id).await)).await;
+    read?.found("settlement", id)
 }
 
 #[derive(Deserialize)]
@@ -71,12 +69,10 @@ pub(super) async fn list(
 ) -> Result<Served<Page<Settlement>>, ApiError> {
     let page = page(params.limit, params.cursor.as_deref())?;
     let asset = params.asset.map(|asset| known_asset(&asset, &service.settings.assets)).transpose()?;
-    let conn = service.read().await?;
-    let listed = conn
-        .list_settlements(asset.as_ref(), page)
+    service
+        .set
+        .run_read(async |conn| Served::read(conn, conn.list_settlements(asset.as_ref(), page).await))
         .await
-        .map_err(|error| ApiError::of(error, &conn, true))?;
-    Ok(Served::by(&conn, listed))
 }
 
 #[derive(Deserialize)]

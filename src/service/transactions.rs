@@ -135,10 +135,8 @@ pub(super) async fn find(
     State(service): State<Service>,
     Id(id): Id,
 ) -> Result<Served<Transaction>, ApiError> {
-    let conn = service.read().await?;
-    let found = conn.find(id).await.map_err(|error| ApiError::of(error, &conn, true))?;
-    let transaction = found.ok_or_else(|| ApiError::not_found(format!("there is no transaction {id}")))?;
-    Ok(Served::by(&conn, transaction))
+    let read = service.set.run_read(async |conn| Served::read(conn, conn.find(id).await)).await;
+    read?.found("transaction", id)
 }
 
 /// Which page of a list is wanted.
@@ -177,9 +175,7 @@ pub(super) async fn list(
         from: time("from", &params.from)?,
         before: time("before", &params.before)?,
     };
-    let conn = service.read().await?;
-    let listed = conn.list(&filter, page).await.map_err(|error| ApiError::of(error, &conn, true))?;
-    Ok(Served::by(&conn, listed))
+    service.set.run_read(async |conn| Served::read(conn, conn.list(&filter, page).await)).await
 }
 
 #[derive(Deserialize)]
