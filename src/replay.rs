@@ -11,7 +11,7 @@
 //!
 //! # Twice
 //!
-//! Each line is recorded as a callback of the provider `ledger`, with its id as the provider's id, so a line
+//! Each line is recorded as a transaction of the provider `ledger`, with its id as the provider's id, so a line
 //! that is already there is not recorded again. A run that was interrupted can be repeated, and goes on
 //! where it ended; a run of a ledger that is wholly there records nothing. A line that was there is
 //! compared by its content, and the balance after it is not looked at, since what comes later in the

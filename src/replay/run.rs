@@ -10,11 +10,10 @@ use tokio::time::Instant;
 use super::first::First;
 use super::ledger::{Entry, Ledger};
 use super::report::{Difference, DifferenceAt, ReplayError, Report};
-use crate::ReplicaSet;
 use crate::payments::{
-    self, Asset, Balance, IdempotencyKey, NewCallback, NewTransaction, Provider, Recorded, Status,
-    TransactionRepository,
+    self, Asset, Balance, Conflict, NewTransaction, Provider, Status, Transaction, TransactionRepository,
 };
+use crate::{Conn, ReplicaSet, Write};
 
 /// How often a line is tried whose connection is lost. Each try waits for a primary by itself.
 const TRIES: u32 = 5;
@@ -135,22 +134,20 @@ impl<'a> Replay<'a> {
 
     /// Records one line, and compares the balance if this run was the one that recorded it.
     async fn record(&self, entry: &Entry) -> Result<Option<Difference>, ReplayError> {
-        let callback = self.callback(entry);
+        let new = self.transaction(entry);
         let mut tried = 0;
         // A line that is there now, but whose connection was lost when it was recorded before, is ours as well.
         let mut is_ours = false;
         loop {
             tried += 1;
             let checkout = |source| ReplayError::Checkout { line: entry.line, source };
-            let mut conn = self.set.write().await.map_err(checkout)?;
+            let conn = self.set.write().await.map_err(checkout)?;
             let outcome = async {
-                let recorded = conn.record_callback(&callback).await?;
-                is_ours |= recorded.is_created();
-                let balance = match &recorded {
-                    Recorded::Duplicate(_) if !is_ours => None,
-                    _ => Some(conn.balance(&entry.account, &self.settings.asset).await?),
-                };
-                Ok(balance)
+                is_ours |= self.record_once(&conn, &new).await?;
+                if !is_ours {
+                    return Ok(None);
+                }
+                conn.balance(&entry.account, &self.settings.asset).await.map(Some)
             }
             .await;
             match outcome {
@@ -162,8 +159,8 @@ impl<'a> Replay<'a> {
                     self.recorded.fetch_add(1, Ordering::Relaxed);
                     return Ok(self.compare(entry, balance, DifferenceAt::Recording, conn.node()));
                 }
-                Err(source) if tried < TRIES && (conn.is_lost() || is_open(&source)) => {
-                    tracing::warn!(line = entry.line, node = conn.node(), error = %source, "a line is recorded again");
+                Err(error) if tried < TRIES && conn.is_lost() => {
+                    tracing::warn!(line = entry.line, node = conn.node(), %error, "a line is recorded again");
                     is_ours = true;
                 }
                 Err(source) => return Err(ReplayError::Line { line: entry.line, source }),
@@ -171,10 +168,19 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn callback(&self, entry: &Entry) -> NewCallback {
-        // A line is told of once, so its id also names the message.
-        let key = IdempotencyKey::new(entry.id.as_str()).expect("a provider's id and a key have one form");
-        let transaction = NewTransaction::new(
+    /// Records a transaction, unless an equal one is there already; tells whether it did.
+    async fn record_once(&self, conn: &Conn<Write>, new: &NewTransaction) -> Result<bool, payments::Error> {
+        let taken = match conn.record(new).await {
+            Ok(_) => return Ok(true),
+            Err(error @ payments::Error::Conflict(Conflict::ProviderId { .. })) => error,
+            Err(error) => return Err(error),
+        };
+        let there = conn.find_by_provider_id(&new.provider, &new.provider_id).await?;
+        if there.is_some_and(|there| is_same(&there, new)) { Ok(false) } else { Err(taken) }
+    }
+
+    fn transaction(&self, entry: &Entry) -> NewTransaction {
+        NewTransaction::new(
             self.settings.provider.clone(),
             entry.id.clone(),
             entry.account.clone(),
@@ -183,8 +189,7 @@ impl<'a> Replay<'a> {
             self.settings.asset.clone(),
         )
         .with_status(Status::Completed)
-        .with_occurred_at(entry.occurred_at());
-        NewCallback { key, transaction }
+        .with_occurred_at(entry.occurred_at())
     }
 
     /// Counts a read, and compares what it gave.
@@ -216,7 +221,12 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Whether a line may have been recorded all the same.
-fn is_open(error: &payments::Error) -> bool {
-    matches!(error, payments::Error::OutcomeUnknown(_))
+/// Whether a line was recorded as it is now in the ledger.
+fn is_same(there: &Transaction, new: &NewTransaction) -> bool {
+    there.account == new.account
+        && there.kind == new.kind
+        && there.amount == new.amount
+        && there.asset == new.asset
+        && there.status == new.status
+        && Some(there.occurred_at) == new.occurred_at
 }
