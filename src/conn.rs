@@ -139,6 +139,12 @@ impl<I: Intent> Conn<I> {
         self.served.lease.is_over()
     }
 
+    /// Ends the connection, so that nobody gets it after this user, with the session as it was left.
+    #[cfg(feature = "migrate")]
+    pub(crate) fn retire(&self) {
+        self.served.lease.sever();
+    }
+
     pub(crate) fn served_by(&self) -> &Arc<Node> {
         &self.served.node
     }
@@ -155,12 +161,6 @@ impl<I: Intent> Conn<I> {
 
     fn has_conflict(&self) -> bool {
         self.last_sqlstate().is_some_and(SqlState::is_transient_conflict)
-    }
-
-    /// Ends the connection, so that nobody gets it after this user, with the session as it was left.
-    #[cfg(feature = "migrate")]
-    pub(crate) fn retire(&self) {
-        self.served.lease.sever();
     }
 
     /// The bare connection, for [`RunQueryDsl`](crate::RunQueryDsl) alone.

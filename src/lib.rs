@@ -109,3 +109,8 @@ pub mod prelude {
 
     pub use crate::{Conn, Intent, Read, ReadOnly, RunQueryDsl, SaveChangesDsl, Writable, Write};
 }
+
+#[cfg(feature = "service")]
+pub mod replay;
+#[cfg(feature = "service")]
+pub mod service;
