@@ -1,11 +1,12 @@
 //! A connection whose intent is part of its type.
 //!
 //! * [`Conn`]: what [`ReplicaSet`](crate::ReplicaSet) hands out, and its views
+//! * [`LendsBare`]: which of them dereference to a bare connection
 //! * [`TransactionBuilder`]: transactions with isolation levels
+//! * [`Doubt`]: what is noted of a transaction whose outcome may have to be settled
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +14,9 @@ use diesel::result::QueryResult;
 use diesel_async::AsyncPgConnection;
 use ref_cast::{RefCastCustom, ref_cast_custom};
 
+pub use self::bare::LendsBare;
+pub use self::doubt::Doubt;
+pub(crate) use self::doubt::Standpoint;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
 use crate::error::SqlState;
 use crate::node::Node;
@@ -20,6 +24,8 @@ use crate::pool::Lease;
 use crate::topology::Role;
 use crate::{Intent, Read, Writable, Write};
 
+mod bare;
+mod doubt;
 mod transaction;
 
 /// A connection to PostgreSQL for one intent.
@@ -62,10 +68,14 @@ pub(crate) struct Served {
     intent: &'static str,
     /// A transaction was left in the middle: what runs now would run inside of it, and never be committed.
     poisoned: bool,
+    /// The last transaction ended because it conflicted with others.
+    conflicted: bool,
 }
 
 impl<I: Intent> Conn<I> {
     pub(crate) fn new(lease: Lease, node: Arc<Node>, role: Role) -> Self {
+        // An error of the connection's last user is nobody else's.
+        lease.wire().take_sqlstate();
         let vitals = node.vitals();
         if I::NAME == Read::NAME {
             vitals.in_flight.fetch_add(1, Ordering::AcqRel);
@@ -73,7 +83,10 @@ impl<I: Intent> Conn<I> {
         } else {
             vitals.writes.fetch_add(1, Ordering::Relaxed);
         }
-        Self { served: Served { lease, node, role, intent: I::NAME, poisoned: false }, intent: PhantomData }
+        Self {
+            served: Served { lease, node, role, intent: I::NAME, poisoned: false, conflicted: false },
+            intent: PhantomData,
+        }
     }
 
     #[ref_cast_custom]
@@ -126,6 +139,24 @@ impl<I: Intent> Conn<I> {
         self.served.lease.is_over()
     }
 
+    pub(crate) fn served_by(&self) -> &Arc<Node> {
+        &self.served.node
+    }
+
+    /// Forgets the last error's code, so that it is not taken for that of what runs next.
+    pub(crate) fn forget_sqlstate(&self) {
+        self.served.lease.wire().take_sqlstate();
+    }
+
+    /// Whether the last transaction ended because it conflicted with others, and may succeed when it is run again.
+    pub(crate) fn conflicted(&self) -> bool {
+        self.served.conflicted
+    }
+
+    fn has_conflict(&self) -> bool {
+        self.last_sqlstate().is_some_and(SqlState::is_transient_conflict)
+    }
+
     /// Ends the connection, so that nobody gets it after this user, with the session as it was left.
     #[cfg(feature = "migrate")]
     pub(crate) fn retire(&self) {
@@ -138,20 +169,6 @@ impl<I: Intent> Conn<I> {
             return Err(diesel::result::Error::BrokenTransactionManager);
         }
         Ok(self.served.lease.conn())
-    }
-}
-
-impl Deref for Conn<Write> {
-    type Target = AsyncPgConnection;
-
-    fn deref(&self) -> &AsyncPgConnection {
-        self.served.lease.conn()
-    }
-}
-
-impl DerefMut for Conn<Write> {
-    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
-        self.served.lease.conn_mut()
     }
 }
 

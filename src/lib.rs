@@ -57,12 +57,12 @@
 //! * `payments`, `service`: the payments service that shows the crate off
 
 pub use self::config::{Config, ConfigError};
-pub use self::conn::{AsyncFunc, Conn, TransactionBuilder};
+pub use self::conn::{AsyncFunc, Conn, Doubt, LendsBare, TransactionBuilder};
 pub use self::error::{
     CheckoutError, ConnectError, Error, NodeFailure, OutcomeUnknown, SqlState, TransactionFailed,
 };
 pub use self::intent::{Intent, Read, Writable, Write};
-pub use self::replica_set::{HealthReport, ReplicaSet};
+pub use self::replica_set::{HealthReport, ReplicaSet, Settlement, WriteOptions};
 pub use self::run_query::{RunQueryDsl, SaveChangesDsl};
 pub use self::statement::{AssumeReadOnly, Permits, ReadOnly, SetOperation, assume_read_only};
 pub use self::topology::{Role, Topology};

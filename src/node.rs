@@ -1,6 +1,7 @@
 //! One server: its settings, its pools and its vital signs.
 //!
 //! * `latency`: how long its answers take
+//! * `read_times`: how long whole reads take, as a percentile
 //! * `vitals`: what its connections notice, between two looks of its monitor
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 
+use self::read_times::ReadTimes;
 pub(crate) use self::vitals::Vitals;
 use crate::config::{Config, NodeConfig, PoolSettings};
 use crate::error::ConnectError;
@@ -16,6 +18,7 @@ use crate::link::{Dialer, Purpose};
 use crate::pool::NodePool;
 
 mod latency;
+mod read_times;
 mod vitals;
 
 /// One server of the set.
@@ -25,6 +28,7 @@ pub(crate) struct Node {
     vitals: Arc<Vitals>,
     settings: PoolSettings,
     connects: Arc<Semaphore>,
+    read_times: ReadTimes,
     read_pool: NodePool,
     /// There only while the node is the primary.
     write_pool: ArcSwapOption<NodePool>,
@@ -53,6 +57,7 @@ impl Node {
             vitals,
             settings: config.pool().clone(),
             connects,
+            read_times: ReadTimes::default(),
             read_pool,
             write_pool: ArcSwapOption::empty(),
         })
@@ -72,6 +77,10 @@ impl Node {
 
     pub(crate) fn vitals(&self) -> &Arc<Vitals> {
         &self.vitals
+    }
+
+    pub(crate) fn read_times(&self) -> &ReadTimes {
+        &self.read_times
     }
 
     pub(crate) fn read_pool(&self) -> &NodePool {
@@ -98,7 +107,7 @@ impl Node {
     /// Fences the node: every connection that could write to it ends at once, and none is made.
     pub(crate) fn close_writes(&self) {
         if let Some(pool) = self.write_pool.swap(None) {
-            pool.sever();
+            pool.close();
         }
     }
 
@@ -108,6 +117,12 @@ impl Node {
         if let Some(pool) = self.write_pool() {
             pool.sever();
         }
+    }
+
+    /// Ends every connection to the node for good.
+    pub(crate) fn close(&self) {
+        self.close_writes();
+        self.read_pool.close();
     }
 
     /// How many connections are handed out.

@@ -3,25 +3,38 @@
 //! * [`ReplicaSet`]: connect, read, write, close
 //! * `read`: a node for a read, and the next one if it fails
 //! * `write`: the primary, and waiting for one
+//! * `run_read`, `hedge`: a read that survives its node, and when a slow one is tried twice
+//! * `run_write`, `settle`: a transaction that is run again on a conflict, and one whose outcome is unknown
+//! * `reconfigure`: nodes that come and go while traffic runs
 //! * `report`: how everything is, for people and for `/health`
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
+use self::hedge::Budget;
+pub use self::reconfigure::Reconfigured;
 pub use self::report::{HealthReport, NodeReport, Status};
-use crate::config::Config;
+pub use self::run_write::WriteOptions;
+pub use self::settle::Settlement;
+use crate::config::{Config, NodeConfig};
 use crate::error::{CheckoutError, Error, NodeFailure};
-use crate::health::{Board, Monitor, Snapshot};
+use crate::health::{Board, Monitor, Placed, Snapshot};
 use crate::node::Node;
 use crate::topology::{Health, NodeStatus, Standing, Topology};
 
+mod hedge;
 mod read;
+mod reconfigure;
 mod report;
+mod run_read;
+mod run_write;
+mod settle;
 mod write;
 
 /// A primary and its replicas, behind typed connections.
@@ -53,15 +66,32 @@ pub struct ReplicaSet {
 }
 
 struct Inner {
-    config: Arc<Config>,
+    live: ArcSwap<Live>,
     board: Arc<Board>,
-    monitors: std::sync::Mutex<Vec<Monitor>>,
+    monitors: Mutex<Vec<Monitor>>,
+    closed: CancellationToken,
+    started: Instant,
+}
+
+/// What a change of the configuration replaces.
+struct Live {
+    config: Arc<Config>,
     /// Places for reads that fall back to the primary.
     fallback: Arc<Semaphore>,
     /// Places for callers that wait for a primary.
-    waiters: Arc<Semaphore>,
-    closed: AtomicBool,
-    started: Instant,
+    waiters: Semaphore,
+    hedges: Budget,
+}
+
+impl Live {
+    fn new(config: Arc<Config>) -> Self {
+        Self {
+            fallback: Arc::new(Semaphore::new(config.reads().max_fallback as usize)),
+            waiters: Semaphore::new(config.writes().max_waiters as usize),
+            hedges: Budget::new(config.reads()),
+            config,
+        }
+    }
 }
 
 impl ReplicaSet {
@@ -84,18 +114,25 @@ impl ReplicaSet {
     /// A dropped future leaves nothing behind.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let config = Arc::new(config);
-        let node = |node: &crate::config::NodeConfig| {
-            Node::new(node, &config)
-                .map(Arc::new)
-                .map_err(|source| Error::Node { node: node.name().to_owned(), source })
-        };
-        let nodes = config.nodes().iter().map(node).collect::<Result<Vec<_>, _>>()?;
+        let nodes =
+            config.nodes().iter().map(|node| prepare(node, &config)).collect::<Result<Vec<_>, _>>()?;
         let board = Arc::new(Board::new(Arc::clone(&config), nodes.clone()));
-        let mut changes = board.changes();
-        let monitor =
-            |node: Arc<Node>| Monitor::start(node, &board, config.probe().clone(), config.backoff().clone());
-        let monitors = nodes.into_iter().map(monitor).collect();
-        // Whoever is not there by then is left to its monitor.
+        let inner = Inner {
+            monitors: Mutex::new(watch_over(&nodes, &board, &config)),
+            live: ArcSwap::from_pointee(Live::new(config)),
+            board,
+            closed: CancellationToken::new(),
+            started: Instant::now(),
+        };
+        let set = Self { inner: Arc::new(inner) };
+        set.settled().await;
+        Ok(set)
+    }
+
+    /// Waits until every node was looked at, within bounds; whoever is not there by then is left to its monitor.
+    async fn settled(&self) {
+        let config = self.config();
+        let mut changes = self.watch();
         let all_seen =
             changes.wait_for(|topology| topology.nodes.iter().all(|node| node.health != Health::Unseen));
         let _ = timeout(config.timeouts().connect, all_seen).await;
@@ -103,16 +140,6 @@ impl ReplicaSet {
         let judged = |node: &NodeStatus| node.standing != Standing::Replica || node.serves_reads;
         let all_judged = changes.wait_for(|topology| topology.nodes.iter().all(judged));
         let _ = timeout(config.probe().interval, all_judged).await;
-        let inner = Inner {
-            fallback: Arc::new(Semaphore::new(config.reads().max_fallback as usize)),
-            waiters: Arc::new(Semaphore::new(config.writes().max_waiters as usize)),
-            config,
-            board,
-            monitors: std::sync::Mutex::new(monitors),
-            closed: AtomicBool::new(false),
-            started: Instant::now(),
-        };
-        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The roles of the nodes, as they were last seen. It asks nobody.
@@ -140,8 +167,8 @@ impl ReplicaSet {
     }
 
     /// The configuration that the set runs with.
-    pub fn config(&self) -> &Config {
-        &self.inner.config
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.inner.live.load().config)
     }
 
     /// Stops handing out connections, and waits until all are returned.
@@ -154,10 +181,11 @@ impl ReplicaSet {
     ///
     /// The set stays closed when the future is dropped.
     pub async fn close(&self) -> Result<(), Error> {
-        self.inner.closed.store(true, Ordering::Release);
-        self.inner.fallback.close();
-        self.inner.waiters.close();
-        let limit = self.inner.config.timeouts().shutdown;
+        self.inner.closed.cancel();
+        let live = self.live();
+        live.fallback.close();
+        live.waiters.close();
+        let limit = live.config.timeouts().shutdown;
         let deadline = Instant::now() + limit;
         let snapshot = self.snapshot();
         let leased = || snapshot.nodes.iter().map(|placed| placed.node.leased()).sum::<u32>();
@@ -168,14 +196,17 @@ impl ReplicaSet {
         let connections = leased();
         self.monitors().clear();
         for placed in &snapshot.nodes {
-            placed.node.close_writes();
-            placed.node.sever();
+            placed.node.close();
         }
         if connections > 0 { Err(Error::Close { connections, after: limit }) } else { Ok(()) }
     }
 
-    fn monitors(&self) -> std::sync::MutexGuard<'_, Vec<Monitor>> {
-        self.inner.monitors.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn monitors(&self) -> MutexGuard<'_, Vec<Monitor>> {
+        self.inner.monitors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self) -> Arc<Live> {
+        self.inner.live.load_full()
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -183,7 +214,24 @@ impl ReplicaSet {
     }
 
     fn check_open(&self) -> Result<(), CheckoutError> {
-        if self.inner.closed.load(Ordering::Acquire) { Err(CheckoutError::Closed) } else { Ok(()) }
+        if self.inner.closed.is_cancelled() { Err(CheckoutError::Closed) } else { Ok(()) }
+    }
+
+    /// Waits for a connection as long as the set is open.
+    ///
+    /// One that is had as the set closes goes back: whoever closes waits for what is in use, and that must come to an end.
+    async fn while_open<T>(
+        &self,
+        checkout: impl Future<Output = Result<T, CheckoutError>>,
+    ) -> Result<T, CheckoutError> {
+        tokio::select! {
+            biased;
+            outcome = checkout => {
+                self.check_open()?;
+                outcome
+            }
+            () = self.inner.closed.cancelled() => Err(CheckoutError::Closed),
+        }
     }
 }
 
@@ -193,17 +241,31 @@ impl fmt::Debug for ReplicaSet {
     }
 }
 
+/// Makes the node of a configuration.
+fn prepare(node: &NodeConfig, config: &Config) -> Result<Arc<Node>, Error> {
+    Node::new(node, config)
+        .map(Arc::new)
+        .map_err(|source| Error::Node { node: node.name().to_owned(), source })
+}
+
+/// Starts a monitor for each node.
+fn watch_over(nodes: &[Arc<Node>], board: &Arc<Board>, config: &Config) -> Vec<Monitor> {
+    let monitor =
+        |node| Monitor::start(Arc::clone(node), board, config.probe().clone(), config.backoff().clone());
+    nodes.iter().map(monitor).collect()
+}
+
 /// What is known of each node, for an error.
 fn failures(snapshot: &Snapshot, tried: &[NodeFailure]) -> Vec<NodeFailure> {
-    let of = |node: &NodeStatus| {
+    let of = |(node, placed): (&NodeStatus, &Placed)| {
         tried.iter().rev().find(|failure| failure.node == node.name).cloned().unwrap_or_else(|| NodeFailure {
             node: node.name.clone(),
             reason: match &node.reason {
                 Some(reason) => format!("{} ({}): {reason}", node.standing, node.health),
                 None => format!("{} ({})", node.standing, node.health),
             },
-            error: None,
+            error: placed.connect_error().cloned(),
         })
     };
-    snapshot.topology.nodes.iter().map(of).collect()
+    snapshot.topology.nodes.iter().zip(&snapshot.nodes).map(of).collect()
 }

@@ -6,9 +6,10 @@ use std::future::Future;
 use diesel::result::{Error, QueryResult};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 
-use super::Conn;
+use super::{Conn, Doubt, Standpoint};
 use crate::error::{OutcomeUnknown, TransactionFailed};
-use crate::{Intent, Write};
+use crate::replica_set::WriteOptions;
+use crate::{Intent, Writable, Write};
 
 /// An async closure of which it is known whether its future is `Send`.
 ///
@@ -71,12 +72,34 @@ impl<I: Intent> Conn<I> {
         E: From<Error> + Send + 'a,
         R: Send + 'a,
     {
-        run(self, None, function).await
+        run(self, None, false, function).await
     }
 
     /// Starts to describe a transaction: its isolation level, and whether it may write.
     pub fn build_transaction(&mut self) -> TransactionBuilder<'_, I> {
         TransactionBuilder { conn: self, isolation: None, access: None, deferrable: false }
+    }
+}
+
+impl Conn<Write> {
+    /// Runs a function in a transaction as the options of `run_write_with` say.
+    pub(crate) async fn transaction_with<'a, R, E, F>(
+        &mut self,
+        options: &WriteOptions,
+        function: F,
+    ) -> Result<R, E>
+    where
+        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<R, E>
+            + AsyncFunc<&'r mut Self, Result<R, E>, Fut: Send>
+            + Send
+            + 'a,
+        E: From<Error> + Send + 'a,
+        R: Send + 'a,
+    {
+        let mut transaction = self.build_transaction();
+        transaction.isolation = options.isolation;
+        let sql = transaction.to_string();
+        run(self, Some(&sql), options.settleable, function).await
     }
 }
 
@@ -146,26 +169,35 @@ impl<I: Intent> TransactionBuilder<'_, I> {
         R: Send + 'a,
     {
         let sql = self.to_string();
-        run(self.conn, Some(&sql), function).await
+        run(self.conn, Some(&sql), false, function).await
     }
 }
 
-/// What only the primary can do. A standby refuses `SERIALIZABLE`, so a `Conn<Read>` does not offer it.
-impl TransactionBuilder<'_, Write> {
+/// What only the primary can do, and a `Conn<Read>` therefore does not offer: a standby refuses `SERIALIZABLE`.
+impl<I: Intent> TransactionBuilder<'_, I> {
     /// The transaction behaves as if it ran alone, or fails with SQLSTATE 40001.
-    pub fn serializable(mut self) -> Self {
+    pub fn serializable(mut self) -> Self
+    where
+        I: Writable,
+    {
         self.isolation = Some("SERIALIZABLE");
         self
     }
 
     /// The transaction may write, also where the session's default is to read only.
-    pub fn read_write(mut self) -> Self {
+    pub fn read_write(mut self) -> Self
+    where
+        I: Writable,
+    {
         self.access = Some("READ WRITE");
         self
     }
 
     /// A serializable transaction that only reads waits for a snapshot with which it can never fail.
-    pub fn deferrable(mut self) -> Self {
+    pub fn deferrable(mut self) -> Self
+    where
+        I: Writable,
+    {
         self.deferrable = true;
         self
     }
@@ -213,19 +245,55 @@ impl<I: Intent> Scope<'_, I> {
     }
 
     /// Commits, and makes sure that the server did.
-    async fn commit(&mut self) -> QueryResult<()> {
+    async fn commit(&mut self, settleable: bool) -> QueryResult<()> {
         let outermost = self.is_outermost();
+        if self.has_failed().await {
+            let sqlstate = self.conn.served.lease.wire().sqlstate();
+            self.rollback().await;
+            return Err(TransactionFailed { sqlstate }.into());
+        }
+        let doubt = if settleable && outermost { self.doubt().await? } else { None };
         // What earlier statements failed with must not be taken for the answer to the COMMIT.
         let earlier = self.conn.served.lease.wire().take_sqlstate();
+        let unsent = self.conn.served.lease.wire().is_closed();
         let committed = AnsiTransactionManager::commit_transaction(self.bare()).await;
         let wire = self.conn.served.lease.wire();
+        if committed.is_err() && wire.sqlstate().is_some() {
+            // Whether the session goes on comes a little after the error.
+            wire.settled().await;
+        }
         match committed {
+            // The connection had ended before: nothing was asked of the server.
+            Err(error) if unsent => Err(error),
             Ok(()) if outermost && wire.rolled_back() => Err(TransactionFailed { sqlstate: earlier }.into()),
-            Err(_) if outermost && wire.sqlstate().is_none_or(|code| code.ends_session()) => {
+            // Only a server that said why not, and went on, has certainly not committed: one that crashed while it wrote
+            // the commit to its log names an error as well.
+            Err(_) if outermost && (wire.sqlstate().is_none() || !wire.is_idle() || wire.is_closed()) => {
                 let node = Some(self.conn.node().to_owned());
-                Err(OutcomeUnknown { node, sqlstate: wire.sqlstate() }.into())
+                Err(OutcomeUnknown { node, sqlstate: wire.sqlstate(), doubt }.into())
             }
             committed => committed,
+        }
+    }
+
+    /// Whether a statement failed since the transaction, or the savepoint, began, so that it cannot be committed.
+    async fn has_failed(&self) -> bool {
+        let wire = self.conn.served.lease.wire();
+        // An error comes a little before the status that it leaves the transaction in.
+        if wire.sqlstate().is_some() && wire.owes() {
+            wire.settled().await;
+        }
+        wire.is_failed() && !wire.is_closed()
+    }
+
+    /// What is needed to settle an unknown outcome.
+    async fn doubt(&mut self) -> QueryResult<Option<Doubt>> {
+        match Standpoint::of(self.bare()).await {
+            Ok(standpoint) => Ok(standpoint.doubt()),
+            Err(error) => {
+                self.rollback().await;
+                Err(error)
+            }
         }
     }
 
@@ -239,6 +307,12 @@ impl<I: Intent> Scope<'_, I> {
         if AnsiTransactionManager::rollback_transaction(self.bare()).await.is_err() {
             self.poison();
         }
+    }
+
+    /// Ends the transaction's scope: what had to be said to the server has been.
+    fn end<T>(mut self, outcome: T) -> T {
+        self.finished = true;
+        outcome
     }
 
     fn poison(&mut self) {
@@ -255,7 +329,12 @@ impl<I: Intent> Drop for Scope<'_, I> {
     }
 }
 
-async fn run<'a, I, R, E, F>(conn: &mut Conn<I>, sql: Option<&str>, function: F) -> Result<R, E>
+async fn run<'a, I, R, E, F>(
+    conn: &mut Conn<I>,
+    sql: Option<&str>,
+    settleable: bool,
+    function: F,
+) -> Result<R, E>
 where
     I: Intent,
     for<'r> F: AsyncFnOnce(&'r mut Conn<I>) -> Result<R, E>
@@ -266,6 +345,7 @@ where
     R: Send + 'a,
 {
     conn.usable()?;
+    conn.forget_sqlstate();
     let mut scope = Scope { conn, finished: false };
     if let Err(error) = scope.begin(sql).await {
         // A transaction that did not begin leaves none behind.
@@ -274,12 +354,15 @@ where
     }
     let outcome = function(&mut *scope.conn).await;
     let outcome = match outcome {
-        Ok(value) => scope.commit().await.map(|()| value).map_err(E::from),
+        Ok(value) => scope.commit(settleable).await.map(|()| value).map_err(E::from),
         Err(error) => {
+            // An error of the function's own, after a conflict in a savepoint that it got over, is no conflict.
+            scope.conn.served.conflicted =
+                scope.conn.served.lease.wire().is_failed() && scope.conn.has_conflict();
             scope.rollback().await;
-            Err(error)
+            return scope.end(Err(error));
         }
     };
-    scope.finished = true;
-    outcome
+    scope.conn.served.conflicted = outcome.is_err() && scope.conn.has_conflict();
+    scope.end(outcome)
 }

@@ -18,7 +18,7 @@ use crate::{Intent, Read};
 ///
 /// An idle connection is there at once, and a new one within some round trips; a pool in which all are in use is
 /// not a dead node, but another one may have some free.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long to wait before all nodes are tried again, unless the topology changes before.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -58,7 +58,7 @@ impl ReplicaSet {
     /// # }
     /// ```
     pub async fn read(&self) -> Result<Conn<Read>, CheckoutError> {
-        self.read_avoiding(None, Instant::now() + self.inner.config.timeouts().checkout).await
+        self.read_avoiding(None, Instant::now() + self.config().timeouts().checkout).await
     }
 
     /// As [`read`](Self::read), from another node than the one that is named, if there is another one.
@@ -67,16 +67,29 @@ impl ReplicaSet {
         avoided: Option<&str>,
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
+        self.while_open(self.find_reader(avoided, deadline)).await
+    }
+
+    async fn find_reader(
+        &self,
+        avoided: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Conn<Read>, CheckoutError> {
         let began = Instant::now();
         let mut rng = fastrand::Rng::new();
         let mut changes = None;
         let mut tried: Vec<NodeFailure> = Vec::new();
+        let mut busy = false;
         loop {
             self.check_open()?;
             let snapshot = self.snapshot();
             let mut candidates = snapshot.candidates(Instant::now());
             if candidates.len() > 1 {
                 candidates.retain(|candidate| avoided != Some(snapshot.nodes[candidate.node].node.name()));
+            }
+            // Whoever waits for a busy replica keeps the place in its queue, and doesn't turn to the primary again and again.
+            if busy && candidates.iter().any(|candidate| candidate.tier < Tier::Fallback) {
+                candidates.retain(|candidate| candidate.tier != Tier::Fallback);
             }
             let mut full = None;
             let mut no_fallback = false;
@@ -95,10 +108,15 @@ impl ReplicaSet {
                         tried.retain(|earlier| earlier.node != failure.node);
                         tried.push(failure);
                     }
-                    Attempt::Full => full = Some(placed.node.name().to_owned()),
+                    Attempt::Full => {
+                        // A replica that is busy is a fit one: the primary is not there to take its load.
+                        candidates.retain(|candidate| candidate.tier != Tier::Fallback);
+                        full = Some(placed.node.name().to_owned());
+                    }
                     Attempt::NoFallback => no_fallback = true,
                 }
             }
+            busy = full.is_some();
             // Subscribed only now: the path on which all is well does not pay for it.
             let changes = changes.get_or_insert_with(|| self.watch());
             let pause = deadline.min(Instant::now() + PAUSE);
@@ -107,11 +125,11 @@ impl ReplicaSet {
                 let waited = began.elapsed();
                 return Err(match full {
                     Some(node) => {
-                        let max_size = self.inner.config.pool().max_size;
+                        let max_size = self.config().pool().max_size;
                         CheckoutError::Exhausted { node, intent: Read::NAME, waited, max_size }
                     }
                     None if no_fallback => {
-                        CheckoutError::FallbackExhausted { limit: self.inner.config.reads().max_fallback }
+                        CheckoutError::FallbackExhausted { limit: self.config().reads().max_fallback }
                     }
                     None => {
                         let failures = failures(&self.snapshot(), &tried);
@@ -125,7 +143,7 @@ impl ReplicaSet {
 
     async fn attempt(&self, placed: &Placed, tier: Tier, deadline: Instant) -> Attempt {
         let permit = if tier == Tier::Fallback {
-            let permit = timeout_at(deadline, Arc::clone(&self.inner.fallback).acquire_owned()).await;
+            let permit = timeout_at(deadline, Arc::clone(&self.live().fallback).acquire_owned()).await;
             let Ok(Ok(permit)) = permit else { return Attempt::NoFallback };
             Some(permit)
         } else {

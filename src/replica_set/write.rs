@@ -39,8 +39,13 @@ impl ReplicaSet {
     /// # }
     /// ```
     pub async fn write(&self) -> Result<Conn<Write>, CheckoutError> {
+        self.while_open(self.find_writer()).await
+    }
+
+    async fn find_writer(&self) -> Result<Conn<Write>, CheckoutError> {
         let began = Instant::now();
-        let settings = self.inner.config.writes();
+        let live = self.live();
+        let settings = live.config.writes();
         let deadline = began + settings.failover_wait;
         let mut waiting: Option<(_, SemaphorePermit<'_>)> = None;
         loop {
@@ -56,7 +61,7 @@ impl ReplicaSet {
             let (changes, _) = match &mut waiting {
                 Some(waiting) => waiting,
                 None => {
-                    let Ok(permit) = self.inner.waiters.try_acquire() else {
+                    let Ok(permit) = live.waiters.try_acquire() else {
                         self.check_open()?;
                         return Err(CheckoutError::TooManyWaiters { limit: settings.max_waiters });
                     };
@@ -81,15 +86,15 @@ impl ReplicaSet {
             return Ok(Err(None));
         };
         let Some(pool) = node.write_pool() else { return Ok(Err(None)) };
-        let timeouts = self.inner.config.timeouts();
+        let config = self.config();
         let failure = |reason: String| NodeFailure { node: node.name().to_owned(), reason, error: None };
-        match pool.get(began + timeouts.checkout).await {
+        match pool.get(began + config.timeouts().checkout).await {
             Ok(lease) => Ok(Ok(Conn::new(lease, Arc::clone(node), Role::Primary))),
             Err(PoolError::Exhausted) => Err(CheckoutError::Exhausted {
                 node: node.name().to_owned(),
                 intent: Write::NAME,
                 waited: began.elapsed(),
-                max_size: self.inner.config.pool().max_size,
+                max_size: config.pool().max_size,
             }),
             Err(PoolError::Severed) => Ok(Err(Some(failure("it was lost or replaced".to_owned())))),
             Err(PoolError::Connecting) => {

@@ -1,0 +1,71 @@
+# What the scripts share; sourced, not run.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+say() { printf '\n== %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Runs a command as root: as it is, or with sudo.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "this needs root: $*. Run it as root, or install sudo."
+    fi
+}
+
+# Whether PostgreSQL's server programs are there, wherever the package put them.
+have_postgresql() {
+    local folder
+    for folder in ${PG_BIN:+"$PG_BIN"} /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin \
+        /usr/local/opt/postgresql*/bin; do
+        [ -x "$folder/initdb" ] && return 0
+    done
+    command -v initdb >/dev/null
+}
+
+# Installs PostgreSQL's programs with the system's package manager, if they are not there. No server is started,
+# and none that exists is touched.
+ensure_postgresql() {
+    have_postgresql && return 0
+    say "PostgreSQL's server programs are missing; installing them with the package manager"
+    if command -v apt-get >/dev/null; then
+        as_root apt-get update -qq
+        # The package would otherwise create a cluster of its own and start it.
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql-common
+        as_root sh -c 'mkdir -p /etc/postgresql-common/createcluster.d &&
+            echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.d/pointsman.conf'
+        local installed=0
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql || installed=$?
+        as_root rm -f /etc/postgresql-common/createcluster.d/pointsman.conf
+        [ "$installed" = 0 ] || die "apt-get could not install postgresql"
+    elif command -v dnf >/dev/null; then
+        as_root dnf install -y postgresql-server postgresql-contrib
+    elif command -v brew >/dev/null; then
+        brew install postgresql@15
+    else
+        die "install PostgreSQL 15 or later, or set PG_BIN to the folder of its server programs"
+    fi
+    have_postgresql || die "the package is installed, but initdb is not found: set PG_BIN to its folder"
+}
+
+# Installs what a list of "command:package" names, if it is not there (Debian's package names).
+ensure_commands() {
+    local pair missing=()
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+    done
+    [ ${#missing[@]} = 0 ] && return 0
+    command -v apt-get >/dev/null || die "install these first: ${missing[*]}"
+    say "installing ${missing[*]}"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"
+}
+
+ensure_rust() {
+    command -v cargo >/dev/null || die "cargo is missing: install Rust 1.95 or later, see https://rustup.rs"
+}
