@@ -18,6 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::config::{TlsMode, TlsSettings};
 use crate::error::ConnectError;
 use crate::link::dial::Socket;
+use crate::link::tls::HandshakeFailed;
 use crate::link::wire::Tap;
 
 type RustlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
@@ -49,14 +50,16 @@ pub(in crate::link) struct TapTls {
 
 impl TlsConnect<Tap<Socket>> for TapTls {
     type Stream = Tap<RustlsStream>;
-    type Error = Box<dyn Error + Send + Sync>;
+    type Error = HandshakeFailed;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Stream, Self::Error>> + Send>>;
 
     fn connect(self, tap: Tap<Socket>) -> Self::Future {
         Box::pin(async move {
-            let (socket, wire) = tap.untap().ok_or("the stream was already handed over")?;
-            let stream = TlsConnect::<Socket>::connect(self.connect?, socket).await?;
-            Ok(Tap::new(stream, wire))
+            let handed_over = || HandshakeFailed("the stream was already handed over".into());
+            let (socket, wire) = tap.untap().ok_or_else(handed_over)?;
+            let connect = self.connect.map_err(HandshakeFailed)?;
+            let stream = TlsConnect::<Socket>::connect(connect, socket).await;
+            Ok(Tap::new(stream.map_err(|error| HandshakeFailed(error.into()))?, wire))
         })
     }
 }
