@@ -57,7 +57,7 @@
 //! * `payments`, `service`: the payments service that shows the crate off
 
 pub use self::config::{Config, ConfigError};
-pub use self::conn::{AsyncFunc, Conn, Doubt, TransactionBuilder};
+pub use self::conn::{AsyncFunc, Conn, Doubt, LendsBare, TransactionBuilder};
 pub use self::error::{
     CheckoutError, ConnectError, Error, NodeFailure, OutcomeUnknown, SqlState, TransactionFailed,
 };
@@ -75,7 +75,11 @@ pub mod error;
 mod health;
 pub mod intent;
 mod link;
+#[cfg(feature = "migrate")]
+pub mod migrate;
 mod node;
+#[cfg(feature = "payments")]
+pub mod payments;
 mod pool;
 pub mod replica_set;
 pub mod run_query;
@@ -105,3 +109,8 @@ pub mod prelude {
 
     pub use crate::{Conn, Intent, Read, ReadOnly, RunQueryDsl, SaveChangesDsl, Writable, Write};
 }
+
+#[cfg(feature = "service")]
+pub mod replay;
+#[cfg(feature = "service")]
+pub mod service;

@@ -201,6 +201,11 @@ impl ReplicaSet {
         if connections > 0 { Err(Error::Close { connections, after: limit }) } else { Ok(()) }
     }
 
+    /// Whether [`close`](Self::close) was called on this set or a clone of it.
+    pub fn is_closed(&self) -> bool {
+        self.inner.closed.is_cancelled()
+    }
+
     fn monitors(&self) -> MutexGuard<'_, Vec<Monitor>> {
         self.inner.monitors.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,7 +9,7 @@ use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager
 use super::{Conn, Doubt, Standpoint};
 use crate::error::{OutcomeUnknown, TransactionFailed};
 use crate::replica_set::WriteOptions;
-use crate::{Intent, Write};
+use crate::{Intent, Writable, Write};
 
 /// An async closure of which it is known whether its future is `Send`.
 ///
@@ -173,22 +173,31 @@ impl<I: Intent> TransactionBuilder<'_, I> {
     }
 }
 
-/// What only the primary can do. A standby refuses `SERIALIZABLE`, so a `Conn<Read>` does not offer it.
-impl TransactionBuilder<'_, Write> {
+/// What only the primary can do, and a `Conn<Read>` therefore does not offer: a standby refuses `SERIALIZABLE`.
+impl<I: Intent> TransactionBuilder<'_, I> {
     /// The transaction behaves as if it ran alone, or fails with SQLSTATE 40001.
-    pub fn serializable(mut self) -> Self {
+    pub fn serializable(mut self) -> Self
+    where
+        I: Writable,
+    {
         self.isolation = Some("SERIALIZABLE");
         self
     }
 
     /// The transaction may write, also where the session's default is to read only.
-    pub fn read_write(mut self) -> Self {
+    pub fn read_write(mut self) -> Self
+    where
+        I: Writable,
+    {
         self.access = Some("READ WRITE");
         self
     }
 
     /// A serializable transaction that only reads waits for a snapshot with which it can never fail.
-    pub fn deferrable(mut self) -> Self {
+    pub fn deferrable(mut self) -> Self
+    where
+        I: Writable,
+    {
         self.deferrable = true;
         self
     }

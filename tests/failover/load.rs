@@ -28,6 +28,9 @@ pub(crate) async fn scene_with(
     replicas: usize,
     settings: impl FnOnce(pointsman::config::ConfigBuilder) -> pointsman::config::ConfigBuilder,
 ) -> (Cluster, ReplicaSet) {
+    // With RUST_LOG set, what the set does is told.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     let cluster = Cluster::builder().replicas(replicas).start().await.expect("a cluster");
     let config = settings(config_of(cluster.servers())).build().expect("a valid configuration");
     let set = ReplicaSet::connect(config).await.expect("a set");
@@ -36,11 +39,27 @@ pub(crate) async fn scene_with(
     drop(conn);
     cluster.wait_caught_up().await.expect("replicas that follow");
     until(&set, "all replicas serve", |topology| topology.nodes.iter().all(|node| node.serves_reads)).await;
+    warm_up(&set).await;
     (cluster, set)
 }
 
+/// Opens the connections that a steady load would have opened long ago.
+async fn warm_up(set: &ReplicaSet) {
+    for _ in 0..20 {
+        let reads = futures_util::future::join_all((0..20).map(|_| read_surely(set)));
+        let writes = futures_util::future::join_all((0..5).map(|_| set.write()));
+        let (reads, writes) = tokio::join!(reads, writes);
+        assert!(
+            reads.iter().all(Result::is_ok) && writes.iter().all(Result::is_ok),
+            "all is well before the incident"
+        );
+    }
+}
+
 /// A configuration in which nodes are called what their servers are called.
-pub(crate) fn config_of<'s>(servers: impl IntoIterator<Item = &'s Server>) -> pointsman::config::ConfigBuilder {
+pub(crate) fn config_of<'s>(
+    servers: impl IntoIterator<Item = &'s Server>,
+) -> pointsman::config::ConfigBuilder {
     use pointsman::config::NodeConfig;
     let node = |(i, server): (usize, &Server)| {
         let node = if i == 0 { NodeConfig::primary(server.url()) } else { NodeConfig::replica(server.url()) };
@@ -128,6 +147,9 @@ pub(crate) async fn lost_on(server: &Server, record: &Record) -> Vec<u64> {
 /// Prints what was measured.
 pub(crate) fn report(incident: &str, record: &Record) {
     println!("{incident}: {record}");
+    for read in record.reads.iter().filter(|read| read.took() > Duration::from_millis(150)) {
+        tracing::debug!(id = read.id, took = ?read.took(), ago = ?read.began.elapsed(), "a slow read");
+    }
 }
 
 /// Whether a write was refused because of split brain.

@@ -4,4 +4,6 @@
 //! (`--test-threads=1`), since they measure, and print what they measured.
 
 mod load;
+mod outage;
+mod primary;
 mod replicas;

@@ -1,0 +1,25 @@
+//! `pointsman config`.
+
+use std::path::Path;
+
+use pointsman::Config;
+
+use super::failure::Outcome;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Says whether the configuration is valid, with every fault in it.
+    Check,
+    /// Prints the configuration as it is used, without passwords.
+    Show,
+}
+
+pub(super) fn run(file: Option<&Path>, command: Command) -> Outcome {
+    let config = Config::load(file)?;
+    match command {
+        Command::Check => println!("valid: {config}"),
+        // Passwords have a type that does not print.
+        Command::Show => println!("{config:#?}"),
+    }
+    Ok(())
+}

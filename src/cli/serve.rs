@@ -1,0 +1,122 @@
+//! `pointsman serve`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use pointsman::payments::Asset;
+use pointsman::service::{Service, Settings};
+use pointsman::{Config, ReplicaSet};
+use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
+
+use super::failure::{Failure, Outcome};
+use super::servers;
+use super::signals::{self, End};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The address to serve on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Starts a primary with so many replicas, and removes them at the end.
+    #[arg(long, value_name = "REPLICAS")]
+    with_cluster: Option<usize>,
+    /// Applies the migrations first. A cluster of its own is always migrated.
+    #[arg(long)]
+    migrate: bool,
+    /// The assets that are accepted, separated by commas, instead of ISO 4217 and some tokens.
+    #[arg(long, value_delimiter = ',', value_name = "ASSETS")]
+    assets: Vec<Asset>,
+}
+
+pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
+    let mut end = End::listen()?;
+    let reload = signals::reload()?;
+    let ended_early = || Failure::failed(anyhow::anyhow!("ended before the service was up"));
+    let prepared = tokio::select! {
+        prepared = prepare(file, &arguments) => prepared?,
+        _ = end.asked() => return Err(ended_early()),
+    };
+    let (set, cluster, listener) = prepared;
+
+    let mut settings = Settings::default();
+    if !arguments.assets.is_empty() {
+        settings.assets = BTreeSet::from_iter(arguments.assets);
+    }
+    // A cluster of its own is not in any file that could have changed.
+    let reloads = match cluster {
+        Some(_) => None,
+        None => Some(tokio::spawn(reload_on_hangup(reload, set.clone(), file.map(Path::to_owned)))),
+    };
+    let service = Service::with_settings(set.clone(), settings);
+    let stop = async move {
+        let signal = end.asked().await;
+        tracing::info!(signal, "finishing what is in flight");
+        // Whoever asks a second time does not want to wait.
+        tokio::spawn(async move {
+            let signal = end.asked().await;
+            tracing::warn!(signal, "asked again: ending at once");
+            std::process::exit(1);
+        });
+    };
+    let served = service.serve(listener, stop).await;
+    if let Some(reloads) = reloads {
+        reloads.abort();
+    }
+    servers::close(&set).await;
+    drop(cluster);
+    served.context("the service ended")?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Everything that has to be there before the first request.
+async fn prepare(
+    file: Option<&Path>,
+    arguments: &Arguments,
+) -> Outcome<(ReplicaSet, Option<servers::OwnCluster>, TcpListener)> {
+    // First, since it fails fast: an address that is taken should not cost a start of servers.
+    let listener = TcpListener::bind(arguments.listen).await.with_context(|| {
+        format!("cannot listen on {}: choose another address with --listen", arguments.listen)
+    })?;
+    let (set, cluster) = match arguments.with_cluster {
+        Some(replicas) => {
+            tracing::info!(replicas, "starting a cluster");
+            let (set, cluster) = servers::start_own(replicas).await?;
+            (set, Some(cluster))
+        }
+        None => (servers::connect(file).await?, None),
+    };
+    if arguments.migrate || cluster.is_some() {
+        for name in servers::migrate(&set).await? {
+            tracing::info!(name, "applied a migration");
+        }
+    }
+    let address = listener.local_addr().context("the address cannot be told")?;
+    for node in &set.topology().nodes {
+        tracing::info!(node = node.name, address = node.address, standing = %node.standing, health = %node.health, "node");
+    }
+    tracing::info!("listening on http://{address}");
+    Ok((set, cluster, listener))
+}
+
+/// Goes over to the configuration as it is now, for each SIGHUP. A faulty one changes nothing.
+async fn reload_on_hangup(mut reload: Signal, set: ReplicaSet, file: Option<PathBuf>) {
+    while reload.recv().await.is_some() {
+        let config = match Config::load(file.as_deref()) {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!(%error, "SIGHUP: the configuration stays as it was");
+                continue;
+            }
+        };
+        match set.reconfigure(config).await {
+            Ok(change) => {
+                tracing::info!(added = ?change.added, removed = ?change.removed, "SIGHUP: the nodes are configured anew");
+            }
+            Err(error) => tracing::error!(%error, "SIGHUP: the configuration stays as it was"),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Which servers a command works on: those that are configured, or a cluster of its own.
+
+use std::path::Path;
+
+use anyhow::Context;
+use pointsman::{Config, ReplicaSet};
+
+use super::failure::Outcome;
+
+/// Whether anything says which servers to use.
+pub(super) fn are_configured(file: Option<&Path>) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    file.is_some()
+        || ["DATABASE_URL", "DATABASE_REPLICA_URL", "POINTSMAN_CONFIG"].into_iter().any(is_set)
+        || Path::new("pointsman.toml").exists()
+}
+
+/// Connects to the servers that are configured.
+pub(super) async fn connect(file: Option<&Path>) -> Outcome<ReplicaSet> {
+    let config = Config::load(file)?;
+    tracing::info!(%config, "connecting");
+    Ok(ReplicaSet::connect(config).await.context("the nodes cannot be used")?)
+}
+
+/// A cluster that lives as long as the command.
+#[cfg(feature = "testkit")]
+pub(super) type OwnCluster = pointsman::testkit::Cluster;
+/// Without the test kit there is none.
+#[cfg(not(feature = "testkit"))]
+pub(super) type OwnCluster = std::convert::Infallible;
+
+/// Starts a cluster with so many replicas, and connects to it.
+///
+/// The settings of the environment hold for it as well; only the servers are its own.
+#[cfg(feature = "testkit")]
+pub(super) async fn start_own(replicas: usize) -> Outcome<(ReplicaSet, OwnCluster)> {
+    let cluster =
+        OwnCluster::builder().replicas(replicas).start().await.context("no cluster could be started")?;
+    let urls = cluster.urls();
+    let (primary, replicas) = urls.split_first().context("a cluster has a primary")?;
+    let own = [("DATABASE_URL", primary.clone()), ("DATABASE_REPLICA_URL", replicas.join(","))];
+    let inherited = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        (name.starts_with("POINTSMAN_") && name != "POINTSMAN_CONFIG").then_some(())?;
+        Some((name, value.into_string().ok()?))
+    });
+    let env = inherited.chain(own.map(|(name, value)| (name.to_owned(), value)));
+    let config = Config::from_sources(None, env)?;
+    let set = ReplicaSet::connect(config).await.context("the cluster cannot be used")?;
+    Ok((set, cluster))
+}
+
+#[cfg(not(feature = "testkit"))]
+pub(super) async fn start_own(_replicas: usize) -> Outcome<(ReplicaSet, OwnCluster)> {
+    Err(super::failure::Failure::Usage(anyhow::anyhow!(
+        "no servers are configured, and this program was built without the feature `testkit`, so it cannot start \
+         some: set DATABASE_URL=postgres://user:password@host/database"
+    )))
+}
+
+/// Applies the migrations of the payments tables, and names those that were pending.
+pub(super) async fn migrate(set: &ReplicaSet) -> Outcome<Vec<String>> {
+    let primary = set.write().await.context("no primary to migrate")?;
+    let applied = pointsman::migrate::run(primary, pointsman::payments::MIGRATIONS).await;
+    Ok(applied.context("the migrations could not be applied")?)
+}
+
+/// Closes the set at the end of a command; what is still in use then is not worth failing for.
+pub(super) async fn close(set: &ReplicaSet) {
+    if let Err(error) = set.close().await {
+        tracing::warn!(%error, "closing took too long");
+    }
+}

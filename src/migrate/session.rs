@@ -1,0 +1,115 @@
+//! The session that migrates.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use diesel::migration::MigrationSource;
+use diesel::pg::Pg;
+use diesel_async::AsyncPgConnection;
+use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
+use diesel_migrations::MigrationHarness;
+use tokio::time::{Instant, sleep};
+
+use super::{Answer, MigrateError, Standing};
+use crate::{Conn, RunQueryDsl, Write};
+
+/// The key of the advisory lock: `pointsmn` in ASCII. A lock is of one database, so each has its own.
+const LOCK_KEY: i64 = i64::from_be_bytes(*b"pointsmn");
+
+/// How often the lock is asked for.
+const LOCK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A connection that is used for nothing else, and ends with its use.
+///
+/// The advisory lock belongs to the session, so that it can span several transactions. When the connection ends, however
+/// that comes about, so does the lock.
+pub(super) struct Session {
+    conn: Conn<Write>,
+}
+
+impl Session {
+    pub(super) fn new(conn: Conn<Write>) -> Self {
+        Self { conn }
+    }
+
+    fn node(&self) -> String {
+        self.conn.node().to_owned()
+    }
+
+    /// Takes the lock.
+    ///
+    /// It asks again and again instead of waiting at the server, because a session that waits there
+    /// has a snapshot, and `CREATE INDEX CONCURRENTLY` in a migration of another one would wait for it in turn.
+    pub(super) async fn lock(&self, wait: Duration) -> Result<(), MigrateError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let lock = format!("SELECT pg_catalog.pg_try_advisory_lock({LOCK_KEY}) AS answer");
+            let lock: Answer = diesel::sql_query(lock).get_result(&self.conn).await?;
+            if lock.answer {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(MigrateError::Locked { node: self.node(), waited: wait, key: LOCK_KEY });
+            }
+            sleep(LOCK_INTERVAL).await;
+        }
+    }
+
+    /// Asks the server itself whether it is a primary that can be written to, and lifts the statement timeout.
+    pub(super) async fn check_primary(&self) -> Result<(), MigrateError> {
+        let standing = "SELECT pg_catalog.pg_is_in_recovery() AS in_recovery, \
+                        pg_catalog.current_setting('transaction_read_only') AS read_only";
+        let standing: Standing = diesel::sql_query(standing).get_result(&self.conn).await?;
+        if standing.in_recovery {
+            return Err(MigrateError::NotPrimary { node: self.node() });
+        }
+        if standing.read_only != "off" {
+            return Err(MigrateError::ReadOnly { node: self.node() });
+        }
+        // The timeout guards against statements that hang while a user waits; a migration may well take minutes.
+        diesel::sql_query("SET statement_timeout = 0").execute(&self.conn).await?;
+        Ok(())
+    }
+
+    /// Applies what is pending. It blocks the thread.
+    pub(super) fn apply(self, source: &impl MigrationSource<Pg>) -> Result<Vec<String>, MigrateError> {
+        let migrations = source.migrations().map_err(MigrateError::Source)?;
+        let node = self.node();
+        let mut harness = AsyncConnectionWrapper::<Self>::from(self);
+        let recorded = harness.applied_migrations().map_err(MigrateError::Record)?;
+        let mut pending: Vec<_> =
+            migrations.into_iter().filter(|m| !recorded.contains(&m.name().version())).collect();
+        pending.sort_unstable_by(|a, b| a.name().version().cmp(&b.name().version()));
+        let mut applied = Vec::with_capacity(pending.len());
+        for migration in &pending {
+            let name = migration.name().to_string();
+            if let Err(source) = harness.run_migration(migration) {
+                return Err(MigrateError::Migration { name, applied, source });
+            }
+            tracing::info!(node, migration = name, "applied a migration");
+            applied.push(name);
+        }
+        Ok(applied)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.conn.retire();
+    }
+}
+
+// Diesel's harness takes all that dereferences to a connection.
+impl Deref for Session {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        &self.conn
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
+        &mut self.conn
+    }
+}

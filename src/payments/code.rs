@@ -1,0 +1,150 @@
+//! Names and codes that are valid once they exist.
+
+use std::fmt;
+use std::str::FromStr;
+
+use diesel::deserialize::{self, FromSql, FromSqlRow};
+use diesel::expression::AsExpression;
+use diesel::pg::{Pg, PgValue};
+use diesel::serialize::{self, Output, ToSql};
+use diesel::sql_types::Text;
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not the code that it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is {rule}")]
+#[non_exhaustive]
+pub struct CodeError {
+    /// What the text should have been.
+    pub what: &'static str,
+    /// What is asked of it.
+    pub rule: &'static str,
+}
+
+/// Whether a text is made of so many visible ASCII characters. None of them needs quoting in a log or a header.
+fn is_visible(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn is_asset(text: &str) -> bool {
+    (2..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $what:literal, $rule:literal, $valid:expr;)*) => { $(
+        $(#[$doc])*
+        #[derive(
+            Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, AsExpression, FromSqlRow, Serialize, Deserialize,
+        )]
+        #[diesel(sql_type = Text)]
+        #[serde(into = "String", try_from = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Makes one of a text.
+            ///
+            /// # Errors
+            ///
+            /// Where the text breaks the rule, which the error tells.
+            pub fn new(text: impl Into<String>) -> Result<Self, CodeError> {
+                let text = text.into();
+                let valid: fn(&str) -> bool = $valid;
+                if valid(&text) { Ok(Self(text)) } else { Err(CodeError { what: $what, rule: $rule }) }
+            }
+
+            /// Lends the text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = CodeError;
+
+            fn from_str(text: &str) -> Result<Self, CodeError> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = CodeError;
+
+            fn try_from(text: String) -> Result<Self, CodeError> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(code: $name) -> Self {
+                code.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl ToSql<Text, Pg> for $name {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                <str as ToSql<Text, Pg>>::to_sql(&self.0, out)
+            }
+        }
+
+        impl FromSql<Text, Pg> for $name {
+            fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+                Ok(Self::new(<String as FromSql<Text, Pg>>::from_sql(value)?)?)
+            }
+        }
+    )* };
+}
+
+codes! {
+    /// What an amount is an amount of: a currency or a token.
+    ///
+    /// ```
+    /// use pointsman::payments::Asset;
+    ///
+    /// assert_eq!("CZK".parse::<Asset>()?.as_str(), "CZK");
+    /// assert!("czk".parse::<Asset>().is_err());
+    /// # Ok::<(), pointsman::payments::CodeError>(())
+    /// ```
+    Asset = "an asset", "2 to 12 capital letters and digits, such as EUR", is_asset;
+    /// Whose transaction it is.
+    AccountId = "an account", "1 to 64 visible ASCII characters without a space", |text| is_visible(text, 64);
+    /// Who told us of a transaction: a bank, a payment service, a ledger.
+    Provider = "a provider", "1 to 64 visible ASCII characters without a space", |text| is_visible(text, 64);
+    /// The name that the provider gave to a transaction; unique for the provider.
+    ProviderId = "a provider's id", "1 to 128 visible ASCII characters without a space",
+        |text| is_visible(text, 128);
+    /// The name of one message of a provider, by which a repetition is known.
+    IdempotencyKey = "an idempotency key", "1 to 128 visible ASCII characters without a space",
+        |text| is_visible(text, 128);
+    /// Who did something, for the audit log: a person or a program.
+    Actor = "an actor", "1 to 64 visible ASCII characters without a space", |text| is_visible(text, 64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuse_what_breaks_the_rule() {
+        for text in ["", "E", "eur", "EUR ", "ÉUR", "ABCDEFGHIJKLM", "E\u{0}R"] {
+            assert!(Asset::new(text).is_err(), "{text:?}");
+        }
+        for text in ["", "a b", "a\n", "é", &"x".repeat(65)] {
+            assert!(AccountId::new(text).is_err(), "{text:?}");
+        }
+        assert!(ProviderId::new("x".repeat(128)).is_ok());
+        assert!(ProviderId::new("x".repeat(129)).is_err());
+    }
+
+    #[test]
+    fn tell_the_rule_in_json_too() {
+        let error = serde_json::from_str::<Asset>(r#""euro""#).unwrap_err();
+        assert!(error.to_string().starts_with("an asset is 2 to 12 capital letters"), "{error}");
+        assert_eq!(serde_json::to_string(&Asset::new("EUR").unwrap()).unwrap(), r#""EUR""#);
+    }
+}

@@ -1,0 +1,115 @@
+//! Settlements: completed transactions that were summed up and closed, each exactly once.
+//!
+//! * [`SettlementRepository`]: the trait, and its implementation for [`Conn`]
+//! * `model`: the rows and what they are made of
+//! * `queries`: the statements that only read, and `settle`: those that write
+
+use std::future::Future;
+
+use uuid::Uuid;
+
+pub use self::model::{Settlement, SettlementStatus, Settling};
+use super::{Actor, Asset, Error, Page, PageRequest};
+use crate::{Conn, Intent, Writable};
+
+mod model;
+mod queries;
+mod settle;
+
+/// What can be done with settlements.
+///
+/// ```
+/// use pointsman::payments::{Error, Settlement, SettlementRepository, Settling};
+/// use pointsman::prelude::*;
+///
+/// /// Settles what there is, in portions.
+/// async fn settle_all(conn: &mut Conn<Write>, settling: &Settling) -> Result<Vec<Settlement>, Error> {
+///     let mut settlements = Vec::new();
+///     while let Some(settlement) = conn.settle(settling).await? {
+///         settlements.push(settlement);
+///     }
+///     Ok(settlements)
+/// }
+/// ```
+///
+/// # Errors
+///
+/// Every method fails with [`Error::Query`] where the database does, besides what it names itself.
+pub trait SettlementRepository<I: Intent> {
+    /// Finds a settlement by its id.
+    fn find_settlement(&self, id: Uuid) -> impl Future<Output = Result<Option<Settlement>, Error>> + Send;
+
+    /// Lists settlements, of one asset or of all, the latest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadCursor`] where the cursor is of another list.
+    fn list_settlements(
+        &self,
+        asset: Option<&Asset>,
+        page: PageRequest,
+    ) -> impl Future<Output = Result<Page<Settlement>, Error>> + Send;
+
+    /// Sums completed transactions, marks them as settled and writes the settlement and its audit entry.
+    ///
+    /// It is one transaction: all of that happens, or nothing. `None` where there is nothing to settle.
+    ///
+    /// Any number of settlements may run at once, and none settles what another has: each locks what it takes,
+    /// and passes over what is locked. So a settlement may leave out transactions that another one is
+    /// about to take, and `None` means that nothing is left *for this one*.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future ends the connection and may or may not have settled; the list tells.
+    fn settle(
+        &mut self,
+        settling: &Settling,
+    ) -> impl Future<Output = Result<Option<Settlement>, Error>> + Send
+    where
+        I: Writable;
+
+    /// Says that a settlement was paid out. A second time changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] where there is no such settlement.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future ends the connection and may or may not have changed it. It is safe to repeat.
+    fn mark_paid(
+        &mut self,
+        id: Uuid,
+        actor: &Actor,
+    ) -> impl Future<Output = Result<Settlement, Error>> + Send
+    where
+        I: Writable;
+}
+
+impl<I: Intent> SettlementRepository<I> for Conn<I> {
+    async fn find_settlement(&self, id: Uuid) -> Result<Option<Settlement>, Error> {
+        queries::find(self.as_read(), id).await
+    }
+
+    async fn list_settlements(
+        &self,
+        asset: Option<&Asset>,
+        page: PageRequest,
+    ) -> Result<Page<Settlement>, Error> {
+        queries::list(self.as_read(), asset, page).await
+    }
+
+    async fn settle(&mut self, settling: &Settling) -> Result<Option<Settlement>, Error>
+    where
+        I: Writable,
+    {
+        self.as_write_mut().transaction(async |tx| settle::settle(tx, settling).await).await
+    }
+
+    async fn mark_paid(&mut self, id: Uuid, actor: &Actor) -> Result<Settlement, Error>
+    where
+        I: Writable,
+    {
+        self.as_write_mut().transaction(async |tx| settle::mark_paid(tx, id, actor).await).await
+    }
+}

@@ -1,0 +1,231 @@
+//! Transactions: what came in and went out.
+//!
+//! * [`TransactionRepository`]: the trait, and its implementation for [`Conn`]
+//! * `model`: the rows and what they are made of
+//! * `queries`: the statements that only read, and `record`: those that write
+
+use std::future::Future;
+
+use chrono::NaiveDate;
+use uuid::Uuid;
+
+pub use self::model::{DayTotal, NewCallback, NewTransaction, Recorded, Transaction, TransactionFilter};
+use super::{
+    AccountId, Actor, Asset, Balance, Error, Page, PageRequest, PageSize, Provider, ProviderId, Status,
+};
+use crate::{Conn, Intent, Writable};
+
+mod model;
+mod queries;
+mod record;
+
+/// What can be done with transactions.
+///
+/// It is there for every [`Conn`]; what writes, for those alone whose intent is [`Writable`].
+/// In a function that only reports, take a `&Conn<Read>`, and it can also be served by a replica.
+///
+/// ```
+/// use pointsman::payments::{Error, NewTransaction, Transaction, TransactionRepository};
+/// use pointsman::prelude::*;
+/// use uuid::Uuid;
+///
+/// async fn find(conn: &Conn<Read>, id: Uuid) -> Result<Option<Transaction>, Error> {
+///     conn.find(id).await
+/// }
+///
+/// async fn record(conn: &Conn<Write>, new: &NewTransaction) -> Result<Transaction, Error> {
+///     conn.record(new).await
+/// }
+/// ```
+///
+/// A write on a connection that may be served by a replica does not compile:
+///
+/// ```compile_fail,E0277
+/// # use pointsman::payments::{Error, NewTransaction, Transaction, TransactionRepository};
+/// # use pointsman::prelude::*;
+/// async fn record(conn: &Conn<Read>, new: &NewTransaction) -> Result<Transaction, Error> {
+///     conn.record(new).await
+/// }
+/// ```
+///
+/// # Errors
+///
+/// Every method fails with [`Error::Query`] where the database does, besides what it names itself.
+pub trait TransactionRepository<I: Intent> {
+    /// Finds a transaction by its id.
+    fn find(&self, id: Uuid) -> impl Future<Output = Result<Option<Transaction>, Error>> + Send;
+
+    /// Finds a transaction by the id that its provider gave it.
+    fn find_by_provider_id(
+        &self,
+        provider: &Provider,
+        provider_id: &ProviderId,
+    ) -> impl Future<Output = Result<Option<Transaction>, Error>> + Send;
+
+    /// Lists transactions, the latest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadCursor`] where the cursor is of another list.
+    fn list(
+        &self,
+        filter: &TransactionFilter,
+        page: PageRequest,
+    ) -> impl Future<Output = Result<Page<Transaction>, Error>> + Send;
+
+    /// Sums what an account has of an asset: completed deposits less completed withdrawals.
+    ///
+    /// An account without any has zero. The sum is taken anew each time, from an index that holds all that it
+    /// needs, so it can never disagree with the transactions.
+    fn balance(
+        &self,
+        account: &AccountId,
+        asset: &Asset,
+    ) -> impl Future<Output = Result<Balance, Error>> + Send;
+
+    /// Sums what an account has of each asset that it ever had, by the name of the asset.
+    fn balances(
+        &self,
+        account: &AccountId,
+    ) -> impl Future<Output = Result<Vec<(Asset, Balance)>, Error>> + Send;
+
+    /// Sums what each account has of an asset, by the name of the account, as of now.
+    ///
+    /// It goes on after the last account of the call before, and is at its end when it returns fewer than
+    /// the page's size. Accounts without a completed transaction are not there.
+    fn last_balances(
+        &self,
+        asset: &Asset,
+        after: Option<&AccountId>,
+        size: PageSize,
+    ) -> impl Future<Output = Result<Vec<(AccountId, Balance)>, Error>> + Send;
+
+    /// Sums the completed transactions of an asset for each day in UTC, both ends included.
+    ///
+    /// Days without any are not there.
+    fn totals_per_day(
+        &self,
+        asset: &Asset,
+        from: NaiveDate,
+        to: NaiveDate,
+    ) -> impl Future<Output = Result<Vec<DayTotal>, Error>> + Send;
+
+    /// Records a transaction, in one statement.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict::ProviderId`](super::Conflict::ProviderId) where the provider already has a transaction of that id, also
+    /// an equal one: repeated messages are for [`record_callback`](Self::record_callback).
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have recorded it; look with [`find_by_provider_id`](Self::find_by_provider_id).
+    fn record(&self, new: &NewTransaction) -> impl Future<Output = Result<Transaction, Error>> + Send
+    where
+        I: Writable;
+
+    /// Records what a provider told us, once, however often and from however many places it is told.
+    ///
+    /// The same key with the same content is [`Recorded::Duplicate`], with the transaction as it is
+    /// now. So is another key with the same transaction in it; its status is then left alone, see [`advance`](Self::advance).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] where the key was used for other content, or the provider's id for another transaction.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future ends the connection and may or may not have recorded it. It is safe to repeat.
+    fn record_callback(
+        &mut self,
+        callback: &NewCallback,
+    ) -> impl Future<Output = Result<Recorded, Error>> + Send
+    where
+        I: Writable;
+
+    /// Takes a transaction forward to another status, and says so in the audit log.
+    ///
+    /// Of several that try at once, one succeeds and the others see what it did.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::IllegalTransition`] where that is not [forward](Status::may_become);
+    /// [`Error::Settled`] where a settlement has already summed it.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future ends the connection and may or may not have changed the status.
+    fn advance(
+        &mut self,
+        id: Uuid,
+        to: Status,
+        actor: &Actor,
+    ) -> impl Future<Output = Result<Transaction, Error>> + Send
+    where
+        I: Writable;
+}
+
+impl<I: Intent> TransactionRepository<I> for Conn<I> {
+    async fn find(&self, id: Uuid) -> Result<Option<Transaction>, Error> {
+        queries::find(self.as_read(), id).await
+    }
+
+    async fn find_by_provider_id(
+        &self,
+        provider: &Provider,
+        provider_id: &ProviderId,
+    ) -> Result<Option<Transaction>, Error> {
+        queries::find_by_provider_id(self.as_read(), provider, provider_id).await
+    }
+
+    async fn list(&self, filter: &TransactionFilter, page: PageRequest) -> Result<Page<Transaction>, Error> {
+        queries::list(self.as_read(), filter, page).await
+    }
+
+    async fn balance(&self, account: &AccountId, asset: &Asset) -> Result<Balance, Error> {
+        queries::balance(self.as_read(), account, asset).await
+    }
+
+    async fn balances(&self, account: &AccountId) -> Result<Vec<(Asset, Balance)>, Error> {
+        queries::balances(self.as_read(), account).await
+    }
+
+    async fn last_balances(
+        &self,
+        asset: &Asset,
+        after: Option<&AccountId>,
+        size: PageSize,
+    ) -> Result<Vec<(AccountId, Balance)>, Error> {
+        queries::last_balances(self.as_read(), asset, after, size).await
+    }
+
+    async fn totals_per_day(
+        &self,
+        asset: &Asset,
+        from: NaiveDate,
+        to: NaiveDate,
+    ) -> Result<Vec<DayTotal>, Error> {
+        queries::totals_per_day(self.as_read(), asset, from, to).await
+    }
+
+    async fn record(&self, new: &NewTransaction) -> Result<Transaction, Error>
+    where
+        I: Writable,
+    {
+        record::record(self.as_write(), new).await
+    }
+
+    async fn record_callback(&mut self, callback: &NewCallback) -> Result<Recorded, Error>
+    where
+        I: Writable,
+    {
+        self.as_write_mut().transaction(async |tx| record::callback(tx, callback).await).await
+    }
+
+    async fn advance(&mut self, id: Uuid, to: Status, actor: &Actor) -> Result<Transaction, Error>
+    where
+        I: Writable,
+    {
+        self.as_write_mut().transaction(async |tx| record::advance(tx, id, to, actor).await).await
+    }
+}

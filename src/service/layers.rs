@@ -1,0 +1,83 @@
+//! What stands around all endpoints: ids, a log line, limits, and answers for what there is no endpoint for.
+
+use std::any::Any;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::trace::TraceLayer;
+use tracing::Span;
+
+use super::error::ApiError;
+use super::settings::Settings;
+
+/// Puts the layers around the routes; the last one is the outermost.
+pub(super) fn around(routes: Router, settings: &Settings) -> Router {
+    let limit = settings.request_timeout;
+    let trace = TraceLayer::new_for_http()
+        .make_span_with(span)
+        .on_request(())
+        .on_response(answered)
+        // A failure was logged where it happened, with its cause.
+        .on_failure(());
+    routes
+        .fallback(async || ApiError::not_found("there is no such path: `docs/api.md` lists them"))
+        .method_not_allowed_fallback(async || {
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            ApiError::new(
+                status,
+                "method_not_allowed",
+                "this path does not know the method: see the `allow` header",
+            )
+        })
+        .layer(DefaultBodyLimit::max(settings.body_limit))
+        .layer(middleware::from_fn(move |request, next| within(limit, request, next)))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(trace)
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+}
+
+/// The path alone is logged: what follows the question mark may say more of a customer than a log should.
+fn span(request: &Request) -> Span {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+    let (method, path) = (request.method(), request.uri().path());
+    tracing::info_span!("request", %method, path, id = id.unwrap_or_default())
+}
+
+fn answered(response: &Response, took: Duration, _span: &Span) {
+    let status = response.status();
+    let took = format_args!("{took:.1?}").to_string();
+    if status.is_server_error() {
+        tracing::warn!(status = status.as_u16(), took, "answered");
+    } else {
+        tracing::info!(status = status.as_u16(), took, "answered");
+    }
+}
+
+/// Ends what takes too long; the connection of a transaction that is cut off is never used again.
+async fn within(limit: Duration, request: Request, next: Next) -> Response {
+    let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) if only_reads => {
+            ApiError::unavailable("timeout", format!("this took longer than {limit:?}")).into_response()
+        }
+        Err(_) => ApiError::outcome_unknown(format!(
+            "this took longer than {limit:?}, and may have been carried out: look before you repeat it"
+        ))
+        .into_response(),
+    }
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let words = panic.downcast_ref::<String>().map(String::as_str);
+    let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    tracing::error!(panic = words, "a handler panicked");
+    ApiError::internal().into_response()
+}

@@ -1,0 +1,56 @@
+//! Limits of the service, and the assets that it knows.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::payments::Asset;
+
+/// Limits of the service, and the assets that it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long one request may take, with the reading of its body.
+    pub request_timeout: Duration,
+    /// How many bytes a body may have.
+    pub body_limit: usize,
+    /// How long what is in flight may take when the service ends.
+    pub drain_timeout: Duration,
+    /// The assets that are accepted; a transaction of any other one is refused.
+    pub assets: BTreeSet<Asset>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            // More than a write waits for a new primary (`writes.failover_wait`, 10 s): the
+            // error that says so is worth more than one that only says "timeout".
+            request_timeout: Duration::from_secs(15),
+            // A callback is some hundred bytes; this leaves room for its metadata.
+            body_limit: 64 * 1024,
+            // The longest request, and a little.
+            drain_timeout: Duration::from_secs(20),
+            assets: KNOWN_ASSETS.split_whitespace().filter_map(|asset| Asset::new(asset).ok()).collect(),
+        }
+    }
+}
+
+/// What is accepted unless it is said otherwise: the currencies of ISO 4217, and some widespread tokens.
+///
+/// A misspelt asset would otherwise begin a balance of its own, which nobody looks at.
+pub const KNOWN_ASSETS: &str = "\
+    AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF \
+    CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL \
+    HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD \
+    MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG \
+    QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD \
+    TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XOF XPF YER ZAR ZMW ZWG \
+    ADA BNB BTC DAI DOGE DOT ETH EURC LTC POL SOL TRX USDC USDT XLM XMR XRP";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_asset_is_one() {
+        assert_eq!(Settings::default().assets.len(), KNOWN_ASSETS.split_whitespace().count());
+    }
+}

@@ -1,0 +1,93 @@
+//! Settlements: made, looked up, paid.
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+
+use super::Service;
+use super::error::ApiError;
+use super::extract::{Body, Id, Params, optional};
+use super::served::Served;
+use super::transactions::{actor, known_asset, page};
+use crate::payments::{Page, Settlement, SettlementRepository, Settling};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SettleRequest {
+    asset: String,
+    up_to: Option<String>,
+    limit: Option<u32>,
+    actor: Option<String>,
+}
+
+pub(super) async fn settle(
+    State(service): State<Service>,
+    Body(request): Body<SettleRequest>,
+) -> Result<Response, ApiError> {
+    let asset = known_asset(&request.asset, &service.settings.assets)?;
+    let up_to: Option<DateTime<Utc>> = optional("up_to", "invalid_time", request.up_to.as_deref())?;
+    let limit = request.limit.unwrap_or(Settling::DEFAULT_LIMIT);
+    // The locks of a settlement are held until its end; larger ones are made in portions.
+    if !(1..=Settling::DEFAULT_LIMIT).contains(&limit) {
+        let message = format!("`limit`: settle from 1 to {} transactions at once", Settling::DEFAULT_LIMIT);
+        return Err(ApiError::invalid("invalid_limit", message));
+    }
+    let mut settling = Settling::new(asset, actor(request.actor.as_deref())?).at_most(limit);
+    settling.up_to = up_to;
+    let mut conn = service.write().await?;
+    let settled = conn.settle(&settling).await.map_err(|error| ApiError::of(error, &conn, true))?;
+    let Some(settlement) = settled else {
+        let message = format!("there is nothing to settle of {}", settling.asset);
+        return Err(ApiError::new(StatusCode::CONFLICT, "nothing_to_settle", message));
+    };
+    let place = format!("/settlements/{}", settlement.id);
+    let mut response = Served::by(&conn, settlement).with_status(StatusCode::CREATED).into_response();
+    if let Ok(place) = HeaderValue::from_str(&place) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    Ok(response)
+}
+
+pub(super) async fn find(State(service): State<Service>, Id(id): Id) -> Result<Served<Settlement>, ApiError> {
+    let read = service.set.run_read(async |conn| Served::read(conn, conn.find_settlement(id).await)).await;
+    read?.found("settlement", id)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParams {
+    asset: Option<String>,
+    limit: Option<u16>,
+    cursor: Option<String>,
+}
+
+pub(super) async fn list(
+    State(service): State<Service>,
+    Params(params): Params<ListParams>,
+) -> Result<Served<Page<Settlement>>, ApiError> {
+    let page = page(params.limit, params.cursor.as_deref())?;
+    let asset = params.asset.map(|asset| known_asset(&asset, &service.settings.assets)).transpose()?;
+    service
+        .set
+        .run_read(async |conn| Served::read(conn, conn.list_settlements(asset.as_ref(), page).await))
+        .await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Paid {
+    actor: Option<String>,
+}
+
+pub(super) async fn paid(
+    State(service): State<Service>,
+    Id(id): Id,
+    Body(paid): Body<Paid>,
+) -> Result<Served<Settlement>, ApiError> {
+    let actor = actor(paid.actor.as_deref())?;
+    let mut conn = service.write().await?;
+    let settlement = conn.mark_paid(id, &actor).await.map_err(|error| ApiError::of(error, &conn, true))?;
+    Ok(Served::by(&conn, settlement))
+}

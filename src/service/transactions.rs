@@ -1,0 +1,203 @@
+//! Transactions: recorded, told of by providers, looked up, taken forward.
+
+use std::collections::BTreeSet;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Service;
+use super::error::ApiError;
+use super::extract::{Body, Id, Params, optional, value};
+use super::served::Served;
+use crate::payments::{
+    Actor, Asset, NewCallback, NewTransaction, Page, PageRequest, PageSize, Status, Transaction,
+    TransactionFilter, TransactionRepository,
+};
+
+/// A transaction as it comes in. All values are text, so that what is wrong with one can be said by its name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Incoming {
+    provider: String,
+    provider_id: String,
+    account: String,
+    kind: String,
+    amount: Value,
+    asset: String,
+    status: Option<String>,
+    occurred_at: Option<String>,
+    metadata: Option<Map<String, Value>>,
+}
+
+impl Incoming {
+    fn check(self, assets: &BTreeSet<Asset>) -> Result<NewTransaction, ApiError> {
+        let Value::String(amount) = &self.amount else {
+            return Err(ApiError::invalid(
+                "invalid_amount",
+                "`amount`: write it as a text, such as \"12.50\"",
+            ));
+        };
+        let new = NewTransaction::new(
+            value("provider", "invalid_provider", &self.provider)?,
+            value("provider_id", "invalid_provider_id", &self.provider_id)?,
+            value("account", "invalid_account", &self.account)?,
+            value("kind", "invalid_kind", &self.kind)?,
+            value("amount", "invalid_amount", amount)?,
+            known_asset(&self.asset, assets)?,
+        );
+        let status = optional("status", "invalid_status", self.status.as_deref())?;
+        let occurred_at = optional("occurred_at", "invalid_time", self.occurred_at.as_deref())?;
+        if let Some(metadata) = &self.metadata {
+            check_metadata(metadata)?;
+        }
+        let status = status.unwrap_or(Status::Pending);
+        Ok(NewTransaction { occurred_at, metadata: self.metadata, ..new.with_status(status) })
+    }
+}
+
+/// PostgreSQL's text has no place for U+0000, so neither have its JSON documents.
+fn check_metadata(metadata: &Map<String, Value>) -> Result<(), ApiError> {
+    fn has_nul(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(values) => values.iter().any(has_nul),
+            Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+            _ => false,
+        }
+    }
+    if metadata.iter().any(|(key, value)| key.contains('\0') || has_nul(value)) {
+        return Err(ApiError::invalid("invalid_metadata", "`metadata`: U+0000 cannot be stored"));
+    }
+    Ok(())
+}
+
+pub(super) fn known_asset(text: &str, assets: &BTreeSet<Asset>) -> Result<Asset, ApiError> {
+    let asset: Asset = value("asset", "unknown_asset", text)?;
+    if !assets.contains(&asset) {
+        return Err(ApiError::invalid(
+            "unknown_asset",
+            format!("`asset`: {asset} is not one that is known here"),
+        ));
+    }
+    Ok(asset)
+}
+
+pub(super) async fn record(
+    State(service): State<Service>,
+    Body(incoming): Body<Incoming>,
+) -> Result<Response, ApiError> {
+    let new = incoming.check(&service.settings.assets)?;
+    let conn = service.write().await?;
+    // One statement without a transaction around it: a server that dies may have carried it out.
+    let recorded = conn.record(&new).await.map_err(|error| ApiError::of(error, &conn, false))?;
+    let place = format!("/transactions/{}", recorded.id);
+    let mut response = Served::by(&conn, recorded).with_status(StatusCode::CREATED).into_response();
+    if let Ok(place) = HeaderValue::from_str(&place) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// A message of a provider.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IncomingCallback {
+    idempotency_key: String,
+    transaction: Incoming,
+}
+
+/// What became of it.
+#[derive(Serialize)]
+struct Outcome {
+    result: &'static str,
+    transaction: Transaction,
+}
+
+pub(super) async fn callback(
+    State(service): State<Service>,
+    Body(incoming): Body<IncomingCallback>,
+) -> Result<Response, ApiError> {
+    let key = value("idempotency_key", "invalid_idempotency_key", &incoming.idempotency_key)?;
+    let callback = NewCallback { key, transaction: incoming.transaction.check(&service.settings.assets)? };
+    let mut conn = service.write().await?;
+    let recorded = conn.record_callback(&callback).await.map_err(|error| ApiError::of(error, &conn, true))?;
+    let (status, result) =
+        if recorded.is_created() { (StatusCode::CREATED, "created") } else { (StatusCode::OK, "duplicate") };
+    let outcome = Outcome { result, transaction: recorded.into_transaction() };
+    Ok(Served::by(&conn, outcome).with_status(status).into_response())
+}
+
+pub(super) async fn find(
+    State(service): State<Service>,
+    Id(id): Id,
+) -> Result<Served<Transaction>, ApiError> {
+    let read = service.set.run_read(async |conn| Served::read(conn, conn.find(id).await)).await;
+    read?.found("transaction", id)
+}
+
+/// Which page of a list is wanted.
+pub(super) fn page(limit: Option<u16>, cursor: Option<&str>) -> Result<PageRequest, ApiError> {
+    let page = PageRequest::first(limit.map(PageSize::new).unwrap_or_default());
+    let Some(cursor) = cursor else { return Ok(page) };
+    Ok(page.after(cursor.parse().map_err(|error| ApiError::bad_request("invalid_cursor", error))?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParams {
+    account: Option<String>,
+    asset: Option<String>,
+    kind: Option<String>,
+    status: Option<String>,
+    settlement: Option<String>,
+    from: Option<String>,
+    before: Option<String>,
+    limit: Option<u16>,
+    cursor: Option<String>,
+}
+
+pub(super) async fn list(
+    State(service): State<Service>,
+    Params(params): Params<ListParams>,
+) -> Result<Served<Page<Transaction>>, ApiError> {
+    let page = page(params.limit, params.cursor.as_deref())?;
+    let time = |name, text: &Option<String>| optional::<DateTime<Utc>>(name, "invalid_time", text.as_deref());
+    let filter = TransactionFilter {
+        account: optional("account", "invalid_account", params.account.as_deref())?,
+        asset: optional("asset", "unknown_asset", params.asset.as_deref())?,
+        kind: optional("kind", "invalid_kind", params.kind.as_deref())?,
+        status: optional("status", "invalid_status", params.status.as_deref())?,
+        settlement: optional("settlement", "invalid_id", params.settlement.as_deref())?,
+        from: time("from", &params.from)?,
+        before: time("before", &params.before)?,
+    };
+    service.set.run_read(async |conn| Served::read(conn, conn.list(&filter, page).await)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Advance {
+    status: String,
+    actor: Option<String>,
+}
+
+pub(super) async fn advance(
+    State(service): State<Service>,
+    Id(id): Id,
+    Body(advance): Body<Advance>,
+) -> Result<Served<Transaction>, ApiError> {
+    let to = value("status", "invalid_status", &advance.status)?;
+    let actor = actor(advance.actor.as_deref())?;
+    let mut conn = service.write().await?;
+    let advanced = conn.advance(id, to, &actor).await.map_err(|error| ApiError::of(error, &conn, true))?;
+    Ok(Served::by(&conn, advanced))
+}
+
+/// Who does it, for the audit log.
+pub(super) fn actor(text: Option<&str>) -> Result<Actor, ApiError> {
+    value("actor", "invalid_actor", text.unwrap_or("api"))
+}
