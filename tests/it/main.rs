@@ -7,3 +7,4 @@ mod read_only;
 mod replica_set;
 mod support;
 mod testkit;
+mod transactions;
