@@ -3,6 +3,7 @@
 mod config;
 mod migrate;
 mod payments;
+mod pool;
 mod read_only;
 mod replica_set;
 mod support;
