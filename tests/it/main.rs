@@ -8,4 +8,5 @@ mod read_only;
 mod replica_set;
 mod support;
 mod testkit;
+mod tls;
 mod transactions;
