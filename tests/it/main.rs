@@ -1,6 +1,7 @@
 //! Integration tests: one binary, with an area a module.
 
 mod config;
+mod logs;
 mod migrate;
 mod payments;
 mod pool;
