@@ -1,12 +1,12 @@
 //! A connection whose intent is part of its type.
 //!
 //! * [`Conn`]: what [`ReplicaSet`](crate::ReplicaSet) hands out, and its views
+//! * [`LendsBare`]: which of them dereference to a bare connection
 //! * [`TransactionBuilder`]: transactions with isolation levels
 //! * [`Doubt`]: what is noted of a transaction whose outcome may have to be settled
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +14,7 @@ use diesel::result::QueryResult;
 use diesel_async::AsyncPgConnection;
 use ref_cast::{RefCastCustom, ref_cast_custom};
 
+pub use self::bare::LendsBare;
 pub use self::doubt::Doubt;
 pub(crate) use self::doubt::Standpoint;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
@@ -23,6 +24,7 @@ use crate::pool::Lease;
 use crate::topology::Role;
 use crate::{Intent, Read, Writable, Write};
 
+mod bare;
 mod doubt;
 mod transaction;
 
@@ -72,6 +74,8 @@ pub(crate) struct Served {
 
 impl<I: Intent> Conn<I> {
     pub(crate) fn new(lease: Lease, node: Arc<Node>, role: Role) -> Self {
+        // An error of the connection's last user is nobody else's.
+        lease.wire().take_sqlstate();
         let vitals = node.vitals();
         if I::NAME == Read::NAME {
             vitals.in_flight.fetch_add(1, Ordering::AcqRel);
@@ -135,12 +139,6 @@ impl<I: Intent> Conn<I> {
         self.served.lease.is_over()
     }
 
-    /// Ends the connection, so that nobody gets it after this user, with the session as it was left.
-    #[cfg(feature = "migrate")]
-    pub(crate) fn retire(&self) {
-        self.served.lease.sever();
-    }
-
     pub(crate) fn served_by(&self) -> &Arc<Node> {
         &self.served.node
     }
@@ -159,26 +157,18 @@ impl<I: Intent> Conn<I> {
         self.last_sqlstate().is_some_and(SqlState::is_transient_conflict)
     }
 
+    /// Ends the connection, so that nobody gets it after this user, with the session as it was left.
+    #[cfg(feature = "migrate")]
+    pub(crate) fn retire(&self) {
+        self.served.lease.sever();
+    }
+
     /// The bare connection, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
     pub(crate) fn usable(&self) -> QueryResult<&AsyncPgConnection> {
         if self.served.poisoned {
             return Err(diesel::result::Error::BrokenTransactionManager);
         }
         Ok(self.served.lease.conn())
-    }
-}
-
-impl Deref for Conn<Write> {
-    type Target = AsyncPgConnection;
-
-    fn deref(&self) -> &AsyncPgConnection {
-        self.served.lease.conn()
-    }
-}
-
-impl DerefMut for Conn<Write> {
-    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
-        self.served.lease.conn_mut()
     }
 }
 

@@ -8,6 +8,12 @@ use crate::Conn;
 
 mod sealed {
     /// Keeps [`Intent`](super::Intent) closed.
+    // What `Intent` says itself is said only where it is a bound, not to who implements it.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is not an intent: there are only `Read` and `Write`",
+        label = "neither `Read` nor `Write`",
+        note = "the intents are sealed, because a third one would have no pool to be served from"
+    )]
     pub trait Sealed {}
     impl Sealed for super::Read {}
     impl Sealed for super::Write {}
@@ -89,9 +95,10 @@ impl Intent for Write {
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "this method writes, and a `Conn<{Self}>` cannot",
-    label = "called on a `Conn<{Self}>`, which may be served by a replica",
-    note = "check out a `Conn<Write>` with `ReplicaSet::write`; in a function that is generic over the intent, add the bound `Writable`"
+    message = "this method writes, and a `Conn<Read>` cannot",
+    label = "the intent here is `{Self}`, not `Write`",
+    note = "a `Conn<Read>` may be served by a replica: check out a `Conn<Write>` with `ReplicaSet::write`",
+    note = "in a function that is generic over the intent, bound it by `Writable` in the place of `Intent`"
 )]
 pub trait Writable: Intent {
     /// Witnesses that a connection of this intent is a `Conn<Write>`.

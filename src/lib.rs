@@ -57,7 +57,7 @@
 //! * `payments`, `service`: the payments service that shows the crate off
 
 pub use self::config::{Config, ConfigError};
-pub use self::conn::{AsyncFunc, Conn, Doubt, TransactionBuilder};
+pub use self::conn::{AsyncFunc, Conn, Doubt, LendsBare, TransactionBuilder};
 pub use self::error::{
     CheckoutError, ConnectError, Error, NodeFailure, OutcomeUnknown, SqlState, TransactionFailed,
 };

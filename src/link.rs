@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use diesel_async::AsyncPgConnection;
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 use tokio_postgres::CancelToken;
 
 pub(crate) use self::dial::{Dialer, Purpose};
@@ -50,6 +50,16 @@ impl Link {
 
     pub(crate) fn conn_mut(&mut self) -> &mut AsyncPgConnection {
         &mut self.conn
+    }
+
+    /// Whether Diesel believes that a transaction is open, or knows that it lost count.
+    ///
+    /// The server may know better, when a transaction was ended by raw SQL or its COMMIT was cancelled; but the next
+    /// one to be begun here would be a savepoint, or fail.
+    pub(crate) fn is_in_transaction(&mut self) -> bool {
+        let broken = AnsiTransactionManager::is_broken_transaction_manager(&mut self.conn);
+        let status = AnsiTransactionManager::transaction_manager_status_mut(&mut self.conn);
+        broken || !matches!(status.transaction_depth(), Ok(None))
     }
 
     pub(crate) fn wire(&self) -> &Arc<Wire> {

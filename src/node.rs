@@ -107,7 +107,7 @@ impl Node {
     /// Fences the node: every connection that could write to it ends at once, and none is made.
     pub(crate) fn close_writes(&self) {
         if let Some(pool) = self.write_pool.swap(None) {
-            pool.sever();
+            pool.close();
         }
     }
 
@@ -117,6 +117,12 @@ impl Node {
         if let Some(pool) = self.write_pool() {
             pool.sever();
         }
+    }
+
+    /// Ends every connection to the node for good.
+    pub(crate) fn close(&self) {
+        self.close_writes();
+        self.read_pool.close();
     }
 
     /// How many connections are handed out.

@@ -37,6 +37,7 @@ mod page;
     missing_docs,
     reason = "Diesel's tool writes it, from tables whose rows are documented where they are made"
 )]
+#[rustfmt::skip] // It stays as the tool writes it, so that the two can be compared.
 pub mod schema;
 mod settlements;
 mod sql;

@@ -144,6 +144,11 @@ impl NodePool {
         self.shared.generation.swap(Arc::new(CancellationToken::new())).cancel();
     }
 
+    /// Ends every connection for good: none is made any more.
+    pub(crate) fn close(&self) {
+        self.shared.generation.load().cancel();
+    }
+
     /// How many connections are handed out.
     pub(crate) fn leased(&self) -> u32 {
         self.shared.leased.load(Ordering::Acquire)
@@ -209,18 +214,22 @@ impl bb8::ManageConnection for Manager {
         if pooled.link.wire().owes() {
             let _ = timeout(SETTLE, pooled.link.wire().settled()).await;
         }
-        if pooled.is_usable() { Ok(()) } else { Err(Arc::new(ConnectError::Abandoned)) }
+        if pooled.is_usable(self.shared.purpose) { Ok(()) } else { Err(Arc::new(ConnectError::Abandoned)) }
     }
 
     fn has_broken(&self, pooled: &mut PooledLink) -> bool {
-        !pooled.is_usable()
+        !pooled.is_usable(self.shared.purpose)
     }
 }
 
 impl PooledLink {
     /// Whether the next user would find it as the first one did.
-    fn is_usable(&self) -> bool {
-        !self.link.is_over() && self.link.wire().is_idle() && Instant::now() < self.expires
+    fn is_usable(&mut self, purpose: Purpose) -> bool {
+        !self.link.is_over()
+            && (purpose == Purpose::Write || !self.link.wire().writes_by_default())
+            && self.link.wire().is_idle()
+            && !self.link.is_in_transaction()
+            && Instant::now() < self.expires
     }
 }
 
@@ -267,7 +276,7 @@ impl Drop for Lease {
     }
 }
 
-/// Waits for what a connection still owes, cancels it if that takes long, and gives the connection back.
+/// Waits for what a connection still owes and gives it back; if that takes long, cancels the statement and ends it.
 async fn finish(pooled: bb8::PooledConnection<'static, Manager>, shared: Arc<Shared>) {
     let wire = Arc::clone(pooled.link.wire());
     if timeout(SETTLE, wire.settled()).await.is_ok() {
@@ -278,9 +287,10 @@ async fn finish(pooled: bb8::PooledConnection<'static, Manager>, shared: Arc<Sha
         let _ = shared.dialer.cancel(pooled.link.cancel_token()).await;
         wire.settled().await;
     };
-    if timeout(CANCELLED, cancelled).await.is_err() {
-        pooled.link.sever();
-    }
+    let _ = timeout(CANCELLED, cancelled).await;
+    // A cancel request has no answer. If it arrives late, it ends whatever runs on the session then, so
+    // the session must have no next user.
+    pooled.link.sever();
 }
 
 impl Deref for Lease {

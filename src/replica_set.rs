@@ -9,13 +9,13 @@
 //! * `report`: how everything is, for people and for `/health`
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use self::hedge::Budget;
 pub use self::reconfigure::Reconfigured;
@@ -24,7 +24,7 @@ pub use self::run_write::WriteOptions;
 pub use self::settle::Settlement;
 use crate::config::{Config, NodeConfig};
 use crate::error::{CheckoutError, Error, NodeFailure};
-use crate::health::{Board, Monitor, Snapshot};
+use crate::health::{Board, Monitor, Placed, Snapshot};
 use crate::node::Node;
 use crate::topology::{Health, NodeStatus, Standing, Topology};
 
@@ -69,7 +69,7 @@ struct Inner {
     live: ArcSwap<Live>,
     board: Arc<Board>,
     monitors: Mutex<Vec<Monitor>>,
-    closed: AtomicBool,
+    closed: CancellationToken,
     started: Instant,
 }
 
@@ -121,7 +121,7 @@ impl ReplicaSet {
             monitors: Mutex::new(watch_over(&nodes, &board, &config)),
             live: ArcSwap::from_pointee(Live::new(config)),
             board,
-            closed: AtomicBool::new(false),
+            closed: CancellationToken::new(),
             started: Instant::now(),
         };
         let set = Self { inner: Arc::new(inner) };
@@ -181,7 +181,7 @@ impl ReplicaSet {
     ///
     /// The set stays closed when the future is dropped.
     pub async fn close(&self) -> Result<(), Error> {
-        self.inner.closed.store(true, Ordering::Release);
+        self.inner.closed.cancel();
         let live = self.live();
         live.fallback.close();
         live.waiters.close();
@@ -196,8 +196,7 @@ impl ReplicaSet {
         let connections = leased();
         self.monitors().clear();
         for placed in &snapshot.nodes {
-            placed.node.close_writes();
-            placed.node.sever();
+            placed.node.close();
         }
         if connections > 0 { Err(Error::Close { connections, after: limit }) } else { Ok(()) }
     }
@@ -220,7 +219,24 @@ impl ReplicaSet {
     }
 
     fn check_open(&self) -> Result<(), CheckoutError> {
-        if self.inner.closed.load(Ordering::Acquire) { Err(CheckoutError::Closed) } else { Ok(()) }
+        if self.inner.closed.is_cancelled() { Err(CheckoutError::Closed) } else { Ok(()) }
+    }
+
+    /// Waits for a connection as long as the set is open.
+    ///
+    /// One that is had as the set closes goes back: whoever closes waits for what is in use, and that must come to an end.
+    async fn while_open<T>(
+        &self,
+        checkout: impl Future<Output = Result<T, CheckoutError>>,
+    ) -> Result<T, CheckoutError> {
+        tokio::select! {
+            biased;
+            outcome = checkout => {
+                self.check_open()?;
+                outcome
+            }
+            () = self.inner.closed.cancelled() => Err(CheckoutError::Closed),
+        }
     }
 }
 
@@ -246,15 +262,15 @@ fn watch_over(nodes: &[Arc<Node>], board: &Arc<Board>, config: &Config) -> Vec<M
 
 /// What is known of each node, for an error.
 fn failures(snapshot: &Snapshot, tried: &[NodeFailure]) -> Vec<NodeFailure> {
-    let of = |node: &NodeStatus| {
+    let of = |(node, placed): (&NodeStatus, &Placed)| {
         tried.iter().rev().find(|failure| failure.node == node.name).cloned().unwrap_or_else(|| NodeFailure {
             node: node.name.clone(),
             reason: match &node.reason {
                 Some(reason) => format!("{} ({}): {reason}", node.standing, node.health),
                 None => format!("{} ({})", node.standing, node.health),
             },
-            error: None,
+            error: placed.connect_error().cloned(),
         })
     };
-    snapshot.topology.nodes.iter().map(of).collect()
+    snapshot.topology.nodes.iter().zip(&snapshot.nodes).map(of).collect()
 }

@@ -1,18 +1,20 @@
 //! The methods that run a statement on a [`Conn`].
 
-use std::future::Future;
+use std::future::ready;
 
 use diesel::associations::HasTable;
 use diesel::deserialize::FromSqlRow;
+use diesel::dsl::{Limit, Update};
 use diesel::expression::QueryMetadata;
 use diesel::pg::Pg;
 use diesel::query_builder::{AsChangeset, AsQuery, IntoUpdateTarget, QueryFragment, QueryId};
 use diesel::query_dsl::CompatibleType;
 use diesel::query_dsl::methods::LimitDsl;
-use diesel::result::QueryResult;
-use diesel_async::methods::{ExecuteDsl, LoadQuery};
-use diesel_async::{AsyncConnectionCore, AsyncPgConnection};
-use futures_util::{Stream, StreamExt};
+use diesel::result::{Error, QueryResult};
+use diesel_async::AsyncConnectionCore;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt, pin_mut};
 
 use crate::{Conn, Intent, Permits, Writable};
 
@@ -22,6 +24,9 @@ use crate::{Conn, Intent, Permits, Writable};
 /// one changed import. Two things differ. A statement must be one that the connection's intent
 /// [`Permits`], or the call does not compile. And the connection is taken by shared reference: a
 /// `&mut conn` coerces, and futures that are polled together on one `&conn` are pipelined.
+///
+/// They return boxed futures, since the bounds of a method are told once for each time that an opaque return type
+/// is used: the compiler's refusal of one call would be three errors.
 ///
 /// The intent is a parameter of the trait, not of its methods, so that `load::<User>(conn)` has
 /// one type parameter as it has in Diesel.
@@ -53,39 +58,19 @@ use crate::{Conn, Intent, Permits, Writable};
 /// ```
 pub trait RunQueryDsl<I: Intent>: Sized {
     /// Runs a statement and counts the rows that it affected.
-    fn execute<'conn, 'query>(
-        self,
-        conn: &'conn Conn<I>,
-    ) -> impl Future<Output = QueryResult<usize>> + Send + 'conn
+    fn execute<'conn>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<usize>>
     where
         I: Permits<Self>,
-        Self: ExecuteDsl<&'conn AsyncPgConnection> + Send + 'conn + 'query,
-        'query: 'conn,
+        Self: QueryFragment<Pg> + QueryId + Send + 'conn,
     {
-        async move { ExecuteDsl::execute(self, &mut conn.usable()?).await }
+        match conn.usable() {
+            Ok(mut bare) => bare.execute_returning_count(self),
+            Err(error) => ready(Err(error)).boxed(),
+        }
     }
 
     /// Runs a statement and collects its rows.
-    fn load<'conn, 'query, U>(
-        self,
-        conn: &'conn Conn<I>,
-    ) -> impl Future<Output = QueryResult<Vec<U>>> + Send + 'conn
-    where
-        I: Permits<Self::Query>,
-        Self: AsQuery + LoadQuery<'query, &'conn AsyncPgConnection, U> + Send + 'conn + 'query,
-        U: Send + 'conn,
-        'query: 'conn,
-    {
-        async move { diesel_async::RunQueryDsl::load(self, &mut conn.usable()?).await }
-    }
-
-    /// Runs a statement and hands out its rows as they come.
-    ///
-    /// A stream that is dropped before its end leaves rows on the wire; the pool then drops the connection.
-    fn load_stream<'conn, U>(
-        self,
-        conn: &'conn Conn<I>,
-    ) -> impl Future<Output = QueryResult<impl Stream<Item = QueryResult<U>> + Send + 'conn>> + Send + 'conn
+    fn load<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<Vec<U>>>
     where
         I: Permits<Self::Query>,
         Self: AsQuery + Send + 'conn,
@@ -94,59 +79,96 @@ pub trait RunQueryDsl<I: Intent>: Sized {
         Pg: QueryMetadata<Self::SqlType>,
         U: FromSqlRow<<Self::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
     {
-        async move {
-            let rows = AsyncConnectionCore::load(&mut conn.usable()?, self).await?;
-            Ok(rows.map(|row| U::build_from_row(&row?).map_err(diesel::result::Error::DeserializationError)))
-        }
+        rows(self, conn).and_then(TryStreamExt::try_collect).boxed()
+    }
+
+    /// Runs a statement and hands out its rows as they come.
+    ///
+    /// A stream that is dropped before its end leaves rows on the wire; the pool then drops the connection.
+    fn load_stream<'conn, U>(
+        self,
+        conn: &'conn Conn<I>,
+    ) -> BoxFuture<'conn, QueryResult<BoxStream<'conn, QueryResult<U>>>>
+    where
+        I: Permits<Self::Query>,
+        Self: AsQuery + Send + 'conn,
+        Self::Query: QueryFragment<Pg> + QueryId + Send + 'conn,
+        Self::SqlType: CompatibleType<U, Pg>,
+        Pg: QueryMetadata<Self::SqlType>,
+        U: FromSqlRow<<Self::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
+    {
+        rows(self, conn).map_ok(StreamExt::boxed).boxed()
     }
 
     /// Runs a statement and takes its first row, without asking the server for just one.
-    fn get_result<'conn, 'query, U>(
-        self,
-        conn: &'conn Conn<I>,
-    ) -> impl Future<Output = QueryResult<U>> + Send + 'conn
+    fn get_result<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<U>>
     where
         I: Permits<Self::Query>,
-        Self: AsQuery + LoadQuery<'query, &'conn AsyncPgConnection, U> + Send + 'conn + 'query,
-        U: Send + 'conn,
-        'query: 'conn,
+        Self: AsQuery + Send + 'conn,
+        Self::Query: QueryFragment<Pg> + QueryId + Send + 'conn,
+        Self::SqlType: CompatibleType<U, Pg>,
+        Pg: QueryMetadata<Self::SqlType>,
+        U: FromSqlRow<<Self::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
     {
-        async move { diesel_async::RunQueryDsl::get_result(self, &mut conn.usable()?).await }
+        rows(self, conn).and_then(first_row).boxed()
     }
 
     /// Does what [`load`](Self::load) does; it reads better after `returning`.
-    fn get_results<'conn, 'query, U>(
-        self,
-        conn: &'conn Conn<I>,
-    ) -> impl Future<Output = QueryResult<Vec<U>>> + Send + 'conn
+    fn get_results<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<Vec<U>>>
     where
         I: Permits<Self::Query>,
-        Self: AsQuery + LoadQuery<'query, &'conn AsyncPgConnection, U> + Send + 'conn + 'query,
-        U: Send + 'conn,
-        'query: 'conn,
+        Self: AsQuery + Send + 'conn,
+        Self::Query: QueryFragment<Pg> + QueryId + Send + 'conn,
+        Self::SqlType: CompatibleType<U, Pg>,
+        Pg: QueryMetadata<Self::SqlType>,
+        U: FromSqlRow<<Self::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
     {
         self.load(conn)
     }
 
     /// Adds `LIMIT 1` to a statement and takes its row.
-    fn first<'conn, 'query, U>(
-        self,
-        conn: &'conn Conn<I>,
-    ) -> impl Future<Output = QueryResult<U>> + Send + 'conn
+    fn first<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<U>>
     where
         Self: LimitDsl + Send + 'conn,
-        I: Permits<<diesel::dsl::Limit<Self> as AsQuery>::Query>,
-        diesel::dsl::Limit<Self>:
-            AsQuery + LoadQuery<'query, &'conn AsyncPgConnection, U> + Send + 'conn + 'query,
-        U: Send + 'conn,
-        'query: 'conn,
+        I: Permits<<Limit<Self> as AsQuery>::Query>,
+        Limit<Self>: AsQuery + Send + 'conn,
+        <Limit<Self> as AsQuery>::Query: QueryFragment<Pg> + QueryId + Send + 'conn,
+        <Limit<Self> as AsQuery>::SqlType: CompatibleType<U, Pg>,
+        Pg: QueryMetadata<<Limit<Self> as AsQuery>::SqlType>,
+        U: FromSqlRow<<<Limit<Self> as AsQuery>::SqlType as CompatibleType<U, Pg>>::SqlType, Pg>
+            + Send
+            + 'static,
     {
-        let limited = LimitDsl::limit(self, 1);
-        async move { diesel_async::RunQueryDsl::get_result(limited, &mut conn.usable()?).await }
+        self.limit(1).get_result(conn)
     }
 }
 
 impl<T, I: Intent> RunQueryDsl<I> for T {}
+
+/// Sends a statement and makes its rows into values.
+///
+/// The bounds spell out what `diesel_async::methods::LoadQuery` asks for, rather than naming that trait: anyone may
+/// implement it for a type of their own, and would be handed the bare connection of a `Conn<Read>`.
+async fn rows<I, Q, U>(
+    query: Q,
+    conn: &Conn<I>,
+) -> QueryResult<impl Stream<Item = QueryResult<U>> + Send + use<I, Q, U>>
+where
+    I: Intent,
+    Q: AsQuery + Send,
+    Q::Query: QueryFragment<Pg> + QueryId + Send,
+    Q::SqlType: CompatibleType<U, Pg>,
+    Pg: QueryMetadata<Q::SqlType>,
+    U: FromSqlRow<<Q::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
+{
+    let rows = AsyncConnectionCore::load(&mut conn.usable()?, query).await?;
+    Ok(rows.map(|row| U::build_from_row(&row?).map_err(Error::DeserializationError)))
+}
+
+async fn first_row<U>(rows: impl Stream<Item = QueryResult<U>> + Send) -> QueryResult<U> {
+    pin_mut!(rows);
+    rows.try_next().await?.ok_or(Error::NotFound)
+}
 
 /// Saves the changes of a record, as `diesel_async::SaveChangesDsl` does on a bare connection.
 ///
@@ -172,19 +194,19 @@ pub trait SaveChangesDsl<I: Intent>: Sized {
     /// # Errors
     ///
     /// Diesel's error; [`NotFound`](diesel::result::Error::NotFound) where there is no such row.
-    fn save_changes<'conn, U>(
-        self,
-        conn: &'conn Conn<I>,
-    ) -> impl Future<Output = QueryResult<U>> + Send + 'conn
+    fn save_changes<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<U>>
     where
         I: Writable,
         Self: Copy + AsChangeset<Target = <Self as HasTable>::Table> + IntoUpdateTarget + HasTable + 'conn,
-        diesel::dsl::Update<Self, Self>:
-            AsQuery + LoadQuery<'conn, &'conn AsyncPgConnection, U> + Send + 'conn,
-        U: Send + 'conn,
+        Update<Self, Self>: AsQuery + Send + 'conn,
+        <Update<Self, Self> as AsQuery>::Query: QueryFragment<Pg> + QueryId + Send + 'conn,
+        <Update<Self, Self> as AsQuery>::SqlType: CompatibleType<U, Pg>,
+        Pg: QueryMetadata<<Update<Self, Self> as AsQuery>::SqlType>,
+        U: FromSqlRow<<<Update<Self, Self> as AsQuery>::SqlType as CompatibleType<U, Pg>>::SqlType, Pg>
+            + Send
+            + 'static,
     {
-        let update = diesel::update(self).set(self);
-        async move { diesel_async::RunQueryDsl::get_result(update, &mut conn.usable()?).await }
+        rows(diesel::update(self).set(self), conn).and_then(first_row).boxed()
     }
 }
 

@@ -41,9 +41,9 @@ mod set_operation;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "this statement writes or locks rows, so a `Conn<Read>` cannot run it",
-    label = "not a plain `SELECT`",
+    label = "only a plain `SELECT` may run here",
     note = "a `Conn<Read>` may be served by a replica: check out a `Conn<Write>` with `ReplicaSet::write`",
-    note = "a query that only reads, but not by its type: `SetOperation` for UNION, INTERSECT and EXCEPT, `assume_read_only` for raw SQL, `impl ReadOnly` for a type of your own"
+    note = "if it only reads: `SetOperation::union(a, b)` for `a.union(b)`, `assume_read_only(…)` around raw SQL, `impl ReadOnly for …` on a query type of your own"
 )]
 pub trait ReadOnly {}
 
@@ -70,10 +70,20 @@ impl<T: ReadOnly + ?Sized> ReadOnly for &T {}
 /// ```
 #[diagnostic::on_unimplemented(
     message = "a `Conn<{Self}>` cannot run this statement",
-    label = "needs a `Conn<Write>`",
-    note = "check out a `Conn<Write>` with `ReplicaSet::write`; in a function that is generic over the intent, run reads on `conn.as_read()` and add the bound `Writable` for writes"
+    label = "`{Self}` is not known to permit it",
+    note = "in a function that is generic over the intent, run reads on `conn.as_read()`, and writes on `conn.as_write()` with the bound `Writable`"
 )]
-pub trait Permits<Q: ?Sized>: crate::Intent {}
+pub trait Permits<Q: ?Sized>: crate::Intent + sealed::Permits<Q> {}
 
 impl<Q: ?Sized> Permits<Q> for Write {}
 impl<Q: ReadOnly + ?Sized> Permits<Q> for Read {}
+
+mod sealed {
+    use super::{Read, ReadOnly, Write};
+
+    /// Keeps [`Permits`](super::Permits) closed: for a statement of one's own, anyone could implement it otherwise.
+    pub trait Permits<Q: ?Sized> {}
+
+    impl<Q: ?Sized> Permits<Q> for Write {}
+    impl<Q: ReadOnly + ?Sized> Permits<Q> for Read {}
+}

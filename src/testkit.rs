@@ -25,6 +25,7 @@
 //! - [`Cluster`], [`ClusterBuilder`]: start servers, ask who is the primary, wait for the replicas.
 //! - [`Server`]: one server with its URLs, SQL for administration and its faults.
 //! - [`Proxy`]: a connection that refuses, resets, stalls, is slow or breaks in the middle of a reply.
+//! - [`Load`]: steady reads and writes, and what their users noticed.
 //! - [`TestkitError`]: what can go wrong, and what helps.
 //!
 //! The guarantee of tidying up has one limit: it is a small shell that does it, so whoever kills that
@@ -37,6 +38,7 @@ mod builder;
 mod cluster;
 mod error;
 mod identity;
+mod load;
 mod ports;
 mod processes;
 mod programs;
@@ -51,6 +53,7 @@ mod watchdog;
 pub use builder::ClusterBuilder;
 pub use cluster::Cluster;
 pub use error::{Result, TestkitError};
+pub use load::{Load, Record, Sample, WriteOutcome};
 pub use proxy::Proxy;
 pub use server::{ExhaustedConnections, Server};
 

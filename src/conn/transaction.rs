@@ -6,10 +6,10 @@ use std::future::Future;
 use diesel::result::{Error, QueryResult};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 
-use super::{Conn, Standpoint};
+use super::{Conn, Doubt, Standpoint};
 use crate::error::{OutcomeUnknown, TransactionFailed};
 use crate::replica_set::WriteOptions;
-use crate::{Intent, Write};
+use crate::{Intent, Writable, Write};
 
 /// An async closure of which it is known whether its future is `Send`.
 ///
@@ -173,22 +173,31 @@ impl<I: Intent> TransactionBuilder<'_, I> {
     }
 }
 
-/// What only the primary can do. A standby refuses `SERIALIZABLE`, so a `Conn<Read>` does not offer it.
-impl TransactionBuilder<'_, Write> {
+/// What only the primary can do, and a `Conn<Read>` therefore does not offer: a standby refuses `SERIALIZABLE`.
+impl<I: Intent> TransactionBuilder<'_, I> {
     /// The transaction behaves as if it ran alone, or fails with SQLSTATE 40001.
-    pub fn serializable(mut self) -> Self {
+    pub fn serializable(mut self) -> Self
+    where
+        I: Writable,
+    {
         self.isolation = Some("SERIALIZABLE");
         self
     }
 
     /// The transaction may write, also where the session's default is to read only.
-    pub fn read_write(mut self) -> Self {
+    pub fn read_write(mut self) -> Self
+    where
+        I: Writable,
+    {
         self.access = Some("READ WRITE");
         self
     }
 
     /// A serializable transaction that only reads waits for a snapshot with which it can never fail.
-    pub fn deferrable(mut self) -> Self {
+    pub fn deferrable(mut self) -> Self
+    where
+        I: Writable,
+    {
         self.deferrable = true;
         self
     }
@@ -238,18 +247,53 @@ impl<I: Intent> Scope<'_, I> {
     /// Commits, and makes sure that the server did.
     async fn commit(&mut self, settleable: bool) -> QueryResult<()> {
         let outermost = self.is_outermost();
-        let doubt = if settleable && outermost { Standpoint::of(self.bare()).await?.doubt() } else { None };
+        if self.has_failed().await {
+            let sqlstate = self.conn.served.lease.wire().sqlstate();
+            self.rollback().await;
+            return Err(TransactionFailed { sqlstate }.into());
+        }
+        let doubt = if settleable && outermost { self.doubt().await? } else { None };
         // What earlier statements failed with must not be taken for the answer to the COMMIT.
         let earlier = self.conn.served.lease.wire().take_sqlstate();
+        let unsent = self.conn.served.lease.wire().is_closed();
         let committed = AnsiTransactionManager::commit_transaction(self.bare()).await;
         let wire = self.conn.served.lease.wire();
+        if committed.is_err() && wire.sqlstate().is_some() {
+            // Whether the session goes on comes a little after the error.
+            wire.settled().await;
+        }
         match committed {
+            // The connection had ended before: nothing was asked of the server.
+            Err(error) if unsent => Err(error),
             Ok(()) if outermost && wire.rolled_back() => Err(TransactionFailed { sqlstate: earlier }.into()),
-            Err(_) if outermost && wire.sqlstate().is_none_or(|code| code.ends_session()) => {
+            // Only a server that said why not, and went on, has certainly not committed: one that crashed while it wrote
+            // the commit to its log names an error as well.
+            Err(_) if outermost && (wire.sqlstate().is_none() || !wire.is_idle() || wire.is_closed()) => {
                 let node = Some(self.conn.node().to_owned());
                 Err(OutcomeUnknown { node, sqlstate: wire.sqlstate(), doubt }.into())
             }
             committed => committed,
+        }
+    }
+
+    /// Whether a statement failed since the transaction, or the savepoint, began, so that it cannot be committed.
+    async fn has_failed(&self) -> bool {
+        let wire = self.conn.served.lease.wire();
+        // An error comes a little before the status that it leaves the transaction in.
+        if wire.sqlstate().is_some() && wire.owes() {
+            wire.settled().await;
+        }
+        wire.is_failed() && !wire.is_closed()
+    }
+
+    /// What is needed to settle an unknown outcome.
+    async fn doubt(&mut self) -> QueryResult<Option<Doubt>> {
+        match Standpoint::of(self.bare()).await {
+            Ok(standpoint) => Ok(standpoint.doubt()),
+            Err(error) => {
+                self.rollback().await;
+                Err(error)
+            }
         }
     }
 

@@ -73,6 +73,17 @@ fn find<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Optio
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
+        // A variant that prints what it holds names the cause of that, not that itself, as its source.
+        let held: Option<&(dyn StdError + 'static)> = match error.downcast_ref() {
+            Some(super::Error::OutcomeUnknown(unknown)) => Some(unknown),
+            Some(super::Error::TransactionFailed(failed)) => Some(failed),
+            Some(super::Error::Query(error)) => Some(error),
+            _ => None,
+        };
+        if held.is_some() {
+            next = held;
+            continue;
+        }
         // Diesel's error prints these, but does not name them as its source.
         if let Some(diesel::result::Error::QueryBuilderError(inner)) = error.downcast_ref()
             && let Some(found) = inner.downcast_ref()

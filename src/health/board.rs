@@ -10,10 +10,11 @@ use tokio::time::Instant;
 use super::condition::{Change, Condition, Look};
 use super::recovery::Recovery;
 use crate::config::{Config, Fallback, ReadSettings, RoleGuess};
+use crate::error::ConnectError;
 use crate::node::Node;
 use crate::topology::select::{Candidate, Tier};
 use crate::topology::{
-    Health, Lag, Memory, NodeStatus, PrimaryStatus, Sighting, Standing, Topology, Verdict, judge,
+    Health, Lag, Loss, Memory, NodeStatus, PrimaryStatus, Sighting, Standing, Topology, Verdict, judge,
 };
 
 /// The nodes as they stand at one moment, for the set's own use.
@@ -39,6 +40,17 @@ pub(crate) struct Placed {
     last_resort: bool,
     near: bool,
     recovery: Recovery,
+    loss: Option<Loss>,
+}
+
+impl Placed {
+    /// The error with which its monitor could not connect, if that is why the node is not there.
+    pub(crate) fn connect_error(&self) -> Option<&Arc<ConnectError>> {
+        match &self.loss {
+            Some(Loss::Connect(error)) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 impl Snapshot {
@@ -216,6 +228,7 @@ impl State {
             last_resort: self.is_last_resort(status, &verdict),
             near: self.is_near(&entry.node),
             recovery: entry.condition.recovery.clone(),
+            loss: entry.condition.loss.clone(),
         };
         let nodes = self.entries.iter().zip(&statuses).map(placed).collect();
         let name = |i: usize| self.entries[i].node.name().to_owned();

@@ -1,9 +1,9 @@
 //! The tap on the byte stream: what PostgreSQL's protocol says about a connection.
 //!
 //! Messages of the protocol are framed by a type and a length, so their borders can be followed without
-//! parsing what is inside. Three kinds of answer are looked into: `ReadyForQuery` carries the
-//! transaction status, `ErrorResponse` the SQLSTATE, `CommandComplete` whether a COMMIT committed. With the
-//! requests that were sent they say whether the server still owes something.
+//! parsing what is inside. Four kinds of answer are looked into: `ReadyForQuery` carries the
+//! transaction status, `ErrorResponse` the SQLSTATE, `CommandComplete` whether a COMMIT committed, `ParameterStatus`
+//! whether a session became writable. With the requests that were sent they say whether the server still owes something.
 //!
 //! Source: PostgreSQL 15 documentation, chapter 55, "Frontend/Backend Protocol".
 
@@ -33,6 +33,8 @@ pub(crate) struct Wire {
     sqlstate: AtomicU64,
     /// Whether the last command that ended a transaction rolled it back.
     rolled_back: AtomicBool,
+    /// Whether transactions write by default, as the server (14 or newer) last reported it.
+    writes_by_default: AtomicBool,
     /// Set when the stream is dropped, which its driver does when it ends.
     closed: AtomicBool,
     /// Wakes those who wait for the server to owe nothing, or for the end.
@@ -51,6 +53,7 @@ impl Wire {
             owed: AtomicU32::new(0),
             sqlstate: AtomicU64::new(0),
             rolled_back: AtomicBool::new(false),
+            writes_by_default: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             settled: Notify::new(),
             asked: AtomicU64::new(0),
@@ -89,6 +92,13 @@ impl Wire {
     /// A COMMIT is answered so, and without an error, where a statement of the transaction had failed.
     pub(crate) fn rolled_back(&self) -> bool {
         self.rolled_back.load(Ordering::Acquire)
+    }
+
+    /// Whether the server reported that the session's transactions write by default.
+    ///
+    /// A read session begins otherwise, and stays so unless somebody changed its settings.
+    pub(crate) fn writes_by_default(&self) -> bool {
+        self.writes_by_default.load(Ordering::Acquire)
     }
 
     /// Whether the server owes an answer.
@@ -138,6 +148,11 @@ impl Wire {
                 b"ROLLBACK\0" => self.rolled_back.store(true, Ordering::Release),
                 _ => {}
             },
+            b'S' => {
+                if let Some(value) = body.strip_prefix(b"default_transaction_read_only\0") {
+                    self.writes_by_default.store(value != b"on\0", Ordering::Release);
+                }
+            }
             b'E' => {
                 let code = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"));
                 if let Some(code) = code.and_then(|code| <[u8; 5]>::try_from(code).ok()) {
@@ -202,7 +217,7 @@ impl Frames {
                 self.body.clear();
             }
             let n = self.remaining.min(bytes.len());
-            if matches!(self.header[0], 0 | b'Z' | b'C' | b'E') {
+            if matches!(self.header[0], 0 | b'Z' | b'C' | b'E' | b'S') {
                 let keep = n.min(BODY_KEPT.saturating_sub(self.body.len()));
                 self.body.extend_from_slice(&bytes[..keep]);
             }
@@ -349,6 +364,20 @@ mod tests {
         {
             wire.received(b'C', tag);
             assert_eq!(wire.rolled_back(), rolled_back, "{tag:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_was_made_writable_is_noticed() {
+        let wire = Wire::new(Arc::default());
+        for (report, writes) in [
+            (&b"default_transaction_read_only\0on\0"[..], false),
+            (b"default_transaction_read_only\0off\0", true),
+            (b"TimeZone\0UTC\0", true),
+            (b"default_transaction_read_only\0on\0", false),
+        ] {
+            wire.received(b'S', report);
+            assert_eq!(wire.writes_by_default(), writes, "{report:?}");
         }
     }
 

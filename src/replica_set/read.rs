@@ -67,16 +67,29 @@ impl ReplicaSet {
         avoided: Option<&str>,
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
+        self.while_open(self.find_reader(avoided, deadline)).await
+    }
+
+    async fn find_reader(
+        &self,
+        avoided: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Conn<Read>, CheckoutError> {
         let began = Instant::now();
         let mut rng = fastrand::Rng::new();
         let mut changes = None;
         let mut tried: Vec<NodeFailure> = Vec::new();
+        let mut busy = false;
         loop {
             self.check_open()?;
             let snapshot = self.snapshot();
             let mut candidates = snapshot.candidates(Instant::now());
             if candidates.len() > 1 {
                 candidates.retain(|candidate| avoided != Some(snapshot.nodes[candidate.node].node.name()));
+            }
+            // Whoever waits for a busy replica keeps the place in its queue, and doesn't turn to the primary again and again.
+            if busy && candidates.iter().any(|candidate| candidate.tier < Tier::Fallback) {
+                candidates.retain(|candidate| candidate.tier != Tier::Fallback);
             }
             let mut full = None;
             let mut no_fallback = false;
@@ -95,10 +108,15 @@ impl ReplicaSet {
                         tried.retain(|earlier| earlier.node != failure.node);
                         tried.push(failure);
                     }
-                    Attempt::Full => full = Some(placed.node.name().to_owned()),
+                    Attempt::Full => {
+                        // A replica that is busy is a fit one: the primary is not there to take its load.
+                        candidates.retain(|candidate| candidate.tier != Tier::Fallback);
+                        full = Some(placed.node.name().to_owned());
+                    }
                     Attempt::NoFallback => no_fallback = true,
                 }
             }
+            busy = full.is_some();
             // Subscribed only now: the path on which all is well does not pay for it.
             let changes = changes.get_or_insert_with(|| self.watch());
             let pause = deadline.min(Instant::now() + PAUSE);

@@ -159,8 +159,10 @@ where
     conn.forget_sqlstate();
     let outcome = function(&mut conn).await;
     let node = conn.served_by();
+    // A server that shuts down says so before it closes the connection; replay on a standby cancels what is in its way.
+    let nodes_fault = |code: SqlState| code.ends_session() || code.is_transient_conflict();
     match outcome {
-        Err(error) if conn.is_lost() || conn.last_sqlstate().is_some_and(SqlState::is_transient_conflict) => {
+        Err(error) if conn.is_lost() || conn.last_sqlstate().is_some_and(nodes_fault) => {
             Try::NodeFailed(error, Arc::clone(node))
         }
         outcome => {

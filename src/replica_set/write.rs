@@ -39,6 +39,10 @@ impl ReplicaSet {
     /// # }
     /// ```
     pub async fn write(&self) -> Result<Conn<Write>, CheckoutError> {
+        self.while_open(self.find_writer()).await
+    }
+
+    async fn find_writer(&self) -> Result<Conn<Write>, CheckoutError> {
         let began = Instant::now();
         let live = self.live();
         let settings = live.config.writes();

@@ -15,7 +15,18 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 /// Changes whenever a template is made differently, so that an old one is never used.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
+
+/// The smallest settings that a server can have, which the template remembers: a standby refuses to start
+/// with less than what its primary last had, and a test may want little.
+const LEAST: [&str; 6] = [
+    "max_connections=1",
+    "superuser_reserved_connections=0",
+    "max_worker_processes=0",
+    "max_wal_senders=0",
+    "max_prepared_transactions=0",
+    "max_locks_per_transaction=10",
+];
 
 /// Systems delete temporary files that are days old, one by one; a template with holes would be
 /// worse than none, so it is renewed in time.
@@ -142,7 +153,9 @@ fn make(account: Account, programs: &Programs, cache: &Path, folder: &Path) -> R
 fn run_sql(account: Account, programs: &Programs, data: &Path, database: &str, sql: &str) -> Result<()> {
     let postgres = programs.path("postgres");
     let mut command = account.command(&postgres, data);
-    command.args(["--single", "-F", "-c", "exit_on_error=on", "-D"]).arg(data).arg(database);
+    command.args(["--single", "-F", "-c", "exit_on_error=on"]);
+    command.args(LEAST.iter().flat_map(|setting| ["-c", *setting]));
+    command.arg("-D").arg(data).arg(database);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut run = || {
         let mut server = command.spawn()?;

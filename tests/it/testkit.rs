@@ -1,23 +1,49 @@
 //! The test kit against itself: each fault has the effect that it promises.
 
-use pointsman::testkit::Cluster;
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
 
-#[tokio::test]
-async fn a_replica_takes_over_and_the_old_primary_comes_back_as_its_standby() {
-    let cluster = Cluster::builder().replicas(2).database("payments").start().await.unwrap();
-    let (old, new) = (cluster.primary(), cluster.replica(0));
-    old.execute("CREATE TABLE train (number int); INSERT INTO train VALUES (1)").await.unwrap();
-    cluster.wait_caught_up().await.unwrap();
+mod access;
+mod faults;
+mod proxy;
+mod replication;
+mod start;
+mod tidy;
 
-    old.kill().await.unwrap();
-    new.promote().await.unwrap();
-    new.execute("INSERT INTO train VALUES (2)").await.unwrap();
-    cluster.replica(1).follow(new).await.unwrap();
-    old.rejoin(new).await.unwrap();
-    cluster.wait_caught_up().await.unwrap();
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error, NoTls};
 
-    assert_eq!(cluster.current_primary().await.unwrap().name(), "replica-1");
-    for server in cluster.servers() {
-        assert_eq!(server.query_value("SELECT sum(number) FROM train").await.unwrap(), "3", "{server:?}");
+/// Longer than anything takes on a machine that is busy with all the other tests.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Long enough for an answer that comes at all to be there.
+const SILENCE: Duration = Duration::from_millis(400);
+
+/// Connects as the program under test does.
+async fn connect(url: &str) -> Result<Client, Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn ask(client: &Client, sql: &str) -> Result<String, Error> {
+    Ok(client.query_one(sql, &[]).await?.get(0))
+}
+
+fn code(error: &Error) -> Option<&SqlState> {
+    error.code()
+}
+
+/// Says whether the future is still not done after a while.
+async fn hangs<T>(future: impl Future<Output = T>) -> bool {
+    tokio::time::timeout(SILENCE, future).await.is_err()
+}
+
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        sleep(Duration::from_millis(10)).await;
     }
 }

@@ -49,7 +49,7 @@ async fn take(tx: &Conn<Write>, settling: &Settling) -> QueryResult<Vec<Taken>> 
     let up_to = sql::storable(settling.up_to.unwrap_or(DateTime::<Utc>::MAX_UTC));
     transactions::table
         .filter(transactions::asset.eq(&settling.asset))
-        .filter(transactions::status.eq(sql::completed()))
+        .filter(transactions::status.eq(sql::Completed))
         .filter(transactions::settlement_id.is_null())
         .filter(transactions::occurred_at.le(up_to))
         .order((transactions::occurred_at, transactions::id))

@@ -90,7 +90,7 @@ pub(super) async fn balance(conn: &Conn<Read>, of: &AccountId, what: &Asset) -> 
     let query = transactions::table
         .filter(account.eq(of))
         .filter(asset.eq(what))
-        .filter(status.eq(sql::completed()))
+        .filter(status.eq(sql::Completed))
         .select(sums!());
     let sums: Sums = query.get_result(conn).await?;
     Ok(difference(sums))
@@ -99,7 +99,7 @@ pub(super) async fn balance(conn: &Conn<Read>, of: &AccountId, what: &Asset) -> 
 pub(super) async fn balances(conn: &Conn<Read>, of: &AccountId) -> Result<Vec<(Asset, Balance)>, Error> {
     let query = transactions::table
         .filter(account.eq(of))
-        .filter(status.eq(sql::completed()))
+        .filter(status.eq(sql::Completed))
         .group_by(asset)
         .select((asset, sums!()))
         .order(asset);
@@ -117,7 +117,7 @@ pub(super) async fn last_balances(
     let after = after.map_or("", AccountId::as_str);
     let query = transactions::table
         .filter(asset.eq(what))
-        .filter(status.eq(sql::completed()))
+        .filter(status.eq(sql::Completed))
         .filter(account.gt(after))
         .group_by(account)
         .select((account, sums!()))
@@ -135,7 +135,7 @@ pub(super) async fn totals_per_day(
 ) -> Result<Vec<DayTotal>, Error> {
     let query = transactions::table
         .filter(asset.eq(what))
-        .filter(status.eq(sql::completed()))
+        .filter(status.eq(sql::Completed))
         .filter(occurred_at.ge(sql::start_of(from)))
         .filter(occurred_at.lt(sql::end_of(to)))
         .group_by(sql::day())

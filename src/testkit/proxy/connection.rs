@@ -51,9 +51,21 @@ pub(super) fn reset(connection: &TcpStream) {
 }
 
 /// Forwards one connection until either side ends it or the proxy does.
-pub(super) async fn forward(mut client: TcpStream, target: SocketAddr, link: watch::Receiver<Link>) {
+///
+/// What `link` says now counts as the state in which it was accepted, not what it says when the
+/// task is first polled: a reset in between means this connection, too.
+pub(super) fn forward(
+    client: TcpStream,
+    target: SocketAddr,
+    link: watch::Receiver<Link>,
+) -> impl Future<Output = ()> {
+    let before = link.borrow().resets;
+    forward_since(before, client, target, link)
+}
+
+async fn forward_since(before: u64, mut client: TcpStream, target: SocketAddr, link: watch::Receiver<Link>) {
     let mut server = None;
-    let (mut resets, before) = (link.clone(), link.borrow().resets);
+    let mut resets = link.clone();
     let is_reset = tokio::select! {
         biased;
         _ = resets.wait_for(|link| link.resets != before) => true,

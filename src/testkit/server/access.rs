@@ -3,8 +3,9 @@
 use super::Server;
 use crate::testkit::APP;
 use crate::testkit::error::{Result, TestkitError};
-use futures_util::future::join_all;
+use crate::testkit::wait::until;
 use std::fmt;
+use std::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
@@ -12,8 +13,12 @@ use tokio_postgres::{Client, NoTls};
 /// A password that is wrong, and stands out where it should not be seen.
 const WRONG_PASSWORD: &str = "wrong-sesame";
 
-/// How many connections are opened at once: an authentication costs processor time on both sides.
-const AT_ONCE: usize = 8;
+/// Whether every slot is taken that is not a superuser's; the asker does not count.
+const IS_FULL: &str = "
+    SELECT count(*) >= current_setting('max_connections')::int
+        - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true)::int, 0)
+    FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
 
 /// Holds all connection slots of a server until it is dropped.
 ///
@@ -65,20 +70,24 @@ impl Server {
     /// ```
     pub async fn exhaust_connections(&self) -> Result<ExhaustedConnections> {
         let url = &self.url();
-        let mut exhausted = ExhaustedConnections { held: Vec::new() };
-        loop {
-            for attempt in join_all((0..AT_ONCE).map(|_| tokio_postgres::connect(url, NoTls))).await {
-                match attempt {
-                    Ok((client, connection)) => {
-                        exhausted.held.push((client, tokio::spawn(async move { drop(connection.await) })));
-                    }
-                    Err(error) if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) => {
-                        return Ok(exhausted);
-                    }
-                    Err(source) => return Err(TestkitError::Sql { server: self.name().to_owned(), source }),
+        let exhausted = &Mutex::new(ExhaustedConnections { held: Vec::new() });
+        // One after the other: those who come together are all refused by the slots that they take
+        // while they are refused, and leave some free.
+        until(self.name(), "to have no slot left", || async move {
+            match tokio_postgres::connect(url, NoTls).await {
+                Ok((client, connection)) => {
+                    let driver = tokio::spawn(async move { drop(connection.await) });
+                    self.lock(exhausted).held.push((client, driver));
                 }
+                Err(error) if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) => {
+                    return Ok(self.maintenance_session().await?.value(IS_FULL).await? == "t");
+                }
+                Err(source) => return Err(TestkitError::Sql { server: self.name().to_owned(), source }),
             }
-        }
+            Ok(false)
+        })
+        .await?;
+        Ok(std::mem::replace(&mut *self.lock(exhausted), ExhaustedConnections { held: Vec::new() }))
     }
 
     /// Changes the password of the role `app`, through the primary and for all servers.

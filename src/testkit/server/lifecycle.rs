@@ -55,7 +55,8 @@ impl Server {
 
     /// Ends the server at once, without a checkpoint: it recovers from its WAL when it starts.
     ///
-    /// Clients still get a last message (57P02), other than with [`kill`](Self::kill).
+    /// A client sees its connection close; the last words of the server are a *warning* (57P01), which drivers
+    /// show as a notice and which may get lost.
     ///
     /// # Errors
     ///

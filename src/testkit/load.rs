@@ -1,0 +1,240 @@
+//! A steady load, and what its users noticed while something broke.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How a write ended, as its user sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// It was acknowledged, so it must not be lost.
+    Acknowledged,
+    /// It failed, and is known not to have been carried out.
+    Failed(String),
+    /// It may or may not have been carried out.
+    Unknown(String),
+}
+
+/// One operation of a load.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Sample {
+    /// Its number; reads and writes are counted apart.
+    pub id: u64,
+    /// When it was due.
+    pub began: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// How it ended.
+    pub outcome: WriteOutcome,
+}
+
+impl Sample {
+    /// How long it took.
+    pub fn took(&self) -> Duration {
+        self.ended.duration_since(self.began)
+    }
+
+    fn succeeded(&self) -> bool {
+        self.outcome == WriteOutcome::Acknowledged
+    }
+}
+
+/// A steady load of reads and writes, at fixed rates whatever the answers take.
+///
+/// The next operation starts when it is due, not when the last one has ended (an *open loop*): users
+/// don't wait for each other either, and a load that waits hides the very gap that it should measure.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use pointsman::testkit::{Load, WriteOutcome};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let load = Load::start(
+///     500,
+///     100,
+///     async |_id| Ok(()),
+///     async |_id| WriteOutcome::Acknowledged,
+/// );
+/// // Break something here.
+/// load.done(50).await;
+/// let record = load.stop().await;
+/// assert_eq!(record.failed_reads().count(), 0);
+/// assert!(record.longest_read_gap() < Duration::from_secs(1));
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Load {
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<Vec<Sample>>>,
+    done: Arc<AtomicU64>,
+}
+
+impl Load {
+    /// Starts so many reads and writes per second. The functions get the number of the operation.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start<Read, ReadFut, Write, WriteFut>(
+        reads_per_second: u32,
+        writes_per_second: u32,
+        read: Read,
+        write: Write,
+    ) -> Self
+    where
+        Read: Fn(u64) -> ReadFut + Send + 'static,
+        ReadFut: Future<Output = Result<(), String>> + Send + 'static,
+        Write: Fn(u64) -> WriteFut + Send + 'static,
+        WriteFut: Future<Output = WriteOutcome> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let done = Arc::new(AtomicU64::new(0));
+        let read = move |id| {
+            let read = read(id);
+            async move { read.await.map_or_else(WriteOutcome::Failed, |()| WriteOutcome::Acknowledged) }
+        };
+        let tasks = vec![
+            tokio::spawn(run(reads_per_second, read, stop.clone(), Arc::clone(&done))),
+            tokio::spawn(run(writes_per_second, write, stop.clone(), Arc::clone(&done))),
+        ];
+        Self { stop, tasks, done }
+    }
+
+    /// Waits until so many more operations have ended.
+    pub async fn done(&self, more: u64) {
+        let target = self.done.load(Ordering::Relaxed) + more;
+        while self.done.load(Ordering::Relaxed) < target {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts no more operations, and waits for those that run.
+    pub async fn stop(self) -> Record {
+        self.stop.cancel();
+        let mut samples = Vec::new();
+        for task in self.tasks {
+            samples.push(task.await.unwrap_or_default());
+        }
+        let writes = samples.pop().unwrap_or_default();
+        Record { reads: samples.pop().unwrap_or_default(), writes }
+    }
+}
+
+async fn run<F, Fut>(
+    per_second: u32,
+    operation: F,
+    stop: CancellationToken,
+    done: Arc<AtomicU64>,
+) -> Vec<Sample>
+where
+    F: Fn(u64) -> Fut + Send + 'static,
+    Fut: Future<Output = WriteOutcome> + Send + 'static,
+{
+    let (sender, mut ended) = mpsc::unbounded_channel();
+    let mut running = JoinSet::new();
+    if per_second > 0 {
+        let mut due = interval(Duration::from_secs(1) / per_second);
+        // What was due while the machine was busy is caught up with, so that the rate holds.
+        due.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        for id in 0.. {
+            let began = tokio::select! {
+                () = stop.cancelled() => break,
+                began = due.tick() => began,
+            };
+            let (operation, sender, done) = (operation(id), sender.clone(), Arc::clone(&done));
+            running.spawn(async move {
+                let outcome = operation.await;
+                done.fetch_add(1, Ordering::Relaxed);
+                // The receiver lives until all of these have ended.
+                let _ = sender.send(Sample { id, began, ended: Instant::now(), outcome });
+            });
+            while running.try_join_next().is_some() {}
+        }
+    }
+    drop(sender);
+    let mut samples = Vec::new();
+    while let Some(sample) = ended.recv().await {
+        samples.push(sample);
+    }
+    samples
+}
+
+/// What the users of a load noticed.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Record {
+    /// The reads, in the order in which they ended.
+    pub reads: Vec<Sample>,
+    /// The writes, in the order in which they ended.
+    pub writes: Vec<Sample>,
+}
+
+impl Record {
+    /// The reads that failed.
+    pub fn failed_reads(&self) -> impl Iterator<Item = &Sample> {
+        self.reads.iter().filter(|read| !read.succeeded())
+    }
+
+    /// The writes that failed, or whose outcome is unknown.
+    pub fn failed_writes(&self) -> impl Iterator<Item = &Sample> {
+        self.writes.iter().filter(|write| !write.succeeded())
+    }
+
+    /// The numbers of the writes that were acknowledged.
+    pub fn acknowledged(&self) -> impl Iterator<Item = u64> + '_ {
+        self.writes.iter().filter(|write| write.succeeded()).map(|write| write.id)
+    }
+
+    /// The longest time between two reads that succeeded.
+    pub fn longest_read_gap(&self) -> Duration {
+        let ends: Vec<_> = self.reads.iter().filter(|read| read.succeeded()).map(|read| read.ended).collect();
+        ends.windows(2).map(|pair| pair[1].duration_since(pair[0])).max().unwrap_or_default()
+    }
+
+    /// The longest that a read took, whether it succeeded or not.
+    pub fn slowest_read(&self) -> Duration {
+        self.reads.iter().map(Sample::took).max().unwrap_or_default()
+    }
+
+    /// How long after an instant the first write was acknowledged that began, or still waited, then.
+    pub fn first_write_after(&self, instant: Instant) -> Option<Duration> {
+        let ended = self.writes.iter().filter(|write| write.succeeded() && write.ended >= instant);
+        ended.map(|write| write.ended.duration_since(instant)).min()
+    }
+}
+
+/// One line, with a few of the errors.
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} reads, {} failed, longest gap {:?}, slowest {:?}; {} writes, {} failed",
+            self.reads.len(),
+            self.failed_reads().count(),
+            self.longest_read_gap(),
+            self.slowest_read(),
+            self.writes.len(),
+            self.failed_writes().count(),
+        )?;
+        let mut errors: Vec<String> = self
+            .failed_reads()
+            .chain(self.failed_writes())
+            .map(|sample| format!("{:?}", sample.outcome))
+            .collect();
+        errors.sort();
+        errors.dedup();
+        for error in errors.iter().take(5) {
+            write!(f, "\n    {error}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,9 @@
+//! What the users of a set notice while its nodes fail: real clusters, real faults, steady load.
+//!
+//! Each test is an incident: break, assert, restore, assert. They run one at a time
+//! (`--test-threads=1`), since they measure, and print what they measured.
+
+mod load;
+mod outage;
+mod primary;
+mod replicas;

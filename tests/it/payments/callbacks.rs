@@ -1,0 +1,125 @@
+//! Callbacks: told once or many times, one transaction.
+
+use pointsman::payments::{
+    Conflict, Error, NewCallback, NewTransaction, Recorded, Status, TransactionRepository,
+};
+use tokio::task::JoinSet;
+
+use super::{Fixture, completed};
+
+fn callback(key: &str, transaction: NewTransaction) -> NewCallback {
+    NewCallback { key: key.parse().expect("a key"), transaction }
+}
+
+#[tokio::test]
+async fn told_twice_it_is_one_transaction() {
+    let fixture = Fixture::start().await;
+    let mut conn = fixture.write().await;
+    let told = callback("k-1", completed("1", "576", "5.00", "CZK").with_status(Status::Pending));
+    let Recorded::Created(first) = conn.record_callback(&told).await.unwrap() else { panic!("it is new") };
+    let Recorded::Duplicate(again) = conn.record_callback(&told).await.unwrap() else {
+        panic!("it is known")
+    };
+    assert_eq!(first, again);
+
+    // A duplicate tells how far the transaction has come meanwhile.
+    conn.advance(first.id, Status::Completed, &"clerk".parse().unwrap()).await.unwrap();
+    let again = conn.record_callback(&told).await.unwrap();
+    assert_eq!((again.is_created(), again.transaction().status), (false, Status::Completed));
+    assert_eq!(fixture.count("SELECT count(*) FROM transactions").await, 1);
+    assert_eq!(fixture.count("SELECT count(*) FROM callbacks").await, 1);
+}
+
+#[tokio::test]
+async fn the_order_of_metadata_and_zeros_of_an_amount_make_no_other_content() {
+    let fixture = Fixture::start().await;
+    let mut conn = fixture.write().await;
+    let told = |amount: &str, metadata: &str| {
+        let metadata = serde_json::from_str(metadata).unwrap();
+        callback("k-1", completed("1", "576", amount, "CZK").with_metadata(metadata))
+    };
+    assert!(conn.record_callback(&told("5", r#"{"a": 1e15, "b": 2}"#)).await.unwrap().is_created());
+    assert!(!conn.record_callback(&told("5.000", r#"{"b": 2, "a": 1e15}"#)).await.unwrap().is_created());
+}
+
+#[tokio::test]
+async fn a_key_stands_for_one_content() {
+    let fixture = Fixture::start().await;
+    let mut conn = fixture.write().await;
+    let told = callback("k-1", completed("1", "576", "5", "CZK"));
+    assert!(conn.record_callback(&told).await.unwrap().is_created());
+
+    // The same key for another transaction: nothing of it stays.
+    let error = conn.record_callback(&callback("k-1", completed("2", "576", "5", "CZK"))).await.unwrap_err();
+    assert!(matches!(error, Error::Conflict(Conflict::IdempotencyKey { .. })), "{error:?}");
+    // The same key and transaction, with other content.
+    for other in [
+        completed("1", "576", "5.01", "CZK"),
+        completed("1", "577", "5", "CZK"),
+        completed("1", "576", "5", "EUR"),
+        completed("1", "576", "-5", "CZK"),
+        completed("1", "576", "5", "CZK").with_status(Status::Failed),
+        completed("1", "576", "5", "CZK").with_metadata(Default::default()),
+    ] {
+        let error = conn.record_callback(&callback("k-1", other)).await.unwrap_err();
+        assert!(matches!(error, Error::Conflict(_)), "{error:?}");
+    }
+    assert_eq!(fixture.count("SELECT count(*) FROM transactions").await, 1);
+    // Another provider's key is another key.
+    let mut elsewhere = completed("1", "576", "7", "CZK");
+    elsewhere.provider = "till".parse().unwrap();
+    assert!(conn.record_callback(&callback("k-1", elsewhere)).await.unwrap().is_created());
+}
+
+#[tokio::test]
+async fn another_key_for_the_same_transaction_is_a_duplicate() {
+    let fixture = Fixture::start().await;
+    let mut conn = fixture.write().await;
+    let new = completed("1", "576", "5", "CZK");
+    let first = conn.record_callback(&callback("k-1", new.clone())).await.unwrap().into_transaction();
+    let again = conn.record_callback(&callback("k-2", new)).await.unwrap();
+    assert_eq!(again, Recorded::Duplicate(first));
+    let error = conn.record_callback(&callback("k-3", completed("1", "576", "6", "CZK"))).await.unwrap_err();
+    assert!(matches!(error, Error::Conflict(Conflict::ProviderId { .. })), "{error:?}");
+    assert_eq!(fixture.count("SELECT count(*) FROM callbacks").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_by_many_at_once_it_is_one_transaction() {
+    let fixture = Fixture::start().await;
+    for round in 0..10 {
+        let told = callback(&format!("k-{round}"), completed(&format!("{round}"), "576", "5", "CZK"));
+        let mut tasks = JoinSet::new();
+        for _ in 0..8 {
+            let (mut conn, told) = (fixture.write().await, told.clone());
+            tasks.spawn(async move { conn.record_callback(&told).await.expect("no conflict") });
+        }
+        let outcomes = tasks.join_all().await;
+        assert_eq!(outcomes.iter().filter(|recorded| recorded.is_created()).count(), 1);
+        let id = outcomes[0].transaction().id;
+        assert!(outcomes.iter().all(|recorded| recorded.transaction().id == id));
+    }
+    assert_eq!(fixture.count("SELECT count(*) FROM transactions").await, 10);
+    assert_eq!(fixture.count("SELECT count(*) FROM callbacks").await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_contents_under_one_key_one_is_stored() {
+    let fixture = Fixture::start().await;
+    let mut tasks = JoinSet::new();
+    for i in 0..8 {
+        let mut conn = fixture.write().await;
+        // Half of them agree on the provider's id, and so meet at both unique keys.
+        let told = callback("k-1", completed(&format!("{}", i % 4), "576", "5", "CZK"));
+        tasks.spawn(async move { conn.record_callback(&told).await });
+    }
+    let outcomes = tasks.join_all().await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2, "{outcomes:?}");
+    for outcome in outcomes {
+        match outcome {
+            Ok(_) | Err(Error::Conflict(Conflict::IdempotencyKey { .. })) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(fixture.count("SELECT count(*) FROM transactions").await, 1);
+}

@@ -1,0 +1,12 @@
+//! The view that writes, of a connection that reads.
+//~ E0277
+//~ says: this method writes, and a `Conn<Read>` cannot
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+
+pub fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> &Conn<Write> {
+    conn.as_write()
+}

@@ -1,0 +1,12 @@
+//! The bare connection by `AsMut`.
+//~ E0599
+//~ says: `as_mut`
+
+use pointsman::prelude::*;
+use ui::users;
+
+pub async fn run(
+    conn: &mut Conn<Read>, // twin: conn: &mut Conn<Write>,
+) -> QueryResult<usize> {
+    diesel_async::RunQueryDsl::execute(diesel::delete(users::table), conn.as_mut()).await // twin: diesel_async::RunQueryDsl::execute(diesel::delete(users::table), &mut **conn).await
+}

@@ -1,0 +1,12 @@
+//! diesel-async's `transaction`.
+//~ E0277
+//~ says: a `Conn<Read>` does not lend its bare connection
+
+use diesel_async::AsyncConnection;
+use pointsman::prelude::*;
+
+pub async fn run(
+    conn: &mut Conn<Read>, // twin: conn: &mut Conn<Write>,
+) -> QueryResult<()> {
+    AsyncConnection::transaction(conn, async |_| Ok(())).await
+}

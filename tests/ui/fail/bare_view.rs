@@ -1,0 +1,13 @@
+//! diesel-async's own methods on the view that reads.
+//~ E0277
+//~ says: a `Conn<Read>` does not lend its bare connection
+//~ says: import `pointsman::prelude::*` in the place of
+
+use pointsman::prelude::*;
+use ui::users;
+
+pub async fn run(
+    conn: &mut Conn<Write>, // twin: conn: &mut Conn<Write>,
+) -> QueryResult<usize> {
+    diesel_async::RunQueryDsl::execute(diesel::delete(users::table), &mut conn.as_read()).await // twin: diesel_async::RunQueryDsl::execute(diesel::delete(users::table), conn.as_write_mut()).await
+}

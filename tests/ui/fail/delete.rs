@@ -1,0 +1,13 @@
+//! Deleting rows.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+use ui::users;
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<usize> {
+    diesel::delete(users::table.find(1)).execute(conn).await
+}

@@ -1,0 +1,15 @@
+//! Deleting rows, boxed.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+use ui::users;
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<usize> {
+    let mut delete = diesel::delete(users::table).into_boxed();
+    delete = delete.filter(users::id.eq(1));
+    delete.execute(conn).await
+}

@@ -1,0 +1,14 @@
+//! Locking rows through a reference to the statement.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+use ui::users;
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<Vec<i32>> {
+    let locked = users::table.select(users::id).for_update();
+    (&locked).load(conn).await
+}

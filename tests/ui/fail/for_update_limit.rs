@@ -1,0 +1,13 @@
+//! Locking some rows; the clauses come after the lock.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+use ui::users;
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<Vec<i32>> {
+    users::table.for_update().select(users::id).filter(users::id.gt(1)).order(users::id).limit(10).load(conn).await
+}

@@ -1,0 +1,13 @@
+//! Locking rows with FOR UPDATE SKIP LOCKED.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+use ui::users;
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<Vec<i32>> {
+    users::table.select(users::id).for_update().skip_locked().load(conn).await
+}

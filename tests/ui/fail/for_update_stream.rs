@@ -1,0 +1,14 @@
+//! Streaming rows that are locked.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+use ui::users;
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<()> {
+    let _rows = users::table.select(users::id).for_update().load_stream::<i32>(conn).await?;
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! Inserting many rows.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+use ui::{NewUser, users};
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<usize> {
+    diesel::insert_into(users::table).values(vec![NewUser { name: "a" }]).execute(conn).await
+}

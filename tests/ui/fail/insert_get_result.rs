@@ -1,0 +1,13 @@
+//! Inserting a row and reading it back, with RETURNING left to Diesel.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+use ui::{NewUser, User, users};
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<User> {
+    diesel::insert_into(users::table).values(NewUser { name: "a" }).get_result(conn).await
+}

@@ -1,0 +1,29 @@
+//! The bare connection, taken by an implementation of `ExecuteDsl` of one's own.
+//~ E0277
+//~ says: `Smuggle` is no valid SQL fragment for the
+
+use diesel::pg::Pg;
+use diesel_async::methods::ExecuteDsl;
+use diesel_async::{AsyncConnectionCore, AsyncPgConnection};
+use pointsman::prelude::*;
+use ui::users;
+
+pub struct Smuggle;
+
+impl ReadOnly for Smuggle {}
+
+impl<'c> ExecuteDsl<&'c AsyncPgConnection, Pg> for Smuggle {
+    fn execute<'conn, 'query>(
+        _: Self,
+        conn: &'conn mut &'c AsyncPgConnection,
+    ) -> <&'c AsyncPgConnection as AsyncConnectionCore>::ExecuteFuture<'conn, 'query>
+    where
+        Self: 'query,
+    {
+        conn.execute_returning_count(diesel::delete(users::table))
+    }
+}
+
+pub async fn run(conn: &Conn<Read>) -> QueryResult<usize> {
+    Smuggle.execute(conn).await // twin: users::table.select(users::id).execute(conn).await
+}

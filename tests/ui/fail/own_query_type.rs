@@ -1,0 +1,29 @@
+//! A query type of one's own that does not say that it reads.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+//~ says: `impl ReadOnly for …` on a query type of your own
+
+use pointsman::prelude::*;
+use ui::users;
+use diesel::pg::Pg;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+
+#[derive(QueryId)]
+struct Slow<Q>(Q);
+
+impl<Q: Query> Query for Slow<Q> {
+    type SqlType = Q::SqlType;
+}
+
+impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Slow<Q> {
+    fn walk_ast<'b>(&'b self, pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.0.walk_ast(pass)
+    }
+}
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<Vec<i32>> {
+    Slow(users::table.select(users::id)).load(conn).await
+}

@@ -1,0 +1,12 @@
+//! Leave for `Read` to run a statement of one's own, past `ReadOnly`.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+
+use pointsman::Permits;
+use pointsman::prelude::*;
+
+pub struct Purge;
+
+impl Permits<Purge> for Read {} // twin: impl ReadOnly for Purge {}
+
+pub fn permitted() where Read: Permits<Purge> {}

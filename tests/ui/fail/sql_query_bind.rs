@@ -1,0 +1,13 @@
+//! Raw SQL with a parameter.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+use diesel::sql_types::Integer;
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<usize> {
+    diesel::sql_query("DELETE FROM users WHERE id = $1").bind::<Integer, _>(1).execute(conn).await
+}

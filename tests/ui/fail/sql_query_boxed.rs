@@ -1,0 +1,12 @@
+//! Raw SQL, boxed.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<usize> {
+    diesel::sql_query("DELETE FROM users").into_boxed::<diesel::pg::Pg>().execute(conn).await
+}

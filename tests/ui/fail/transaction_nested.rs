@@ -1,0 +1,12 @@
+//! A write inside of a transaction in a transaction that reads.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+
+use pointsman::prelude::*;
+use ui::users;
+
+pub async fn run(
+    conn: &mut Conn<Read>, // twin: conn: &mut Conn<Write>,
+) -> QueryResult<usize> {
+    conn.transaction(async |tx| tx.transaction(async |tx| diesel::delete(users::table).execute(tx).await).await).await
+}

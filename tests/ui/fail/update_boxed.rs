@@ -1,0 +1,15 @@
+//! Updating rows, boxed.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+use ui::users;
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<usize> {
+    let mut update = diesel::update(users::table).set(users::name.eq("a")).into_boxed();
+    update = update.filter(users::id.eq(1));
+    update.execute(conn).await
+}

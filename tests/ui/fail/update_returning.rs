@@ -1,0 +1,13 @@
+//! Updating rows and reading them back.
+//~ E0277
+//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+
+use pointsman::prelude::*;
+use ui::users;
+
+pub async fn run(
+    conn: &Conn<Read>, // twin: conn: &Conn<Write>,
+) -> QueryResult<i32> {
+    diesel::update(users::table.find(1)).set(users::name.eq("a")).returning(users::id).get_result(conn).await
+}

@@ -1,0 +1,68 @@
+//! What compiles on a `Conn<Read>`, and the server refuses: the types cannot see it.
+//!
+//! A new Diesel in which one of these can be told apart makes a case for `tests/ui/fail`.
+
+use diesel::sql_types::{BigInt, Bool, Integer, Text};
+use pointsman::prelude::*;
+use pointsman::{SetOperation, assume_read_only};
+use ui::{posts, users};
+
+diesel::define_sql_function! {
+    fn nextval(sequence: Text) -> BigInt;
+}
+
+/// A function may do anything; its signature does not say what.
+pub async fn function_that_writes(conn: &Conn<Read>) -> QueryResult<i64> {
+    diesel::select(nextval("users_id_seq")).get_result(conn).await
+}
+
+/// The expressions of Diesel are types without a name for the outside, so nobody can look for a lock inside of them.
+pub async fn lock_in_a_subselect(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
+    let locked = posts::table.select(posts::user_id).for_update();
+    users::table.filter(users::id.eq_any(locked)).select(users::id).load(conn).await
+}
+
+/// The same, where a set operation is the outer statement.
+pub async fn lock_in_a_side(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
+    let locked = posts::table.select(posts::user_id).for_update();
+    let side = users::table.filter(users::id.eq_any(locked)).select(users::id);
+    SetOperation::union(side, users::table.select(users::id)).load(conn).await
+}
+
+/// A fragment of SQL is text.
+pub async fn lock_in_a_fragment(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
+    users::table.select(users::id).filter(diesel::dsl::sql::<Bool>("true FOR UPDATE")).load(conn).await
+}
+
+pub async fn write_in_a_fragment(conn: &Conn<Read>) -> QueryResult<i64> {
+    diesel::select(diesel::dsl::sql::<BigInt>("nextval('users_id_seq')")).get_result(conn).await
+}
+
+/// A promise that is false, in words that a review finds.
+pub async fn false_promise(conn: &Conn<Read>) -> QueryResult<usize> {
+    assume_read_only(diesel::delete(users::table)).execute(conn).await
+}
+
+/// The same promise, of a type of one's own.
+#[derive(diesel::query_builder::QueryId)]
+pub struct Purge;
+
+impl ReadOnly for Purge {}
+
+impl diesel::query_builder::Query for Purge {
+    type SqlType = Integer;
+}
+
+impl diesel::query_builder::QueryFragment<diesel::pg::Pg> for Purge {
+    fn walk_ast<'b>(
+        &'b self,
+        mut out: diesel::query_builder::AstPass<'_, 'b, diesel::pg::Pg>,
+    ) -> QueryResult<()> {
+        out.push_sql("DELETE FROM users RETURNING id");
+        Ok(())
+    }
+}
+
+pub async fn false_promise_of_a_type(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
+    Purge.load(conn).await
+}
