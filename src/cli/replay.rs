@@ -59,8 +59,12 @@ pub(super) async fn run(config: Option<&Path>, arguments: Arguments) -> Outcome 
     let report = tokio::select! {
         report = replay => report?,
         signal = end.asked() => {
-            let message = "ended by {}: what was recorded stays, and another run goes on behind it";
-            return Err(Failure::failed(anyhow::anyhow!(message.replace("{}", signal))));
+            let rest = if servers::are_configured(config) {
+                "what was recorded stays, and another run goes on behind it"
+            } else {
+                "the cluster of this replay is removed"
+            };
+            return Err(Failure::failed(anyhow::anyhow!("ended by {signal}: {rest}")));
         }
     };
     if arguments.json {
