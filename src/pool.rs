@@ -282,7 +282,7 @@ impl Drop for Lease {
     }
 }
 
-/// Waits for what a connection still owes, cancels it if that takes long, and gives the connection back.
+/// Waits for what a connection still owes and gives it back; if that takes long, cancels the statement and ends it.
 async fn finish(pooled: bb8::PooledConnection<'static, Manager>, shared: Arc<Shared>) {
     let wire = Arc::clone(pooled.link.wire());
     if timeout(SETTLE, wire.settled()).await.is_ok() {
@@ -293,9 +293,10 @@ async fn finish(pooled: bb8::PooledConnection<'static, Manager>, shared: Arc<Sha
         let _ = shared.dialer.cancel(pooled.link.cancel_token()).await;
         wire.settled().await;
     };
-    if timeout(CANCELLED, cancelled).await.is_err() {
-        pooled.link.sever();
-    }
+    let _ = timeout(CANCELLED, cancelled).await;
+    // A cancel request has no answer. If it arrives late, it ends whatever runs on the session then, so
+    // the session must have no next user.
+    pooled.link.sever();
 }
 
 impl Deref for Lease {

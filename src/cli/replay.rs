@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use pointsman::ReplicaSet;
 use pointsman::payments::{Asset, Provider};
 use pointsman::replay::{Ledger, Replay, Report, Settings};
@@ -59,8 +59,12 @@ pub(super) async fn run(config: Option<&Path>, arguments: Arguments) -> Outcome 
     let report = tokio::select! {
         report = replay => report?,
         signal = end.asked() => {
-            let message = "ended by {}: what was recorded stays, and another run goes on behind it";
-            return Err(Failure::failed(anyhow::anyhow!(message.replace("{}", signal))));
+            let rest = if servers::are_configured(config) {
+                "what was recorded stays, and another run goes on behind it"
+            } else {
+                "the cluster of this replay is removed"
+            };
+            return Err(Failure::failed(anyhow::anyhow!("ended by {signal}: {rest}")));
         }
     };
     if arguments.json {
@@ -82,9 +86,13 @@ async fn replay(set: &ReplicaSet, ledger: &Ledger, arguments: &Arguments) -> Out
     };
     let bar =
         ProgressBar::with_draw_target(Some(ledger.entries().len() as u64), ProgressDrawTarget::stderr());
-    let style = "recording [{bar:40}] {human_pos}/{human_len} lines, {per_sec:.0}, {eta} left";
+    let style = "recording [{bar:40}] {human_pos}/{human_len} lines, {rate} per second, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(style) {
-        bar.set_style(style.progress_chars("=> "));
+        // Decimals of a rate only flicker.
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{:.0}", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate).progress_chars("=> "));
     }
     bar.enable_steady_tick(Duration::from_millis(200));
     let report = Replay::new(set, ledger, settings, &|| bar.inc(1)).run().await;

@@ -90,9 +90,8 @@ async fn prepare(
         None => (servers::connect(file).await?, None),
     };
     if arguments.migrate || cluster.is_some() {
-        for name in servers::migrate(&set).await? {
-            tracing::info!(name, "applied a migration");
-        }
+        // Each one that was pending is in the log already.
+        servers::migrate(&set).await?;
     }
     let address = listener.local_addr().context("the address cannot be told")?;
     for node in &set.topology().nodes {

@@ -1,12 +1,15 @@
 //! Integration tests: one binary, with an area a module.
 
+mod cli;
 mod config;
 mod logs;
 mod migrate;
 mod payments;
 mod pool;
 mod read_only;
+mod replay;
 mod replica_set;
+mod service;
 mod support;
 mod testkit;
 mod tls;

@@ -39,6 +39,8 @@ impl Stage {
         let config = nodes.into_iter().fold(Config::builder(), |builder, node| builder.node(node)).build()?;
         let set = ReplicaSet::connect(config).await.context("the cluster cannot be used")?;
         servers::migrate(&set).await?;
+        // Before anybody reads: a replica that has not replayed the migrations has no tables.
+        cluster.wait_caught_up().await.context("the replicas don't follow")?;
         let url = format!("http://{}", listener.local_addr().context("the address cannot be told")?);
         let service = Service::new(set.clone());
         let service = tokio::spawn(async move {
