@@ -46,3 +46,8 @@ mod transactions;
 
 /// The tables of this module, embedded into the program.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+/// The code of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/payments.md")]
+mod guide {}

@@ -15,7 +15,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use super::driver::{Driver, drive};
-use super::tls;
+use super::tls::{self, HandshakeFailed};
 use super::wire::{Tap, Wire};
 use crate::config::{NodeConfig, Timeouts, TlsMode};
 use crate::error::ConnectError;
@@ -113,19 +113,33 @@ impl Dialer {
             TlsMode::Prefer => SslMode::Prefer,
             TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
         });
+        let asked = Arc::clone(&wire);
+        let failed = |error| self.begin_error(error, &asked);
         let (client, driver): (_, Driver) = match &self.tls {
             Some(tls) => {
-                let (client, connection) = config.connect_raw(tap, tls.to_host(self.node.host())).await?;
+                let (client, connection) =
+                    config.connect_raw(tap, tls.to_host(self.node.host())).await.map_err(failed)?;
                 (client, drive(connection, severed, vitals))
             }
             None => {
-                let (client, connection) = config.connect_raw(tap, NoTls).await?;
+                let (client, connection) = config.connect_raw(tap, NoTls).await.map_err(failed)?;
                 (client, drive(connection, severed, vitals))
             }
         };
         let cancel = client.cancel_token();
         let conn = AsyncPgConnection::try_from(client).await.map_err(ConnectError::Setup)?;
         Ok(Link::new(conn, wire, driver, cancel))
+    }
+
+    /// Tells what went wrong between the socket and the session.
+    fn begin_error(&self, error: tokio_postgres::Error, wire: &Wire) -> ConnectError {
+        if self.node.tls().mode >= TlsMode::Require && wire.is_without_tls() {
+            return ConnectError::Tls("the server does not offer TLS".into());
+        }
+        if HandshakeFailed::of(&error) {
+            return ConnectError::Tls(error.into_source().unwrap_or_else(|| "the handshake failed".into()));
+        }
+        error.into()
     }
 
     /// How long opening a session may take.

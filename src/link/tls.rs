@@ -18,6 +18,18 @@ pub(super) use self::without::{Connector, connector};
 #[cfg(feature = "tls")]
 mod with_rustls;
 
+/// Marks an error as one of the handshake: tokio-postgres keeps the kind of its errors to itself.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct HandshakeFailed(#[from] Box<dyn std::error::Error + Send + Sync>);
+
+impl HandshakeFailed {
+    /// Tells a failed handshake from the other ways in which a session does not begin.
+    pub(super) fn of(error: &tokio_postgres::Error) -> bool {
+        std::error::Error::source(error).is_some_and(|source| source.is::<Self>())
+    }
+}
+
 #[cfg(not(feature = "tls"))]
 mod without {
     use tokio_postgres::tls::NoTls;

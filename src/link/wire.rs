@@ -35,6 +35,8 @@ pub(crate) struct Wire {
     rolled_back: AtomicBool,
     /// Whether transactions write by default, as the server (14 or newer) last reported it.
     writes_by_default: AtomicBool,
+    /// Whether the server said that it has no TLS.
+    without_tls: AtomicBool,
     /// Set when the stream is dropped, which its driver does when it ends.
     closed: AtomicBool,
     /// Wakes those who wait for the server to owe nothing, or for the end.
@@ -54,6 +56,7 @@ impl Wire {
             sqlstate: AtomicU64::new(0),
             rolled_back: AtomicBool::new(false),
             writes_by_default: AtomicBool::new(false),
+            without_tls: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             settled: Notify::new(),
             asked: AtomicU64::new(0),
@@ -101,6 +104,11 @@ impl Wire {
         self.writes_by_default.load(Ordering::Acquire)
     }
 
+    /// Whether the server was asked for TLS and has none.
+    pub(crate) fn is_without_tls(&self) -> bool {
+        self.without_tls.load(Ordering::Acquire)
+    }
+
     /// Whether the server owes an answer.
     pub(crate) fn owes(&self) -> bool {
         self.owed.load(Ordering::Acquire) > 0
@@ -143,6 +151,7 @@ impl Wire {
                     self.settled.notify_waiters();
                 }
             }
+            TLS_ANSWER => self.without_tls.store(body == b"N", Ordering::Release),
             b'C' => match body {
                 b"COMMIT\0" => self.rolled_back.store(false, Ordering::Release),
                 b"ROLLBACK\0" => self.rolled_back.store(true, Ordering::Release),
@@ -185,6 +194,9 @@ const BODY_KEPT: usize = 512;
 /// The code that stands in the place of a protocol version in a request for TLS.
 const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
+/// Stands for the kind of the answer to a request for TLS: one byte, and no message.
+const TLS_ANSWER: u8 = 1;
+
 impl Frames {
     fn new(untyped: bool) -> Self {
         Self { header: [0; 5], have: 0, remaining: 0, body: Vec::new(), untyped, skip: 0 }
@@ -196,6 +208,7 @@ impl Frames {
             if self.skip > 0 {
                 let n = self.skip.min(bytes.len());
                 self.skip -= n;
+                message(TLS_ANSWER, &bytes[..n]);
                 bytes = &bytes[n..];
                 continue;
             }
@@ -252,6 +265,7 @@ impl<S> Tap<S> {
     }
 
     /// Gives the stream up, to TLS say, whose inside is then watched instead.
+    #[cfg(feature = "tls")]
     pub(crate) fn untap(mut self) -> Option<(S, Arc<Wire>)> {
         let stream = self.stream.take()?;
         Some((stream, Arc::clone(&self.wire)))

@@ -71,7 +71,7 @@ pub enum Conflict {
         key: IdempotencyKey,
     },
     /// The provider's id belongs to another transaction.
-    #[error("{provider} already has a transaction {provider_id}, with other content")]
+    #[error("{provider} already has a transaction {provider_id}: use each id once, or send the same content")]
     ProviderId {
         /// Who sent it.
         provider: Provider,

@@ -1,15 +1,29 @@
 //! What the tests share.
 
+use std::time::Duration;
+
+use diesel::sql_types::Text;
+use pointsman::config::{ConfigBuilder, PoolSettings, ProbeSettings, Timeouts};
+use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Server};
-use pointsman::{Config, ReplicaSet};
+use pointsman::{Config, ReplicaSet, assume_read_only};
+use tokio::time::{Instant, sleep};
 
 /// A configuration of these servers, the first of them as the primary.
 pub(crate) fn config_of<'s>(servers: impl IntoIterator<Item = &'s Server>) -> Config {
-    let mut builder = Config::builder();
-    for (i, server) in servers.into_iter().enumerate() {
-        builder = if i == 0 { builder.primary(server.url()) } else { builder.replica(server.url()) };
-    }
-    builder.build().expect("a valid configuration")
+    builder_of(servers).build().expect("a valid configuration")
+}
+
+/// The beginning of a configuration of these servers, the first of them as the primary.
+pub(crate) fn builder_of<'s>(servers: impl IntoIterator<Item = &'s Server>) -> ConfigBuilder {
+    urls_of(servers.into_iter().map(Server::url))
+}
+
+/// The beginning of a configuration of the servers at these URLs, the first of them as the primary.
+pub(crate) fn urls_of(urls: impl IntoIterator<Item = String>) -> ConfigBuilder {
+    urls.into_iter().enumerate().fold(Config::builder(), |builder, (i, url)| {
+        if i == 0 { builder.primary(url) } else { builder.replica(url) }
+    })
 }
 
 /// A set of these servers, the first of them as the primary.
@@ -17,7 +31,77 @@ pub(crate) async fn set_of<'s>(servers: impl IntoIterator<Item = &'s Server>) ->
     ReplicaSet::connect(config_of(servers)).await.expect("a set")
 }
 
+/// A set with this configuration.
+pub(crate) async fn start(builder: ConfigBuilder) -> ReplicaSet {
+    ReplicaSet::connect(builder.build().expect("a valid configuration")).await.expect("a set")
+}
+
 /// A set of a whole cluster.
 pub(crate) async fn connect(cluster: &Cluster) -> ReplicaSet {
     set_of(cluster.servers()).await
+}
+
+/// Pools of so many connections, and otherwise as they are by default.
+pub(crate) fn pools_of(max_size: u32) -> PoolSettings {
+    PoolSettings { max_size, ..PoolSettings::default() }
+}
+
+/// The deadline of a checkout, and otherwise as it is by default.
+pub(crate) fn checkout_within(checkout: Duration) -> Timeouts {
+    Timeouts { checkout, ..Timeouts::default() }
+}
+
+/// Monitors that don't call a node lost while a test stalls its network for a moment.
+pub(crate) fn patient_probes() -> ProbeSettings {
+    ProbeSettings { timeout: Duration::from_secs(5), ..ProbeSettings::default() }
+}
+
+/// How long a condition may take: long, because only what is broken takes long.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits until a condition holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let deadline = Instant::now() + LIMIT;
+        while !holds().await {
+            assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?} ({caller})");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[derive(QueryableByName)]
+struct Value {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+/// Runs raw SQL and gives its single column, named `value`, as text. Nothing stops it from writing but the server.
+pub(crate) async fn value<I: Intent>(conn: &Conn<I>, sql: &str) -> QueryResult<String> {
+    let query = format!("SELECT value::text AS value FROM ({sql}) AS q(value)");
+    let row: Value = assume_read_only(diesel::sql_query(query)).get_result(conn.as_read()).await?;
+    Ok(row.value)
+}
+
+/// Runs raw SQL on any connection, past the types.
+pub(crate) async fn smuggle<I: Intent>(conn: &Conn<I>, sql: &str) -> QueryResult<usize> {
+    assume_read_only(diesel::sql_query(sql.to_owned())).execute(conn.as_read()).await
+}
+
+/// The server process behind a connection.
+pub(crate) async fn backend<I: Intent>(conn: &Conn<I>) -> String {
+    value(conn, "SELECT pg_backend_pid()").await.expect("a backend")
+}
+
+/// How many sessions of a program there are at a server.
+pub(crate) async fn sessions(server: &Server, application_name: &str) -> u32 {
+    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{application_name}'");
+    server.query_value(&sql).await.expect("a count").parse().expect("a number")
+}
+
+/// Connections of the set that are handed out, over all nodes.
+pub(crate) fn in_use(set: &ReplicaSet) -> u32 {
+    set.health().nodes.iter().map(|node| node.in_use).sum()
 }

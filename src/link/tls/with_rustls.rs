@@ -6,11 +6,12 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -18,6 +19,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::config::{TlsMode, TlsSettings};
 use crate::error::ConnectError;
 use crate::link::dial::Socket;
+use crate::link::tls::HandshakeFailed;
 use crate::link::wire::Tap;
 
 type RustlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
@@ -49,14 +51,16 @@ pub(in crate::link) struct TapTls {
 
 impl TlsConnect<Tap<Socket>> for TapTls {
     type Stream = Tap<RustlsStream>;
-    type Error = Box<dyn Error + Send + Sync>;
+    type Error = HandshakeFailed;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Stream, Self::Error>> + Send>>;
 
     fn connect(self, tap: Tap<Socket>) -> Self::Future {
         Box::pin(async move {
-            let (socket, wire) = tap.untap().ok_or("the stream was already handed over")?;
-            let stream = TlsConnect::<Socket>::connect(self.connect?, socket).await?;
-            Ok(Tap::new(stream, wire))
+            let handed_over = || HandshakeFailed("the stream was already handed over".into());
+            let (socket, wire) = tap.untap().ok_or_else(handed_over)?;
+            let connect = self.connect.map_err(HandshakeFailed)?;
+            let stream = TlsConnect::<Socket>::connect(connect, socket).await;
+            Ok(Tap::new(stream.map_err(|error| HandshakeFailed(error.into()))?, wire))
         })
     }
 }
@@ -102,6 +106,8 @@ struct Verifier {
     /// The check of the chain and the name; `None` where neither is asked for.
     chain: Option<Arc<WebPkiServerVerifier>>,
     name: bool,
+    /// The certificates of `sslrootcert`: a server may have one of these itself.
+    pinned: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -115,13 +121,15 @@ impl Verifier {
             TlsMode::VerifyCa | TlsMode::VerifyFull => true,
         };
         if !chain {
-            return Ok(Self { chain: None, name, provider });
+            return Ok(Self { chain: None, name, pinned: Vec::new(), provider });
         }
         let mut roots = RootCertStore::empty();
+        let mut pinned = Vec::new();
         match &settings.root_certificate {
             Some(path) => {
-                for certificate in certificates(path)? {
-                    roots.add(certificate).map_err(|error| file_error(path, &error))?;
+                pinned = certificates(path)?;
+                for certificate in &pinned {
+                    roots.add(certificate.clone()).map_err(|error| file_error(path, &error))?;
                 }
             }
             None => {
@@ -133,7 +141,19 @@ impl Verifier {
             .map_err(|_| {
                 tls_error("no root certificate to check the server's with: name a file with `sslrootcert`")
             })?;
-        Ok(Self { chain: Some(chain), name, provider })
+        Ok(Self { chain: Some(chain), name, pinned, provider })
+    }
+
+    /// Checks a certificate that is trusted itself, without an authority above it.
+    fn verify_pinned(
+        &self,
+        certificate: &CertificateDer<'_>,
+        server_name: &ServerName<'_>,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.name {
+            verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
+        }
+        Ok(ServerCertVerified::assertion())
     }
 }
 
@@ -152,6 +172,13 @@ impl ServerCertVerifier for Verifier {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.name => Ok(ServerCertVerified::assertion()),
+            // What `openssl req -x509` makes is an authority that serves, which the check of a chain refuses after that of
+            // its dates. libpq takes it where it is in `sslrootcert`; whoever has its key is whom the user trusts.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
+                if self.pinned.iter().any(|pinned| pinned.as_ref() == end_entity.as_ref()) =>
+            {
+                self.verify_pinned(end_entity, server_name)
+            }
             outcome => outcome,
         }
     }

@@ -93,8 +93,10 @@ async fn what_is_locked_is_passed_over_and_settled_later() {
         .transaction(async |tx| {
             let lock = format!("SELECT id FROM transactions WHERE id = '{locked}' FOR UPDATE");
             diesel::sql_query(lock).execute(tx).await?;
-            // It would wait for ever for what is locked, were it not passed over.
-            let settlement = fixture.write().await.settle(&settling("CZK")).await?;
+            // Were what is locked not passed over, this would wait for this very transaction.
+            let (mut conn, settling) = (fixture.write().await, settling("CZK"));
+            let settlement = tokio::time::timeout(Duration::from_secs(10), conn.settle(&settling));
+            let settlement = settlement.await.expect("it waits for nobody")?;
             Ok::<_, Error>(settlement.expect("the other one"))
         })
         .await

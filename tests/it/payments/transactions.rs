@@ -1,10 +1,14 @@
 //! Recording transactions, finding them and taking them forward.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use pointsman::payments::{
     Action, AuditFilter, AuditRepository, Conflict, Entity, Error, PageRequest, SettlementRepository,
     Settling, Status, TransactionRepository,
 };
+use pointsman::prelude::*;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Fixture, asset, completed, record};
@@ -41,7 +45,10 @@ async fn a_providers_id_is_taken_once_and_the_connection_stays_good() {
     record(&conn, completed("1", "576", "5", "CZK")).await;
     let error = conn.record(&completed("1", "576", "5", "CZK")).await.unwrap_err();
     assert!(matches!(&error, Error::Conflict(Conflict::ProviderId { .. })), "{error:?}");
-    assert_eq!(error.to_string(), "bank already has a transaction 1, with other content");
+    assert_eq!(
+        error.to_string(),
+        "bank already has a transaction 1: use each id once, or send the same content"
+    );
     let mut elsewhere = completed("1", "576", "5", "CZK");
     elsewhere.provider = "till".parse().unwrap();
     record(&conn, elsewhere).await;
@@ -94,12 +101,28 @@ async fn of_many_that_advance_at_once_one_succeeds() {
     let id = record(&fixture.write().await, completed("1", "576", "5", "CZK").with_status(Status::Pending))
         .await
         .id;
+    // The row is held until all of them wait for it, so that none decides before the others have asked.
     let mut tasks = tokio::task::JoinSet::new();
-    for i in 0..8 {
-        let mut conn = fixture.write().await;
-        let to = if i % 2 == 0 { Status::Completed } else { Status::Failed };
-        tasks.spawn(async move { conn.advance(id, to, &"clerk".parse().unwrap()).await });
-    }
+    let held: Result<(), Error> = fixture
+        .write()
+        .await
+        .transaction(async |tx| {
+            let hold = format!("SELECT id FROM transactions WHERE id = '{id}' FOR UPDATE");
+            diesel::sql_query(hold).execute(tx).await?;
+            for i in 0..6 {
+                let mut conn = fixture.write().await;
+                let to = if i % 2 == 0 { Status::Completed } else { Status::Failed };
+                tasks.spawn(async move { conn.advance(id, to, &"clerk".parse().unwrap()).await });
+            }
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while fixture.count(waiting).await < 6 {
+                assert!(Instant::now() < deadline, "they do not wait");
+            }
+            Ok(())
+        })
+        .await;
+    held.unwrap();
     let outcomes = tasks.join_all().await;
     let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
     assert_eq!(won.len(), 1);

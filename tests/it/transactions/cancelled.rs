@@ -1,0 +1,269 @@
+//! Futures that are dropped in the middle never harm the next user of a connection.
+
+use std::future::{Future, pending};
+use std::time::Duration;
+
+use diesel::result::Error;
+use diesel_async::{AsyncConnection, SimpleAsyncConnection};
+use futures_util::StreamExt;
+use pointsman::ReplicaSet;
+use pointsman::prelude::*;
+use pointsman::testkit::{Cluster, Server};
+use tokio::time::timeout;
+
+use super::{add, assert_clean, committed, desk, notes, prepare};
+use crate::support::{
+    backend, eventually, in_use, patient_probes, pools_of, sessions, start, urls_of, value,
+};
+
+/// Long enough for a statement to be under way, and not waited for by anything else.
+const A_MOMENT: Duration = Duration::from_millis(100);
+
+async fn cancel<T>(future: impl Future<Output = T>) {
+    assert!(timeout(A_MOMENT, future).await.is_err(), "it should have been under way");
+}
+
+fn broken<T: std::fmt::Debug>(outcome: QueryResult<T>) {
+    assert!(matches!(outcome, Err(Error::BrokenTransactionManager)), "{outcome:?}");
+}
+
+/// What a `Conn` refuses after its transaction was cancelled.
+async fn assert_over(conn: &mut Conn<Write>) {
+    assert!(conn.is_lost());
+    broken(add(conn, 90).await);
+    broken(conn.transaction(async |tx| add(tx, 91).await).await);
+    broken(conn.build_transaction().serializable().run(async |tx| add(tx, 92).await).await);
+    broken(notes::table.count().get_result::<i64>(conn.as_read()).await);
+    let raw = conn.batch_execute("INSERT INTO notes VALUES (93, 'past the types')").await;
+    assert!(raw.is_err(), "the connection itself is over");
+}
+
+/// Nothing of the set is running or waiting at the server.
+async fn all_idle(server: &Server) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'";
+    eventually("no session of the set is left at work", async || {
+        server.query_value(sql).await.unwrap() == "0"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn between_two_statements() {
+    let (cluster, set) = desk().await;
+    let mut conn = set.write().await.unwrap();
+    let outcome = conn.transaction(async |tx| {
+        add(tx, 1).await?;
+        pending::<QueryResult<()>>().await
+    });
+    cancel(outcome).await;
+    assert_over(&mut conn).await;
+    drop(conn);
+    assert_clean(&set).await;
+    all_idle(cluster.primary()).await;
+    assert_eq!(committed(&cluster).await, "");
+}
+
+#[tokio::test]
+async fn in_a_nested_transaction_that_alone_was_cancelled() {
+    let (cluster, set) = desk().await;
+    let mut conn = set.write().await.unwrap();
+    let outcome: QueryResult<()> = conn
+        .transaction(async |tx| {
+            add(tx, 1).await?;
+            let inner = tx.transaction(async |tx| {
+                add(tx, 2).await?;
+                pending::<QueryResult<()>>().await
+            });
+            assert!(timeout(A_MOMENT, inner).await.is_err());
+            Ok(())
+        })
+        .await;
+    assert!(outcome.is_err(), "the outer one cannot commit what is left of it");
+    assert_over(&mut conn).await;
+    drop(conn);
+    assert_clean(&set).await;
+    assert_eq!(committed(&cluster).await, "");
+}
+
+#[tokio::test]
+async fn during_a_statement() {
+    let (cluster, set) = desk().await;
+    let mut conn = set.write().await.unwrap();
+    let outcome = conn.transaction(async |tx| {
+        add(tx, 1).await?;
+        diesel::sql_query("SELECT pg_sleep(600)").execute(tx).await
+    });
+    cancel(outcome).await;
+    assert_over(&mut conn).await;
+    drop(conn);
+    assert_clean(&set).await;
+    assert_eq!(committed(&cluster).await, "");
+}
+
+/// A desk whose network can be stalled.
+async fn proxied_desk() -> (Cluster, ReplicaSet) {
+    let cluster = Cluster::builder().proxied().start().await.unwrap();
+    prepare(&cluster).await;
+    let url = cluster.primary().proxied_url().await.unwrap();
+    let set = start(urls_of([url]).pool(pools_of(1)).probe(patient_probes())).await;
+    drop(set.write().await.unwrap());
+    (cluster, set)
+}
+
+#[tokio::test]
+async fn during_begin() {
+    let (cluster, set) = proxied_desk().await;
+    let proxy = cluster.primary().proxy().await.unwrap();
+    for builder in [false, true] {
+        let mut conn = set.write().await.unwrap();
+        proxy.stall().await.unwrap();
+        let insert = async |tx: &mut Conn<Write>| add(tx, 1).await;
+        if builder {
+            cancel(conn.build_transaction().serializable().run(insert)).await;
+        } else {
+            cancel(conn.transaction(insert)).await;
+        }
+        proxy.pass().await.unwrap();
+        assert_over(&mut conn).await;
+        drop(conn);
+        assert_clean(&set).await;
+    }
+    assert_eq!(committed(&cluster).await, "");
+}
+
+#[tokio::test]
+async fn during_commit() {
+    let (cluster, set) = proxied_desk().await;
+    let proxy = cluster.primary().proxy().await.unwrap();
+    let mut conn = set.write().await.unwrap();
+    let outcome = conn.transaction(async |tx| {
+        add(tx, 1).await?;
+        proxy.stall().await.map_err(|_| Error::RollbackTransaction)
+    });
+    cancel(outcome).await;
+    proxy.pass().await.unwrap();
+    assert_over(&mut conn).await;
+    drop(conn);
+    assert_clean(&set).await;
+    assert!(["", "1"].contains(&committed(&cluster).await.as_str()), "the outcome is open, and nothing else");
+}
+
+/// The server was idle again, so the connection went back to its pool; but Diesel knew it as broken for ever.
+#[tokio::test]
+async fn of_diesel_async_itself() {
+    let (cluster, set) = proxied_desk().await;
+    let proxy = cluster.primary().proxy().await.unwrap();
+    // In the middle.
+    let mut conn = set.write().await.unwrap();
+    let middle = AsyncConnection::transaction(&mut *conn, async |conn| {
+        conn.batch_execute("INSERT INTO notes VALUES (1, 'x')").await?;
+        pending::<QueryResult<()>>().await
+    });
+    cancel(middle).await;
+    drop(conn);
+    assert_clean(&set).await;
+    // During BEGIN.
+    let mut conn = set.write().await.unwrap();
+    proxy.stall().await.unwrap();
+    cancel(AsyncConnection::transaction(&mut *conn, async |_| Ok::<_, Error>(()))).await;
+    proxy.pass().await.unwrap();
+    drop(conn);
+    assert_clean(&set).await;
+    // During COMMIT, whose answer comes while the connection goes back.
+    let mut conn = set.write().await.unwrap();
+    let outcome = AsyncConnection::transaction(&mut *conn, async |conn| {
+        conn.batch_execute("SELECT 1").await?;
+        proxy.stall().await.map_err(|_| Error::RollbackTransaction)
+    });
+    cancel(outcome).await;
+    proxy.pass().await.unwrap();
+    drop(conn);
+    assert_clean(&set).await;
+    assert_eq!(committed(&cluster).await, "");
+}
+
+#[tokio::test]
+async fn a_raw_begin_that_was_left_open_is_not_handed_on() {
+    let (cluster, set) = desk().await;
+    let mut conn = set.write().await.unwrap();
+    conn.batch_execute("BEGIN; INSERT INTO notes VALUES (1, 'x')").await.unwrap();
+    drop(conn);
+    assert_clean(&set).await;
+    all_idle(cluster.primary()).await;
+    assert_eq!(committed(&cluster).await, "");
+
+    let mut conn = set.write().await.unwrap();
+    conn.batch_execute("BEGIN").await.unwrap();
+    conn.batch_execute("nonsense").await.unwrap_err();
+    drop(conn);
+    assert_clean(&set).await;
+}
+
+/// Ended behind Diesel's back, a transaction left Diesel believing that it goes on.
+#[tokio::test]
+async fn a_transaction_that_was_ended_by_raw_sql_is_not_handed_on() {
+    let (_cluster, set) = desk().await;
+    let mut conn = set.write().await.unwrap();
+    diesel_async::AnsiTransactionManager::begin_transaction_sql(&mut *conn, "BEGIN").await.unwrap();
+    conn.batch_execute("ROLLBACK").await.unwrap();
+    drop(conn);
+    assert_clean(&set).await;
+}
+
+#[tokio::test]
+async fn a_slow_query_is_cancelled_at_the_server() {
+    let (cluster, set) = desk().await;
+    let conn = set.write().await.unwrap();
+    let before = backend(&conn).await;
+    cancel(diesel::sql_query("SELECT pg_sleep(600)").execute(&conn)).await;
+    drop(conn);
+    assert_eq!(in_use(&set), 0);
+    assert_clean(&set).await;
+    all_idle(cluster.primary()).await;
+    let conn = set.write().await.unwrap();
+    assert_eq!(backend(&conn).await, before, "the session was worth keeping");
+    // Both pools' connections and the monitor's: none was left behind.
+    assert!(sessions(cluster.primary(), "pointsman").await <= 3);
+}
+
+#[tokio::test]
+async fn results_that_were_not_read_to_their_end_do_not_reach_the_next_user() {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = diesel::sql_types::Integer)]
+        n: i32,
+    }
+    let (_cluster, set) = desk().await;
+    let million = || diesel::sql_query("SELECT n FROM generate_series(1, 1000000) AS n");
+    for round in 0..20 {
+        let conn = set.write().await.unwrap();
+        let row: Row = million().get_result(&conn).await.unwrap();
+        assert_eq!(row.n, 1);
+        drop(conn);
+        let conn = set.write().await.unwrap();
+        assert_eq!(value(&conn, &format!("SELECT {round}")).await.unwrap(), round.to_string());
+        let mut rows = Box::pin(million().load_stream::<Row>(&conn).await.unwrap());
+        for n in 1..=10 {
+            assert_eq!(rows.next().await.unwrap().unwrap().n, n);
+        }
+        drop(rows);
+        drop(conn);
+        let conn = set.write().await.unwrap();
+        assert_eq!(
+            value(&conn, &format!("SELECT -{round}")).await.unwrap().trim_start_matches('-'),
+            round.to_string()
+        );
+    }
+}
+
+/// Also on the same `Conn`, without a pool in between.
+#[tokio::test]
+async fn a_dropped_read_loses_its_answer_and_nothing_else() {
+    let (_cluster, set) = desk().await;
+    let conn = set.read().await.unwrap();
+    for n in 0..20 {
+        let slow = value(&conn, "SELECT 'slow' FROM pg_sleep(0.05)");
+        let _ = timeout(Duration::from_millis(5), slow).await;
+        assert_eq!(value(&conn, &format!("SELECT {n}")).await.unwrap(), n.to_string());
+    }
+}
