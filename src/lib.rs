@@ -72,6 +72,8 @@ pub mod causal;
 pub mod config;
 pub mod conn;
 pub mod error;
+#[cfg(doctest)]
+mod guide;
 mod health;
 pub mod intent;
 mod link;
