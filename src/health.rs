@@ -5,6 +5,7 @@
 //! * `recovery`: ejection and ramp of a node that comes back (pure)
 //! * `board`: where the monitors post what they see, and the topology comes from
 //! * `monitor`: the task that looks
+//! * `patience`: waiting that tells a slow peer from a slow self
 
 pub(crate) use self::board::{Board, Placed, Snapshot};
 pub(crate) use self::monitor::Monitor;
@@ -12,5 +13,6 @@ pub(crate) use self::monitor::Monitor;
 mod board;
 mod condition;
 mod monitor;
+pub(crate) mod patience;
 mod probe;
 mod recovery;

@@ -216,10 +216,6 @@ impl bb8::ManageConnection for Manager {
     }
 
     async fn is_valid(&self, pooled: &mut PooledLink) -> Result<(), Self::Error> {
-        // The driver closes a statement that is not cached with a message of its own, after its answer has come.
-        if pooled.link.wire().owes() {
-            let _ = timeout(SETTLE, pooled.link.wire().settled()).await;
-        }
         if pooled.is_usable(self.shared.purpose) { Ok(()) } else { Err(Arc::new(ConnectError::Abandoned)) }
     }
 

@@ -147,6 +147,8 @@ pub struct NodeStatus {
     pub address: String,
     /// Its zone, where one was configured.
     pub zone: Option<String>,
+    /// The tags that were configured.
+    pub tags: Vec<String>,
     /// What it was found to be.
     pub standing: Standing,
     /// How it is.

@@ -121,7 +121,7 @@ impl NodeConfig {
         self
     }
 
-    /// Attaches tags, by which reads can ask for a node.
+    /// Attaches tags: words that stand with the node in the topology.
     #[must_use]
     pub fn with_tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
         self.tags = tags.into_iter().map(Into::into).collect();

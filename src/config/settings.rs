@@ -77,7 +77,7 @@ impl Default for Timeouts {
 pub struct ProbeSettings {
     /// The time between two probes of a node that is well.
     pub interval: Duration,
-    /// How long a probe may take before its node counts as lost.
+    /// How long a probe may take before it counts as missed; two missed in a row are a lost node.
     pub timeout: Duration,
     /// The time between two probes while a primary is being looked for.
     pub failover_interval: Duration,

@@ -249,6 +249,7 @@ impl State {
             name: entry.node.name().to_owned(),
             address: entry.node.config().to_string(),
             zone: entry.node.config().zone().map(str::to_owned),
+            tags: entry.node.config().tags().to_vec(),
             standing,
             health: entry.condition.health,
             reason: entry.condition.loss.as_ref().map(ToString::to_string),

@@ -69,16 +69,10 @@ impl Condition {
     fn missed(&mut self, loss: &Loss, now: Instant) -> Change {
         if let Loss::Connect(error) = loss {
             match **error {
-                // The evidence stands: the connections that there are show that the node lives as it did.
-                ConnectError::Full(_) => {
-                    self.health = Health::Full;
-                    if matches!(self.sighting, Sighting::Unseen) {
-                        self.sighting = Sighting::Lost;
-                    }
-                    return Change::Nothing;
-                }
-                // Nobody can look at it any more, so its role is not known any more.
-                ConnectError::Refused { .. } => return self.set_aside(Health::Refused),
+                // The node lives, and the sessions that there are go on. What was seen of it stands, so that a password that
+                // was changed does not take the primary away; a promotion elsewhere still fences it.
+                ConnectError::Full(_) => return self.shut_out(Health::Full),
+                ConnectError::Refused { .. } => return self.shut_out(Health::Refused),
                 ConnectError::NotReady(_) => return self.set_aside(Health::Starting),
                 ConnectError::Unreachable(_) => return self.lose(now),
                 _ => {}
@@ -90,6 +84,15 @@ impl Condition {
         }
         if self.health != Health::Lost {
             self.health = Health::Suspect;
+        }
+        Change::Nothing
+    }
+
+    fn shut_out(&mut self, health: Health) -> Change {
+        self.health = health;
+        self.misses = 0;
+        if matches!(self.sighting, Sighting::Unseen) {
+            self.sighting = Sighting::Lost;
         }
         Change::Nothing
     }
@@ -177,6 +180,22 @@ mod tests {
         let mut condition = Condition::default();
         condition.on(answer(now), &settings, now);
         assert_eq!(condition.on(refused(), &settings, now), Change::Gone);
+    }
+
+    #[test]
+    fn a_full_server_is_not_a_lost_one() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut condition = Condition::default();
+        condition.on(answer(now), &settings, now);
+        condition.shut_out(Health::Full);
+        assert!(condition.sighting.evidence().is_some(), "it keeps its role");
+        assert_eq!(condition.on(timed_out(), &settings, now), Change::Nothing);
+        let mut never_seen = Condition::default();
+        never_seen.shut_out(Health::Refused);
+        assert!(
+            matches!(never_seen.sighting, Sighting::Lost),
+            "it was looked at, and nothing is known of it"
+        );
     }
 
     #[test]

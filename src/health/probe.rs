@@ -6,8 +6,9 @@ use diesel::QueryableByName;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel_async::RunQueryDsl;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use super::patience::within;
 use crate::causal::Lsn;
 use crate::link::Link;
 use crate::topology::{Evidence, Loss};
@@ -62,14 +63,14 @@ pub(super) async fn look(link: &Link, limit: Duration) -> Result<Evidence, Loss>
     // Sent now, so it is at least as fresh as this.
     let at = Instant::now();
     let rows = diesel::sql_query(QUERY).get_result::<Row>(&mut link.conn());
-    let row = match timeout(limit, rows).await {
-        Err(_) => return Err(Loss::TimedOut { limit }),
-        Ok(Err(_)) if link.is_over() => return Err(Loss::Disconnected),
-        Ok(Err(Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, _))) => {
+    let row = match within(limit, rows).await {
+        None => return Err(Loss::TimedOut { limit }),
+        Some(Err(_)) if link.is_over() => return Err(Loss::Disconnected),
+        Some(Err(Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, _))) => {
             return Err(Loss::Disconnected);
         }
-        Ok(Err(error)) => return Err(Loss::Failed { message: error.to_string() }),
-        Ok(Ok(row)) => row,
+        Some(Err(error)) => return Err(Loss::Failed { message: error.to_string() }),
+        Some(Ok(row)) => row,
     };
     row.evidence(at).ok_or_else(|| Loss::Failed { message: "the answer makes no sense".to_owned() })
 }

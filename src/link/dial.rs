@@ -8,7 +8,6 @@ use std::time::Duration;
 use diesel_async::AsyncPgConnection;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::NoTls;
 use tokio_util::either::Either;
@@ -19,6 +18,7 @@ use super::tls::{self, HandshakeFailed};
 use super::wire::{Tap, Wire};
 use crate::config::{NodeConfig, Timeouts, TlsMode};
 use crate::error::ConnectError;
+use crate::health::patience::within;
 use crate::link::Link;
 use crate::node::Vitals;
 
@@ -36,6 +36,10 @@ pub(crate) enum Purpose {
     Probe,
 }
 
+/// The server gives a probe up after so many times the time that its monitor waits: it only tidies up there, and must
+/// not be the one to say that a busy server is a dead one.
+const PROBE_SLACK: u32 = 4;
+
 impl Purpose {
     /// The start-up options: they take effect with the session and cost no round trip.
     fn options(self, timeouts: &Timeouts, probe_timeout: Duration) -> String {
@@ -45,7 +49,7 @@ impl Purpose {
         let options = match self {
             Self::Read => [Some(read_only), timeouts.read_statement.map(statement_timeout)],
             Self::Write => [None, timeouts.write_statement.map(statement_timeout)],
-            Self::Probe => [Some(read_only), Some(statement_timeout(probe_timeout))],
+            Self::Probe => [Some(read_only), Some(statement_timeout(probe_timeout * PROBE_SLACK))],
         };
         options.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
@@ -90,10 +94,9 @@ impl Dialer {
         vitals: Arc<Vitals>,
         severed: CancellationToken,
     ) -> Result<Link, ConnectError> {
-        match timeout(limit, self.open(purpose, vitals, severed)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(ConnectError::TimedOut { limit }),
-        }
+        within(limit, self.open(purpose, vitals, severed))
+            .await
+            .unwrap_or(Err(ConnectError::TimedOut { limit }))
     }
 
     async fn open(
@@ -142,14 +145,14 @@ impl Dialer {
         error.into()
     }
 
-    /// How long opening a session may take.
+    /// How long opening a session may take: what the node's URL says, or else `timeouts.connect`.
     pub(crate) fn limit(&self) -> Duration {
-        self.timeouts.connect
+        self.node.postgres().get_connect_timeout().copied().unwrap_or(self.timeouts.connect)
     }
 
     /// Asks the server to cancel what the session is doing; it may already be done.
     pub(crate) async fn cancel(&self, token: tokio_postgres::CancelToken) -> Result<(), ConnectError> {
-        let limit = self.timeouts.connect;
+        let limit = self.limit();
         let cancel = async {
             let socket = self.socket().await.map_err(ConnectError::Unreachable)?;
             match &self.tls {
@@ -161,7 +164,7 @@ impl Dialer {
             }
             Ok(())
         };
-        timeout(limit, cancel).await.unwrap_or(Err(ConnectError::TimedOut { limit }))
+        within(limit, cancel).await.unwrap_or(Err(ConnectError::TimedOut { limit }))
     }
 
     async fn socket(&self) -> io::Result<Socket> {
@@ -170,17 +173,27 @@ impl Dialer {
             let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
             return Ok(Either::Right(UnixStream::connect(path).await?));
         }
-        let stream = TcpStream::connect((host, port)).await?;
+        // As in libpq: an address spares the look-up, and the host is only the name in the certificate then.
+        let options = self.node.postgres();
+        let stream = match options.get_hostaddrs().first() {
+            Some(address) => TcpStream::connect((*address, port)).await?,
+            None => TcpStream::connect((host, port)).await?,
+        };
         stream.set_nodelay(true)?;
-        // A peer that vanished without a word is noticed also on a connection that nobody uses.
-        let keepalive = TcpKeepalive::new()
-            .with_time(self.timeouts.tcp_keepalive_idle)
-            .with_interval(self.timeouts.tcp_keepalive_interval)
-            .with_retries(self.timeouts.tcp_keepalive_retries);
         let socket = SockRef::from(&stream);
-        socket.set_tcp_keepalive(&keepalive)?;
+        if options.get_keepalives() {
+            // A peer that vanished without a word is noticed also on a connection that nobody uses.
+            let mut keepalive = TcpKeepalive::new().with_time(options.get_keepalives_idle());
+            if let Some(interval) = options.get_keepalives_interval() {
+                keepalive = keepalive.with_interval(interval);
+            }
+            if let Some(retries) = options.get_keepalives_retries() {
+                keepalive = keepalive.with_retries(retries);
+            }
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
         #[cfg(target_os = "linux")]
-        socket.set_tcp_user_timeout(Some(self.timeouts.tcp_user_timeout))?;
+        socket.set_tcp_user_timeout(options.get_tcp_user_timeout().copied())?;
         Ok(Either::Left(stream))
     }
 }

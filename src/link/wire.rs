@@ -10,7 +10,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,8 +27,13 @@ use crate::node::Vitals;
 pub(crate) struct Wire {
     /// `ReadyForQuery`'s status: `I`dle, in a `T`ransaction, in a failed one (`E`); 0 before the first.
     status: AtomicU8,
-    /// Requests sent (`Sync`, `Query`) that have no `ReadyForQuery` yet.
-    owed: AtomicU32,
+    /// Requests sent (`Sync`, `Query`), and how many of them `ReadyForQuery` has answered.
+    asked_for: AtomicU64,
+    answered: AtomicU64,
+    /// The number of the last request that was more than the closing of a prepared statement.
+    last_work: AtomicU64,
+    /// Whether anything but such a closing was sent since the last request.
+    working: AtomicBool,
     /// SQLSTATE of the last `ErrorResponse`, packed; 0 when there was none.
     sqlstate: AtomicU64,
     /// Whether the last command that ended a transaction rolled it back.
@@ -52,7 +57,10 @@ impl Wire {
     pub(crate) fn new(vitals: Arc<Vitals>) -> Self {
         Self {
             status: AtomicU8::new(0),
-            owed: AtomicU32::new(0),
+            asked_for: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            last_work: AtomicU64::new(0),
+            working: AtomicBool::new(false),
             sqlstate: AtomicU64::new(0),
             rolled_back: AtomicBool::new(false),
             writes_by_default: AtomicBool::new(false),
@@ -65,7 +73,7 @@ impl Wire {
         }
     }
 
-    /// Waits until the server owes nothing, or the connection has ended.
+    /// Waits until the server owes no answer, or the connection has ended.
     ///
     /// # Cancel safety
     ///
@@ -109,9 +117,12 @@ impl Wire {
         self.without_tls.load(Ordering::Acquire)
     }
 
-    /// Whether the server owes an answer.
+    /// Whether the server owes an answer that somebody asked for.
+    ///
+    /// The driver closes a statement that is not cached with a request of its own, after the answer has come. Nobody
+    /// waits for that, and it delays nobody.
     pub(crate) fn owes(&self) -> bool {
-        self.owed.load(Ordering::Acquire) > 0
+        self.last_work.load(Ordering::Acquire) > self.answered.load(Ordering::Acquire)
     }
 
     /// Whether the connection has ended.
@@ -129,9 +140,19 @@ impl Wire {
         SqlState::unpack(self.sqlstate.load(Ordering::Acquire))
     }
 
+    /// Notes what the client sent: only its driver's task calls this, so nothing else changes these numbers.
     fn sent(&self, kind: u8) {
-        if matches!(kind, b'Q' | b'S') && self.owed.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.asked.store(self.age_micros(), Ordering::Relaxed);
+        if !matches!(kind, b'C' | b'S') {
+            self.working.store(true, Ordering::Relaxed);
+        }
+        if matches!(kind, b'Q' | b'S') {
+            let number = self.asked_for.fetch_add(1, Ordering::AcqRel) + 1;
+            if self.working.swap(false, Ordering::Relaxed) {
+                if !self.owes() {
+                    self.asked.store(self.age_micros(), Ordering::Relaxed);
+                }
+                self.last_work.store(number, Ordering::Release);
+            }
         }
     }
 
@@ -144,8 +165,12 @@ impl Wire {
             b'Z' => {
                 self.status.store(body.first().copied().unwrap_or(0), Ordering::Release);
                 // The first one ends the start-up and answers no request.
-                let owed = self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
-                if owed == Ok(1) {
+                if self.answered.load(Ordering::Acquire) == self.asked_for.load(Ordering::Acquire) {
+                    return;
+                }
+                let owed = self.owes();
+                self.answered.fetch_add(1, Ordering::AcqRel);
+                if owed && !self.owes() {
                     let micros = self.age_micros().saturating_sub(self.asked.load(Ordering::Relaxed));
                     self.vitals.latency.record(Duration::from_micros(micros));
                     self.settled.notify_waiters();
@@ -358,6 +383,7 @@ mod tests {
     #[test]
     fn sqlstate_and_status_are_read() {
         let wire = Wire::new(Arc::default());
+        wire.sent(b'E');
         wire.sent(b'S');
         assert!(wire.owes());
         wire.received(b'E', b"SERROR\0VERROR\0C40P01\0Mdeadlock detected\0\0");
@@ -369,6 +395,27 @@ mod tests {
         assert!(wire.is_idle());
         assert_eq!(wire.take_sqlstate(), Some(SqlState::new(*b"40P01")));
         assert_eq!(wire.take_sqlstate(), None);
+    }
+
+    #[test]
+    fn the_closing_of_a_statement_is_owed_to_nobody() {
+        let wire = Wire::new(Arc::default());
+        wire.received(b'Z', b"I");
+        for kind in [b'P', b'D', b'S', b'B', b'E', b'S'] {
+            wire.sent(kind);
+        }
+        wire.received(b'Z', b"I");
+        assert!(wire.owes(), "one of two answers came");
+        wire.received(b'Z', b"I");
+        assert!(wire.is_idle());
+        wire.sent(b'C');
+        wire.sent(b'S');
+        assert!(wire.is_idle(), "the driver closes a statement");
+        wire.sent(b'Q');
+        wire.received(b'Z', b"I");
+        assert!(wire.owes(), "that was the answer to the closing");
+        wire.received(b'Z', b"I");
+        assert!(wire.is_idle());
     }
 
     #[test]

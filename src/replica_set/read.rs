@@ -97,7 +97,8 @@ impl ReplicaSet {
                 let placed = &snapshot.nodes[candidate.node];
                 let patience =
                     if candidates.is_empty() { deadline } else { deadline.min(Instant::now() + PATIENCE) };
-                match self.attempt(placed, candidate.tier, patience).await {
+                let is_last = candidates.is_empty();
+                match self.attempt(placed, candidate.tier, is_last, patience).await {
                     Attempt::Served(conn) => return Ok(conn),
                     Attempt::Failed(failure) => {
                         tracing::debug!(
@@ -141,10 +142,15 @@ impl ReplicaSet {
         }
     }
 
-    async fn attempt(&self, placed: &Placed, tier: Tier, deadline: Instant) -> Attempt {
+    async fn attempt(&self, placed: &Placed, tier: Tier, is_last: bool, deadline: Instant) -> Attempt {
         let permit = if tier == Tier::Fallback {
-            let permit = timeout_at(deadline, Arc::clone(&self.live().fallback).acquire_owned()).await;
-            let Ok(Ok(permit)) = permit else { return Attempt::NoFallback };
+            let places = Arc::clone(&self.live().fallback);
+            let mut permit = Arc::clone(&places).try_acquire_owned().ok();
+            // Worth waiting for only where nobody else can be asked.
+            if permit.is_none() && is_last {
+                permit = timeout_at(deadline, places.acquire_owned()).await.ok().and_then(Result::ok);
+            }
+            let Some(permit) = permit else { return Attempt::NoFallback };
             Some(permit)
         } else {
             None

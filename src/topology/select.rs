@@ -17,12 +17,12 @@ pub(crate) enum Tier {
     Near,
     /// Fit.
     Fit,
+    /// The primary, for reads that no fit replica can serve.
+    Fallback,
     /// Fit, but just back, with as many reads as it may have for now; or one that flaps.
     Recovering,
     /// There was a sign of trouble since it was last seen well.
     Suspected,
-    /// The primary, for reads that no replica can serve.
-    Fallback,
     /// No fresh data to be had anywhere: there is no primary, and this node is as good as any.
     Stale,
 }
@@ -140,7 +140,7 @@ mod tests {
             costs in prop::collection::vec((0_u32..6, 0_u32..20, 1_u64..10_000), 0..10),
             seed: u64,
         ) {
-            let tiers = [Tier::Near, Tier::Fit, Tier::Recovering, Tier::Suspected, Tier::Fallback, Tier::Stale];
+            let tiers = [Tier::Near, Tier::Fit, Tier::Fallback, Tier::Recovering, Tier::Suspected, Tier::Stale];
             let mut candidates: Vec<_> = costs.iter().enumerate()
                 .map(|(node, (tier, load, micros))| candidate(node, tiers[*tier as usize], *load, *micros))
                 .collect();
