@@ -32,7 +32,8 @@ macro_rules! count {
                 $operation;
             }
             let change = region.change();
-            least = least.min(((change.allocations + change.reallocations) / TIMES, change.bytes_allocated / TIMES));
+            least = least
+                .min(((change.allocations + change.reallocations) / TIMES, change.bytes_allocated / TIMES));
         }
         println!("{:<50} {:>5} allocations, {:>6} bytes", $name, least.0, least.1);
     }};

@@ -106,7 +106,7 @@ impl Field {
         Case {
             name: "one row, connection held".to_owned(),
             tasks: 1,
-            batch: 50,
+            batch: 20,
             per_operation: 1,
             contenders: vec![
                 plain("bare AsyncPgConnection", bare),
@@ -175,7 +175,7 @@ impl Field {
         Case {
             name: format!("checkout, one row, return; {tasks} at once"),
             tasks,
-            batch: 50 / tasks.min(10),
+            batch: if tasks == 1 { 20 } else { 5 },
             per_operation: 1,
             contenders: vec![
                 pooled("bb8, RecyclingMethod::Fast", fast),
@@ -198,7 +198,7 @@ impl Field {
 
     fn checkout(&self) -> Case {
         const TIMES: u32 = 100;
-        let Self { fast, verified, set, choice, .. } = self;
+        let Self { fast, set, choice, .. } = self;
         let pooled = |name, pool: &Bb8| {
             contender!(name, of pool, |n| timed!(n, for _ in 0..TIMES {
                 pool.get().await?;
@@ -216,7 +216,6 @@ impl Field {
             per_operation: TIMES,
             contenders: vec![
                 pooled("bb8, RecyclingMethod::Fast", fast),
-                pooled("bb8, Verified (its default)", verified),
                 read("read(), one replica", set),
                 read("read(), two replicas", choice),
                 contender!("write()", of set, |n| timed!(n, for _ in 0..TIMES {

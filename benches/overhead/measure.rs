@@ -1,12 +1,18 @@
 //! Measures contenders side by side.
 //!
-//! They take turns in short batches, so that whatever else the machine does hits them all. What is compared is each
-//! batch with the one of the baseline in the same round: of those ratios the median is reported, and the interval in
-//! which it lies with 95 % confidence (from order statistics; it assumes no distribution).
+//! They take turns in short batches and in an order that is drawn anew for each round, so that whatever else the
+//! machine does hits them all. What is compared is each batch with the one of the baseline in the same round: of those
+//! ratios the median is reported, and the interval in which it lies with 95 % confidence (from order statistics; it
+//! assumes no distribution, but rounds that don't influence each other).
+//!
+//! The processor time of the benchmark's process is measured as well. It has what the client works for an operation,
+//! without the server and without waiting, so other programs on the machine hardly change it.
 
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, try_join_all};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use tokio::time::Instant;
 
 use super::setup::Result;
@@ -44,6 +50,8 @@ pub(crate) struct Measured {
     pub(crate) ratio: f64,
     /// The 95 % confidence interval of the ratio.
     pub(crate) interval: (f64, f64),
+    /// The client's processor time for one operation.
+    pub(crate) cpu_ns: f64,
     /// Its 99th percentile, as a multiple of the baseline's.
     pub(crate) p99_ratio: f64,
 }
@@ -68,17 +76,20 @@ impl Case {
         let n = self.contenders.len();
         let mut times: Vec<Vec<Duration>> = vec![Vec::new(); n];
         let mut walls: Vec<Vec<f64>> = vec![Vec::new(); n];
+        let mut cpu = vec![Duration::ZERO; n];
+        let mut order: Vec<usize> = (0..n).collect();
         // The first round opens connections and prepares statements; it doesn't count.
         for round in 0..=rounds {
-            for turn in 0..n {
-                let i = (round + turn) % n;
-                let began = Instant::now();
+            fastrand::shuffle(&mut order);
+            for &i in &order {
+                let (began, worked) = (Instant::now(), processor_time()?);
                 let tasks = (0..self.tasks).map(|_| tokio::spawn((self.contenders[i].batch)(self.batch)));
                 let done = try_join_all(tasks).await?;
-                let wall = began.elapsed();
+                let (wall, worked) = (began.elapsed(), processor_time()? - worked);
                 let done = done.into_iter().collect::<Result<Vec<_>>>()?;
                 if round > 0 {
                     walls[i].push(wall.as_secs_f64());
+                    cpu[i] += worked;
                     times[i].extend(done.into_iter().flatten());
                 }
             }
@@ -92,7 +103,8 @@ impl Case {
         let p99_of_baseline = at(&nanos(&times[0]), 0.99);
         let measured = |(i, contender): (usize, &Contender)| {
             let nanos = nanos(&times[i]);
-            let mut ratios: Vec<f64> = walls[i].iter().zip(&walls[0]).map(|(wall, base)| wall / base).collect();
+            let mut ratios: Vec<f64> =
+                walls[i].iter().zip(&walls[0]).map(|(wall, base)| wall / base).collect();
             ratios.sort_unstable_by(f64::total_cmp);
             #[expect(clippy::cast_precision_loss, reason = "counts of some thousands")]
             let operations = nanos.len() as f64;
@@ -104,11 +116,18 @@ impl Case {
                 per_second: operations * count / walls[i].iter().sum::<f64>(),
                 ratio: at(&ratios, 0.5),
                 interval: interval_of_median(&ratios),
+                cpu_ns: cpu[i].as_secs_f64() * 1e9 / (operations * count),
                 p99_ratio: at(&nanos, 0.99) / p99_of_baseline,
             }
         };
         Ok(self.contenders.iter().enumerate().map(measured).collect())
     }
+}
+
+fn processor_time() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(Duration::from_micros(micros.try_into()?))
 }
 
 #[expect(

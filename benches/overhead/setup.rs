@@ -41,9 +41,9 @@ pub(crate) async fn cluster() -> Result<Cluster> {
 /// A set of the primary and the first replicas; its reads are served by the replicas.
 pub(crate) async fn set(cluster: &Cluster, replicas: usize) -> Result<ReplicaSet> {
     let urls = cluster.urls();
-    let config = urls[1..=replicas].iter().fold(Config::builder().primary(&urls[0]), |config, url| {
-        config.replica(url)
-    });
+    let config = urls[1..=replicas]
+        .iter()
+        .fold(Config::builder().primary(&urls[0]), |config, url| config.replica(url));
     let set = ReplicaSet::connect(config.build()?).await?;
     assert_eq!(set.config().pool().max_size, POOL);
     assert_eq!(set.read().await?.role(), Role::Replica, "the reads are to be compared on a replica");
