@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -116,9 +117,9 @@ impl NodePool {
     pub(crate) async fn get(&self, deadline: Instant) -> Result<Lease, PoolError> {
         let mut failure = self.shared.failure.subscribe();
         let generation = self.shared.generation.load_full();
-        let wait = async {
-            let get = self.pool.get_owned();
-            tokio::pin!(get);
+        // Pinned where they are made, since to move them costs more than what they do when a connection is idle.
+        let mut get = pin!(self.pool.get_owned());
+        let wait = pin!(async {
             loop {
                 tokio::select! {
                     biased;
@@ -135,7 +136,7 @@ impl NodePool {
                     () = generation.cancelled() => return Err(PoolError::Severed),
                 }
             }
-        };
+        });
         let pooled = match tokio::time::timeout_at(deadline, wait).await {
             Ok(outcome) => outcome?,
             Err(_) if self.is_full() => return Err(PoolError::Exhausted),

@@ -1,5 +1,6 @@
 //! A node for a read, and the next one if it fails.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +68,8 @@ impl ReplicaSet {
         avoided: Option<&str>,
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
-        self.while_open(self.find_reader(avoided, deadline)).await
+        // Pinned here, since it is large: to move it would cost more than the rest of a checkout.
+        self.while_open(pin!(self.find_reader(avoided, deadline))).await
     }
 
     async fn find_reader(
@@ -76,6 +78,7 @@ impl ReplicaSet {
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
         let began = Instant::now();
+        let mut now = began;
         let mut rng = fastrand::Rng::new();
         let mut changes = None;
         let mut tried: Vec<NodeFailure> = Vec::new();
@@ -83,7 +86,7 @@ impl ReplicaSet {
         loop {
             self.check_open()?;
             let snapshot = self.snapshot();
-            let mut candidates = snapshot.candidates(Instant::now());
+            let mut candidates = snapshot.candidates(now);
             if candidates.len() > 1 {
                 candidates.retain(|candidate| avoided != Some(snapshot.nodes[candidate.node].node.name()));
             }
@@ -139,6 +142,7 @@ impl ReplicaSet {
                 });
             }
             let _ = timeout_at(pause, changes.changed()).await;
+            now = Instant::now();
         }
     }
 

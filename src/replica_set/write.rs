@@ -1,5 +1,6 @@
 //! The primary, and waiting for one.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ impl ReplicaSet {
     /// # }
     /// ```
     pub async fn write(&self) -> Result<Conn<Write>, CheckoutError> {
-        self.while_open(self.find_writer()).await
+        self.while_open(pin!(self.find_writer())).await
     }
 
     async fn find_writer(&self) -> Result<Conn<Write>, CheckoutError> {

@@ -66,20 +66,14 @@ fn coarse(latency: Duration) -> f64 {
 pub(crate) fn take(candidates: &mut Vec<Candidate>, rng: &mut Rng) -> Option<Candidate> {
     let best = candidates.iter().map(|candidate| candidate.tier).min()?;
     let unknown = candidates.iter().filter_map(|candidate| candidate.latency).min().unwrap_or_default();
-    let in_tier = |candidates: &[Candidate]| -> Vec<usize> {
-        (0..candidates.len()).filter(|i| candidates[*i].tier == best).collect()
-    };
-    let mut drawn = in_tier(candidates);
-    if drawn.len() > 2 {
-        let first = drawn.swap_remove(rng.usize(..drawn.len()));
-        let second = drawn.swap_remove(rng.usize(..drawn.len()));
-        drawn = vec![first, second];
-    } else {
-        rng.shuffle(&mut drawn);
-    }
-    let cheapest = drawn
-        .into_iter()
-        .min_by(|a, b| candidates[*a].cost(unknown).total_cmp(&candidates[*b].cost(unknown)))?;
+    let in_tier = || (0..candidates.len()).filter(|i| candidates[*i].tier == best);
+    let count = in_tier().count();
+    // Two different places among those in the tier, drawn without a list of them: this is on the way of every read.
+    let first = rng.usize(..count);
+    let second = if count > 1 { (first + rng.usize(1..count)) % count } else { first };
+    let cost = |place: usize| in_tier().nth(place).map(|i| (i, candidates[i].cost(unknown)));
+    let (first, second) = (cost(first)?, cost(second)?);
+    let (cheapest, _) = if second.1 < first.1 { second } else { first };
     Some(candidates.swap_remove(cheapest))
 }
 
