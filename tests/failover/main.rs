@@ -7,3 +7,4 @@ mod load;
 mod outage;
 mod primary;
 mod replicas;
+mod writes;
