@@ -1,6 +1,7 @@
 //! The commands of the program.
 //!
 //! * `serve`, `migrate`, `replay`, `status`, `config`: one command each
+//! * `demo`: the service on a cluster of its own, with traffic, and with faults if it is asked to
 //! * `servers`: which servers a command works on, those that are configured or a cluster of its own
 //! * `failure`: how a command ends, and with which exit code
 //! * `logging`, `signals`: what all of them share
@@ -14,6 +15,8 @@ use self::failure::Failure;
 use self::logging::LogFormat;
 
 mod config;
+#[cfg(feature = "testkit")]
+mod demo;
 mod failure;
 mod logging;
 mod migrate;
@@ -44,6 +47,9 @@ struct Arguments {
 enum Command {
     /// Runs the payments service until Ctrl-C or SIGTERM.
     Serve(serve::Arguments),
+    /// Serves on a primary and two replicas of its own, with traffic, and says what to try.
+    #[cfg(feature = "testkit")]
+    Demo(demo::Arguments),
     /// Applies what is pending of the migrations, on the primary.
     Migrate,
     /// Records a ledger and compares every balance, on the primary and on the replicas.
@@ -67,6 +73,8 @@ pub(crate) fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         match arguments.command {
             Command::Serve(arguments) => serve::run(file, arguments).await,
+            #[cfg(feature = "testkit")]
+            Command::Demo(arguments) => demo::run(arguments).await,
             Command::Migrate => migrate::run(file).await,
             Command::Replay(arguments) => replay::run(file, arguments).await,
             Command::Status(arguments) => status::run(file, arguments).await,

@@ -203,7 +203,7 @@ impl ReplicaSet {
 
     /// Whether [`close`](Self::close) was called on this set or a clone of it.
     pub fn is_closed(&self) -> bool {
-        self.inner.closed.load(Ordering::Acquire)
+        self.inner.closed.is_cancelled()
     }
 
     fn monitors(&self) -> MutexGuard<'_, Vec<Monitor>> {
