@@ -131,6 +131,7 @@ mod tests {
             timeline: 1,
             position: Lsn::new(1),
             received: None,
+            recovered_to: None,
             streaming: true,
             replay_paused: false,
             replay_age: None,

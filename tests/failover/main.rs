@@ -7,4 +7,5 @@ mod load;
 mod outage;
 mod primary;
 mod replicas;
+mod settle;
 mod writes;
