@@ -70,6 +70,7 @@ impl Snapshot {
             };
             let tier = match placed.standing {
                 _ if placed.last_resort => Tier::Stale,
+                Standing::Primary if fallback == Fallback::Always && vitals.is_suspected() => Tier::Suspected,
                 Standing::Primary if fallback == Fallback::Always => as_replica(),
                 Standing::Primary if fallback == Fallback::WhenUnfit => Tier::Fallback,
                 Standing::Replica if placed.fit && vitals.is_suspected() => Tier::Suspected,
