@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::PoolSettings;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, SqlState};
 use crate::link::{Dialer, Link, Purpose};
 use crate::node::Vitals;
 
@@ -212,7 +212,7 @@ impl bb8::ManageConnection for Manager {
     async fn is_valid(&self, pooled: &mut PooledLink) -> Result<(), Self::Error> {
         // The driver closes a statement that is not cached with a message of its own, after its answer has come.
         if pooled.link.wire().owes() {
-            let _ = timeout(SETTLE, pooled.link.wire().settled()).await;
+            let _ = timeout(settle(&self.shared.vitals), pooled.link.wire().settled()).await;
         }
         if pooled.is_usable(self.shared.purpose) { Ok(()) } else { Err(Arc::new(ConnectError::Abandoned)) }
     }
@@ -247,6 +247,14 @@ pub(crate) struct Lease {
 /// The rest of a result whose first row was enough comes within this; a statement whose future was dropped may run on.
 const SETTLE: Duration = Duration::from_millis(20);
 
+/// The same for a node that is far away or slow.
+const SETTLE_FAR: Duration = Duration::from_millis(250);
+
+/// Over a long way even an answer that was given at once takes longer.
+fn settle(vitals: &Vitals) -> Duration {
+    (vitals.latency.average().unwrap_or_default() * 2).clamp(SETTLE, SETTLE_FAR)
+}
+
 /// How long a cancelled statement may take to end before its connection is dropped.
 const CANCELLED: Duration = Duration::from_secs(1);
 
@@ -279,15 +287,19 @@ impl Drop for Lease {
 /// Waits for what a connection still owes, cancels it if that takes long, and gives the connection back.
 async fn finish(pooled: bb8::PooledConnection<'static, Manager>, shared: Arc<Shared>) {
     let wire = Arc::clone(pooled.link.wire());
-    if timeout(SETTLE, wire.settled()).await.is_ok() {
+    if timeout(settle(&shared.vitals), wire.settled()).await.is_ok() {
         return;
     }
+    // What came before is not the answer to this.
+    wire.take_sqlstate();
     let cancelled = async {
         // The answer tells whether it worked; an error of the attempt itself only costs the connection.
         let _ = shared.dialer.cancel(pooled.link.cancel_token()).await;
         wire.settled().await;
     };
-    if timeout(CANCELLED, cancelled).await.is_err() {
+    let settled = timeout(CANCELLED, cancelled).await.is_ok();
+    // A request that came too late for its statement is still under way, and would cancel the next user's.
+    if !settled || wire.sqlstate() != Some(SqlState::QUERY_CANCELED) {
         pooled.link.sever();
     }
 }
