@@ -33,7 +33,7 @@ async fn scene(replicas: usize) -> (Cluster, ReplicaSet) {
 }
 
 /// How often a server was asked for something that contains these words.
-pub(crate) fn asked(server: &Server, words: &str) -> usize {
+fn asked(server: &Server, words: &str) -> usize {
     let log = std::fs::read(server.data_dir().with_extension("log")).expect("a log");
     String::from_utf8_lossy(&log).lines().filter(|line| line.contains("LOG:") && line.contains(words)).count()
 }

@@ -5,7 +5,9 @@
 
 mod events;
 mod load;
+mod network;
 mod outage;
+mod policy;
 mod primary;
 mod replicas;
 mod settle;
