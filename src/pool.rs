@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::PoolSettings;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, SqlState};
 use crate::link::{Dialer, Link, Purpose};
 use crate::node::Vitals;
 
@@ -250,6 +250,14 @@ pub(crate) struct Lease {
 /// The rest of a result whose first row was enough comes within this; a statement whose future was dropped may run on.
 const SETTLE: Duration = Duration::from_millis(20);
 
+/// The same for a node that is far away or slow.
+const SETTLE_FAR: Duration = Duration::from_millis(250);
+
+/// Over a long way even an answer that was given at once takes longer.
+fn settle(vitals: &Vitals) -> Duration {
+    (vitals.latency.average().unwrap_or_default() * 2).clamp(SETTLE, SETTLE_FAR)
+}
+
 /// How long a cancelled statement may take to end before its connection is dropped.
 const CANCELLED: Duration = Duration::from_secs(1);
 
@@ -282,7 +290,7 @@ impl Drop for Lease {
 /// Waits for what a connection still owes and gives it back; if that takes long, cancels the statement and ends it.
 async fn finish(pooled: bb8::PooledConnection<'static, Manager>, shared: Arc<Shared>) {
     let wire = Arc::clone(pooled.link.wire());
-    if timeout(SETTLE, wire.settled()).await.is_ok() {
+    if timeout(settle(&shared.vitals), wire.settled()).await.is_ok() {
         return;
     }
     let cancelled = async {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::hedge::Budget;
@@ -135,11 +135,12 @@ impl ReplicaSet {
         let mut changes = self.watch();
         let all_seen =
             changes.wait_for(|topology| topology.nodes.iter().all(|node| node.health != Health::Unseen));
-        let _ = timeout(config.timeouts().connect, all_seen).await;
+        let deadline = Instant::now() + config.timeouts().connect;
+        let _ = timeout_at(deadline, all_seen).await;
         // How fresh a replica is can be told only once the primary was seen as well.
         let judged = |node: &NodeStatus| node.standing != Standing::Replica || node.serves_reads;
         let all_judged = changes.wait_for(|topology| topology.nodes.iter().all(judged));
-        let _ = timeout(config.probe().interval, all_judged).await;
+        let _ = timeout_at(deadline.min(Instant::now() + config.probe().interval), all_judged).await;
     }
 
     /// The roles of the nodes, as they were last seen. It asks nobody.

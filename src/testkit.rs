@@ -25,6 +25,7 @@
 //! - [`Cluster`], [`ClusterBuilder`]: start servers, ask who is the primary, wait for the replicas.
 //! - [`Server`]: one server with its URLs, SQL for administration and its faults.
 //! - [`Proxy`]: a connection that refuses, resets, stalls, is slow or breaks in the middle of a reply.
+//! - `Namespace` (on Linux, as root): an address that vanishes without a word.
 //! - [`Load`]: steady reads and writes, and what their users noticed.
 //! - [`TestkitError`]: what can go wrong, and what helps.
 //!
@@ -39,6 +40,8 @@ mod cluster;
 mod error;
 mod identity;
 mod load;
+#[cfg(target_os = "linux")]
+mod namespace;
 mod ports;
 mod processes;
 mod programs;
@@ -54,6 +57,8 @@ pub use builder::ClusterBuilder;
 pub use cluster::Cluster;
 pub use error::{Result, TestkitError};
 pub use load::{Load, Record, Sample, WriteOutcome};
+#[cfg(target_os = "linux")]
+pub use namespace::Namespace;
 pub use proxy::Proxy;
 pub use server::{ExhaustedConnections, Server};
 

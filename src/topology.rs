@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 pub use self::evidence::{Evidence, Loss, Sighting};
-pub(crate) use self::judge::{Memory, Verdict, judge};
+pub(crate) use self::judge::{Memory, Takeover, Verdict, judge};
 use crate::causal::Lsn;
 
 mod evidence;

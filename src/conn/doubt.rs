@@ -4,6 +4,7 @@ use diesel::QueryableByName;
 use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Nullable, Text};
 use diesel_async::AsyncPgConnection;
+use tokio::time::Instant;
 
 use crate::causal::Lsn;
 
@@ -25,6 +26,8 @@ pub struct Doubt {
     pub position: Lsn,
     /// Up to where the server had recovered when it started, if it had to.
     pub recovered_to: Option<Lsn>,
+    /// When it was noted: recoveries that the set saw later may have lost the transaction.
+    pub(crate) noted: Instant,
 }
 
 /// Where a server stands: what a doubt is noted from, and later compared with.
@@ -63,6 +66,7 @@ impl Standpoint {
             timeline: self.timeline(),
             position: self.position.parse().ok()?,
             recovered_to: self.recovered_to(),
+            noted: Instant::now(),
         })
     }
 

@@ -357,8 +357,7 @@ where
         Ok(value) => scope.commit(settleable).await.map(|()| value).map_err(E::from),
         Err(error) => {
             // An error of the function's own, after a conflict in a savepoint that it got over, is no conflict.
-            scope.conn.served.conflicted =
-                scope.conn.served.lease.wire().is_failed() && scope.conn.has_conflict();
+            scope.conn.served.conflicted = scope.has_failed().await && scope.conn.has_conflict();
             scope.rollback().await;
             return scope.end(Err(error));
         }

@@ -14,7 +14,8 @@ use crate::error::ConnectError;
 use crate::node::Node;
 use crate::topology::select::{Candidate, Tier};
 use crate::topology::{
-    Health, Lag, Loss, Memory, NodeStatus, PrimaryStatus, Sighting, Standing, Topology, Verdict, judge,
+    Health, Lag, Loss, Memory, NodeStatus, PrimaryStatus, Sighting, Standing, Takeover, Topology, Verdict,
+    judge,
 };
 
 /// The nodes as they stand at one moment, for the set's own use.
@@ -69,6 +70,7 @@ impl Snapshot {
             };
             let tier = match placed.standing {
                 _ if placed.last_resort => Tier::Stale,
+                Standing::Primary if fallback == Fallback::Always && vitals.is_suspected() => Tier::Suspected,
                 Standing::Primary if fallback == Fallback::Always => as_replica(),
                 Standing::Primary if fallback == Fallback::WhenUnfit => Tier::Fallback,
                 Standing::Replica if placed.fit && vitals.is_suspected() => Tier::Suspected,
@@ -127,6 +129,11 @@ impl Board {
     /// The nodes as they stand now.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// How each of the primaries came to be one, in the order in which it was seen.
+    pub(crate) fn takeovers(&self) -> Vec<Takeover> {
+        self.lock().memory.takeovers.clone()
     }
 
     /// A view that changes when a role or a health does.

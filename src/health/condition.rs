@@ -35,6 +35,8 @@ pub(crate) struct Condition {
     pub(crate) loss: Option<Loss>,
     pub(crate) recovery: Recovery,
     misses: u32,
+    /// It was lost, and has not answered since: one that is back often says first that it is starting.
+    away: bool,
 }
 
 /// So many looks in a row must miss before a node that merely does not answer is called lost.
@@ -47,7 +49,7 @@ impl Condition {
     pub(crate) fn on(&mut self, look: Look, settings: &ReadSettings, now: Instant) -> Change {
         match look {
             Look::Answered(evidence) => {
-                let was_lost = self.health == Health::Lost;
+                let was_lost = std::mem::take(&mut self.away);
                 self.health = Health::Up;
                 self.sighting = Sighting::Seen(evidence);
                 self.loss = None;
@@ -108,10 +110,11 @@ impl Condition {
         if self.health == Health::Lost {
             return Change::Nothing;
         }
-        // A node that was never there has nothing to come back from.
-        if self.health != Health::Unseen {
+        // A node that was never there has nothing to come back from, and one that is still away is lost once.
+        if self.health != Health::Unseen && !self.away {
             self.recovery.on_loss(now);
         }
+        self.away = true;
         self.health = Health::Lost;
         self.sighting = Sighting::Lost;
         Change::Gone
@@ -134,6 +137,7 @@ mod tests {
             timeline: 1,
             position: Lsn::new(1),
             received: None,
+            recovered_to: None,
             streaming: true,
             replay_paused: false,
             replay_age: None,
@@ -180,6 +184,19 @@ mod tests {
         let mut condition = Condition::default();
         condition.on(answer(now), &settings, now);
         assert_eq!(condition.on(refused(), &settings, now), Change::Gone);
+    }
+
+    /// Its return was noticed only if it answered right after it had been lost.
+    #[test]
+    fn a_node_that_is_starting_before_it_is_back_is_taken_in_step_by_step() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut condition = Condition::default();
+        condition.on(answer(now), &settings, now);
+        assert_eq!(condition.on(refused(), &settings, now), Change::Gone);
+        assert_eq!(condition.set_aside(Health::Starting), Change::Nothing);
+        assert_eq!(condition.on(answer(now), &settings, now), Change::Back);
+        assert_eq!(condition.recovery.allowance(&settings, now), Some(1));
+        assert_eq!(condition.on(answer(now), &settings, now), Change::Nothing, "it is back once");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::causal::Lsn;
 use crate::link::Link;
 use crate::topology::{Evidence, Loss};
 
-/// Everything is qualified, so that no `search_path` puts something else in its place. The timeline comes from
+/// Everything is qualified, operators too, so that no `search_path` puts something else in its place. The timeline comes from
 /// the name of the WAL file that a primary writes: its control file shows the old one until the
 /// next checkpoint, long after a promotion. A standby has no better source than that file without privileges.
 /// A primary's position is what it has flushed: a standby cannot get more.
@@ -26,9 +26,11 @@ const QUERY: &str = "\
         (CASE WHEN r.in_recovery THEN pg_catalog.pg_last_wal_replay_lsn() \
             ELSE pg_catalog.pg_current_wal_flush_lsn() END)::pg_catalog.text AS position, \
         (CASE WHEN r.in_recovery THEN pg_catalog.pg_last_wal_receive_lsn() END)::pg_catalog.text AS received, \
+        (CASE WHEN NOT r.in_recovery THEN pg_catalog.pg_last_wal_replay_lsn() END)::pg_catalog.text AS recovered_to, \
         EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver AS w WHERE w.pid IS NOT NULL) AS streaming, \
         CASE WHEN r.in_recovery THEN pg_catalog.pg_is_wal_replay_paused() ELSE false END AS replay_paused, \
-        (extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()) * 1000) \
+        (extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) \
+            pg_catalog.pg_last_xact_replay_timestamp()) OPERATOR(pg_catalog.*) 1000) \
             ::pg_catalog.int8 AS replay_age_ms \
     FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery) AS r, pg_catalog.pg_control_system() AS s";
 
@@ -46,6 +48,8 @@ struct Row {
     position: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     received: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    recovered_to: Option<String>,
     #[diesel(sql_type = Bool)]
     streaming: bool,
     #[diesel(sql_type = Bool)]
@@ -88,6 +92,7 @@ impl Row {
             // A standby that has not begun to replay has no position yet.
             position: self.position.map_or(Some(Lsn::default()), |lsn| lsn.parse().ok())?,
             received: self.received.and_then(|lsn| lsn.parse().ok()),
+            recovered_to: self.recovered_to.and_then(|lsn| lsn.parse().ok()),
             streaming: self.streaming,
             replay_paused: self.replay_paused,
             replay_age: self.replay_age_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),

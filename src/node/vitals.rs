@@ -11,7 +11,7 @@ use super::latency::Latency;
 pub(crate) struct Vitals {
     /// How long its answers take.
     pub(crate) latency: Latency,
-    /// Read connections that are checked out.
+    /// Read connections that are checked out, or waited for.
     pub(crate) in_flight: AtomicU32,
     /// Read connections that were handed out since the start.
     pub(crate) reads: AtomicU64,
@@ -35,6 +35,12 @@ impl Vitals {
         self.wake.notify_one();
     }
 
+    /// Counts a read as in flight while it waits for its connection, so that those who choose meanwhile see it.
+    pub(crate) fn claim(&self) -> Claim<'_> {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        Claim(self)
+    }
+
     /// Whether there was a sign of trouble since the monitor last found the node well.
     pub(crate) fn is_suspected(&self) -> bool {
         self.suspected.load(Ordering::Acquire)
@@ -48,5 +54,15 @@ impl Vitals {
     /// Waits for a sign of trouble.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
+    }
+}
+
+/// A read that waits for a connection.
+#[derive(Debug)]
+pub(crate) struct Claim<'v>(&'v Vitals);
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -165,6 +165,7 @@ impl ReplicaSet {
             reason: reason.to_owned(),
             error: None,
         };
+        let _claim = node.vitals().claim();
         match node.read_pool().get(deadline).await {
             Ok(lease) => {
                 let lease = permit.into_iter().fold(lease, Lease::with_permit);

@@ -51,7 +51,9 @@ impl ReplicaSet {
         let mut waiting: Option<(_, SemaphorePermit<'_>)> = None;
         loop {
             self.check_open()?;
-            let tried = match self.try_write(began).await? {
+            // Whoever waited for a primary has waited for none of its connections yet.
+            let patience = Instant::now() + live.config.timeouts().checkout;
+            let tried = match self.try_write(began, patience).await? {
                 Ok(conn) => return Ok(conn),
                 Err(failure) => failure,
             };
@@ -78,6 +80,7 @@ impl ReplicaSet {
     async fn try_write(
         &self,
         began: Instant,
+        deadline: Instant,
     ) -> Result<Result<Conn<Write>, Option<NodeFailure>>, CheckoutError> {
         let snapshot = self.snapshot();
         if let PrimaryStatus::SplitBrain { nodes, timeline } = &snapshot.topology.primary {
@@ -89,7 +92,7 @@ impl ReplicaSet {
         let Some(pool) = node.write_pool() else { return Ok(Err(None)) };
         let config = self.config();
         let failure = |reason: String| NodeFailure { node: node.name().to_owned(), reason, error: None };
-        match pool.get(began + config.timeouts().checkout).await {
+        match pool.get(deadline).await {
             Ok(lease) => Ok(Ok(Conn::new(lease, Arc::clone(node), Role::Primary))),
             Err(PoolError::Exhausted) => Err(CheckoutError::Exhausted {
                 node: node.name().to_owned(),

@@ -22,6 +22,8 @@ pub struct Evidence {
     pub position: Lsn,
     /// How far a standby has received, where it has received anything.
     pub received: Option<Lsn>,
+    /// Up to where a primary had recovered when it took over or started, where it had to.
+    pub recovered_to: Option<Lsn>,
     /// Whether a WAL receiver lives: the standby is connected to a primary.
     pub streaming: bool,
     /// Whether replay is paused.

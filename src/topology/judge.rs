@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::lag::History;
 use super::{Evidence, Lag, Sighting, Standing};
+use crate::causal::Lsn;
 use crate::config::RoleGuess;
 
 /// What is remembered from one judgement to the next.
@@ -28,6 +29,18 @@ pub(crate) struct Memory {
     primary: Option<usize>,
     /// Where the primary was, and when.
     history: History,
+    /// How each of the primaries came to be one, in the order in which it was seen.
+    pub(crate) takeovers: Vec<Takeover>,
+}
+
+/// How a primary came to write: after a recovery, which may have lost the end of the log, or after a clean start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Takeover {
+    pub(crate) timeline: u32,
+    /// Up to where it recovered; `None` after a clean start.
+    pub(crate) end: Option<Lsn>,
+    /// When it was first seen.
+    pub(crate) at: Instant,
 }
 
 /// What came out.
@@ -59,6 +72,7 @@ impl Memory {
             highest_timeline: self.highest_timeline,
             primary: None,
             history: History::default(),
+            takeovers: self.takeovers.clone(),
         }
     }
 }
@@ -98,6 +112,12 @@ pub(crate) fn judge(
         }
         if let Some(evidence) = sightings[primary].evidence() {
             memory.history.record(evidence.at, evidence.position);
+            let takeover =
+                Takeover { timeline: evidence.timeline, end: evidence.recovered_to, at: evidence.at };
+            let same = |last: &Takeover| (last.timeline, last.end) == (takeover.timeline, takeover.end);
+            if !memory.takeovers.last().is_some_and(same) {
+                memory.takeovers.push(takeover);
+            }
         }
     }
     let lags = standings
@@ -138,7 +158,6 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::causal::Lsn;
 
     pub(in crate::topology) fn standby(timeline: u32, position: u64, at: Instant) -> Evidence {
         Evidence {
@@ -147,6 +166,7 @@ pub(super) mod tests {
             timeline,
             position: Lsn::new(position),
             received: Some(Lsn::new(position)),
+            recovered_to: None,
             streaming: true,
             replay_paused: false,
             replay_age: None,

@@ -3,7 +3,12 @@
 //! Each test is an incident: break, assert, restore, assert. They run one at a time
 //! (`--test-threads=1`), since they measure, and print what they measured.
 
+mod events;
 mod load;
+mod network;
 mod outage;
+mod policy;
 mod primary;
 mod replicas;
+mod settle;
+mod writes;

@@ -199,7 +199,8 @@ async fn strike(stage: &Stage, traffic: &Traffic, fault: Fault) -> anyhow::Resul
             traffic.answered(SECOND).await;
             contender.stop().await?;
             traffic.answered(SECOND).await;
-            contender.rejoin(heir).await?;
+            // Two histories by one name: nothing can be rewound to where they part.
+            contender.rebuild(heir).await?;
             primary.rejoin(heir).await?;
             acknowledge_after_replication(heir, false).await?;
         }

@@ -76,6 +76,55 @@ impl Server {
         self.wait_streaming(new_primary).await
     }
 
+    /// Copies another server anew, as its standby, and returns once it streams.
+    ///
+    /// It is stopped if it runs, its data are removed, and `pg_basebackup` fetches the other one's. This is the way
+    /// back for a server that [`rejoin`](Self::rejoin) cannot rewind: after both standbys were promoted, the
+    /// two have different histories by the same name.
+    ///
+    /// # Errors
+    ///
+    /// [`TestkitError::Program`] with the words of `pg_basebackup`.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: pointsman::testkit::Cluster) -> pointsman::testkit::Result<()> {
+    /// cluster.primary().kill().await?;
+    /// cluster.replica(0).promote().await?;
+    /// cluster.replica(1).promote().await?;
+    /// cluster.replica(1).rebuild(cluster.replica(0)).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn rebuild(&self, source: &Self) -> Result<()> {
+        self.stop().await?;
+        let shared = &self.inner.shared;
+        let conninfo = format!(
+            "host=127.0.0.1 port={} user={ADMIN} dbname={ADMIN} password={}",
+            source.port(),
+            shared.admin_password
+        );
+        let (account, program) = (shared.account, shared.programs.path("pg_basebackup"));
+        let place = self.data_dir().to_owned();
+        blocking(move || {
+            // The folder itself stays: it belongs to the server's user, its parent may not.
+            for entry in std::fs::read_dir(&place).map_err(file("read", &place))? {
+                let path = entry.map_err(file("read", &place))?.path();
+                let is_folder = path.is_dir() && !path.is_symlink();
+                let removed =
+                    if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                removed.map_err(file("remove", &path))?;
+            }
+            let target = place.display().to_string();
+            let arguments = ["--no-sync", "--checkpoint=fast", "--pgdata", &target, "--dbname", &conninfo];
+            account.run(&program, &place, &arguments)
+        })
+        .await?;
+        self.become_standby_of(source)?;
+        self.start().await?;
+        self.wait_streaming(source).await
+    }
+
     /// Points a standby at another server, and returns once it streams from there.
     ///
     /// The other one may be a standby itself. A standby that is not running is pointed there for its

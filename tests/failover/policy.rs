@@ -1,0 +1,336 @@
+//! Which node serves a read: the policies, seen in what the nodes are given to do.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use pointsman::config::{ConfigBuilder, Fallback, NodeConfig, PoolSettings, ReadSettings, Timeouts};
+use pointsman::prelude::*;
+use pointsman::testkit::{Cluster, Server};
+use pointsman::topology::Health;
+use pointsman::{CheckoutError, Error, ReplicaSet};
+use tokio::time::Instant;
+
+use crate::load::{config_of, report, scene_with, start, until, write_row};
+
+fn reads(change: impl FnOnce(&mut ReadSettings)) -> ReadSettings {
+    let mut reads = ReadSettings::default();
+    change(&mut reads);
+    reads
+}
+
+/// Who serves so many reads, one after the other.
+async fn shares(set: &ReplicaSet, rounds: u32) -> HashMap<String, u32> {
+    let mut shares = HashMap::new();
+    for _ in 0..rounds {
+        let conn = set.read().await.expect("a read");
+        *shares.entry(conn.node().to_owned()).or_default() += 1;
+    }
+    shares
+}
+
+fn serves(server: &Server) -> impl Fn(&std::sync::Arc<pointsman::Topology>) -> bool {
+    let name = server.name().to_owned();
+    move |topology| topology.node(&name).is_some_and(|node| node.serves_reads)
+}
+
+async fn until_lost(set: &ReplicaSet, server: &Server) {
+    let name = server.name().to_owned();
+    until(set, "it is lost", |topology| topology.node(&name).is_some_and(|node| node.health == Health::Lost))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whether_the_primary_serves_reads_is_a_policy() {
+    let timeouts = Timeouts { checkout: Duration::from_millis(500), ..Timeouts::default() };
+    let settings = |fallback| reads(|reads| (reads.fallback, reads.max_fallback) = (fallback, 3));
+    let (cluster, set) = scene_with(1, |config| config).await;
+    let (primary, replica) = (cluster.primary(), cluster.replica(0));
+    let with = |servers: &[Server], fallback| {
+        let config = config_of(servers).timeouts(timeouts.clone()).reads(settings(fallback));
+        config.build().expect("valid")
+    };
+
+    set.reconfigure(with(cluster.servers(), Fallback::Always)).await.expect("reconfigured");
+    until(&set, "the replica serves", serves(replica)).await;
+    let shared = shares(&set, 200).await;
+    assert!(shared.values().all(|share| *share > 40) && shared.len() == 2, "{shared:?}");
+
+    set.reconfigure(with(cluster.servers(), Fallback::WhenUnfit)).await.expect("reconfigured");
+    until(&set, "the replica serves", serves(replica)).await;
+    let served = shares(&set, 100).await;
+    assert_eq!(served.get(primary.name()), None, "{served:?}");
+    replica.kill().await.expect("killed");
+    until_lost(&set, replica).await;
+    // Three places: the fourth waits, and is told why it waited in vain.
+    let held = join_all((0..3).map(|_| set.read())).await;
+    assert!(held.iter().all(Result::is_ok));
+    let error = set.read().await.expect_err("there is no place left");
+    assert!(matches!(error, CheckoutError::FallbackExhausted { limit: 3 }), "{error}");
+    let (waiting, ()) = tokio::join!(set.read(), async { drop(held) });
+    assert_eq!(waiting.expect("a place").node(), primary.name());
+    // However many ask at once, the server sees three at a time.
+    let (now, most) = (AtomicU32::new(0), AtomicU32::new(0));
+    let one = async || {
+        let conn = set.read().await.expect("a place in time");
+        most.fetch_max(now.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
+        let pause = diesel::dsl::sql::<diesel::sql_types::Text>("pg_sleep(0.01)::text");
+        let _: String = diesel::select(pause).get_result(&conn).await.expect("an answer");
+        now.fetch_sub(1, Ordering::AcqRel);
+    };
+    join_all((0..30).map(|_| one())).await;
+    let most = most.into_inner();
+    println!("30 reads fell back to the primary, {most} at once");
+    assert_eq!(most, 3);
+
+    set.reconfigure(with(cluster.servers(), Fallback::Never)).await.expect("reconfigured");
+    let error = set.read().await.expect_err("no replica is there");
+    assert!(matches!(error, CheckoutError::NoNode { .. }), "{error}");
+    assert!(error.to_string().contains(replica.name()), "{error}");
+    set.reconfigure(with(&cluster.servers()[..1], Fallback::Never)).await.expect("reconfigured");
+    assert_eq!(set.read().await.expect("a set of one node").node(), primary.name());
+}
+
+/// Under `always` a primary that hung went on getting its share until it was declared lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_hangs_delays_no_read_that_a_replica_can_serve() {
+    let settings = reads(|reads| reads.fallback = Fallback::Always);
+    let (cluster, set) = scene_with(1, |config| config.reads(settings)).await;
+    let load = start(&set);
+    load.done(900).await;
+    cluster.primary().pause().await.expect("paused");
+    load.done(600).await;
+    cluster.primary().resume().await.expect("resumed");
+    let record = load.stop().await;
+    report("a primary that serves reads hangs", &record);
+    assert_eq!(record.failed_reads().count(), 0, "{record}");
+    assert!(record.slowest_read() < Duration::from_millis(250), "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zones_are_preferred_and_weights_count() {
+    let (cluster, set) = scene_with(2, |config| config).await;
+    let node = |server: &Server| NodeConfig::replica(server.url()).expect("a URL").with_name(server.name());
+    let (near, far) = (cluster.replica(0), cluster.replica(1));
+    let with =
+        |near: NodeConfig, far: NodeConfig| config_of([cluster.primary()]).node(near).node(far).zone("a");
+    let change = |config: ConfigBuilder| set.reconfigure(config.build().expect("valid"));
+    let all = |topology: &std::sync::Arc<pointsman::Topology>| topology.nodes.iter().all(|n| n.serves_reads);
+
+    change(with(node(near).with_zone("a"), node(far).with_zone("b"))).await.expect("reconfigured");
+    until(&set, "all serve", all).await;
+    assert_eq!(shares(&set, 100).await, HashMap::from([(near.name().to_owned(), 100)]));
+    near.kill().await.expect("killed");
+    until_lost(&set, near).await;
+    assert_eq!(shares(&set, 100).await, HashMap::from([(far.name().to_owned(), 100)]));
+    near.start().await.expect("started");
+    let no_ramp = reads(|reads| reads.ramp = Duration::ZERO);
+    let heavy = with(node(near).with_weight(4), node(far).with_weight(1));
+    change(heavy.reads(no_ramp)).await.expect("reconfigured");
+    until(&set, "all serve", all).await;
+    // The load that is held is in proportion to the weights.
+    let held: Vec<_> = join_all((0..10).map(|_| set.read())).await.into_iter().flatten().collect();
+    let on_near = held.iter().filter(|conn| conn.node() == near.name()).count();
+    println!("of 10 reads at once, {on_near} on a node of four times the weight");
+    assert!((7..=9).contains(&on_near), "{on_near}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_behind_is_left_out_and_comes_back_by_itself() {
+    let settings = reads(|reads| reads.max_lag = Duration::from_secs(1));
+    let (cluster, set) = scene_with(2, |config| config.reads(settings.clone())).await;
+    let (one, other) = (cluster.replica(0), cluster.replica(1));
+    let load = start(&set);
+    load.done(300).await;
+
+    one.disconnect_from_primary().await.expect("disconnected");
+    let began = Instant::now();
+    until(&set, "it is left out", |topology| !serves(one)(topology)).await;
+    let out = began.elapsed();
+    let status = set.topology().node(one.name()).cloned().expect("it is there");
+    assert_eq!((status.health, status.streaming), (Health::Up, Some(false)));
+    assert!(status.reason.as_deref().is_some_and(|reason| reason.contains("behind")), "{status:?}");
+    one.reconnect_to_primary().await.expect("reconnected");
+    let began = Instant::now();
+    until(&set, "it is back", serves(one)).await;
+    println!("disconnected: out after {out:?} (limit 1 s), back {:?} after it streams", began.elapsed());
+    assert!((Duration::from_millis(700)..Duration::from_secs(3)).contains(&out), "{out:?}");
+
+    other.set_replay_delay(Duration::from_secs(3)).await.expect("delayed");
+    until(&set, "it is left out", |topology| !serves(other)(topology)).await;
+    let lag = set.topology().node(other.name()).and_then(|node| node.lag).and_then(|lag| lag.time);
+    assert!(lag.is_some_and(|lag| lag >= Duration::from_secs(1)), "{lag:?}");
+    other.set_replay_delay(Duration::ZERO).await.expect("not delayed");
+    until(&set, "it is back", serves(other)).await;
+
+    // The same in bytes.
+    let bytes = reads(|reads| reads.max_lag_bytes = Some(4 << 20));
+    set.reconfigure(config_of(cluster.servers()).reads(bytes).build().expect("valid")).await.expect("done");
+    until(&set, "both serve", |topology| serves(one)(topology) && serves(other)(topology)).await;
+    one.pause_replay().await.expect("paused");
+    let fill =
+        "CREATE TABLE wide AS SELECT repeat(md5(i::text), 20) AS t FROM generate_series(1, 20000) AS i";
+    cluster.primary().execute(fill).await.expect("filled");
+    until(&set, "it is left out", |topology| !serves(one)(topology)).await;
+    let lag = set.topology().node(one.name()).and_then(|node| node.lag).and_then(|lag| lag.bytes);
+    assert!(lag.is_some_and(|lag| lag > 4 << 20), "{lag:?}");
+    one.resume_replay().await.expect("resumed");
+    until(&set, "it is back", serves(one)).await;
+    let record = load.stop().await;
+    report("replicas are behind", &record);
+    assert_eq!(record.failed_reads().count(), 0, "{record}");
+}
+
+/// A node that said that it was starting, before it was back, was taken in at once and never left out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_flaps_is_left_out_longer_each_time_and_still_serves_alone() {
+    let settings = reads(|reads| {
+        (reads.ejection_base, reads.ramp) = (Duration::from_millis(400), Duration::from_millis(100));
+    });
+    let (cluster, set) = scene_with(2, |config| config.reads(settings)).await;
+    let (flaps, steady) = (cluster.replica(0), cluster.replica(1));
+    let mut outs = Vec::new();
+    for _ in 0..4 {
+        flaps.kill().await.expect("killed");
+        until_lost(&set, flaps).await;
+        flaps.start().await.expect("started");
+        until(&set, "it is up", serves(flaps)).await;
+        let back = Instant::now();
+        while set.read().await.expect("a read").node() != flaps.name() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(back.elapsed() < Duration::from_secs(10), "it gets reads again");
+        }
+        outs.push(back.elapsed());
+    }
+    println!("a replica that flaps is left out for {outs:?}");
+    assert!(outs[0] < Duration::from_millis(350), "{outs:?}");
+    assert!(outs[2] > Duration::from_millis(600) && outs[3] > Duration::from_millis(1200), "{outs:?}");
+
+    flaps.kill().await.expect("killed");
+    until_lost(&set, flaps).await;
+    flaps.start().await.expect("started");
+    until(&set, "it is up", serves(flaps)).await;
+    steady.kill().await.expect("killed");
+    until_lost(&set, steady).await;
+    assert_eq!(set.read().await.expect("a read").node(), flaps.name(), "rather it than nobody");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_pool_is_not_a_dead_node() {
+    let pool = PoolSettings { max_size: 2, ..PoolSettings::default() };
+    let timeouts = Timeouts { checkout: Duration::from_millis(400), ..Timeouts::default() };
+    let (cluster, set) = scene_with(1, |config| config).await;
+    let config = config_of(cluster.servers()).pool(pool).timeouts(timeouts).build().expect("valid");
+    set.reconfigure(config).await.expect("reconfigured");
+    until(&set, "the replica serves", serves(cluster.replica(0))).await;
+    let held: Vec<_> = join_all((0..2).map(|_| set.read())).await.into_iter().flatten().collect();
+    assert!(held.iter().all(|conn| conn.node() == cluster.replica(0).name()));
+    let before = set.topology();
+    let error = set.read().await.expect_err("all are in use, and the primary is not there for that");
+    assert!(matches!(error, CheckoutError::Exhausted { max_size: 2, .. }), "{error}");
+    let after = set.topology();
+    assert_eq!(before.primary, after.primary);
+    assert!(after.nodes.iter().all(|node| node.health == Health::Up && node.serves_reads), "{after:#?}");
+    let (waited, ()) = tokio::join!(set.read(), async { drop(held) });
+    assert_eq!(waited.expect("one was returned").node(), cluster.replica(0).name());
+}
+
+/// A cluster behind proxies.
+async fn far_scene() -> (Cluster, ReplicaSet) {
+    let builder = Cluster::builder().replicas(2).proxied();
+    let cluster = builder.start().await.expect("a cluster");
+    let mut config = pointsman::Config::builder();
+    for (i, server) in cluster.servers().iter().enumerate() {
+        let url = server.proxied_url().await.expect("a URL");
+        let node = if i == 0 { NodeConfig::primary(url) } else { NodeConfig::replica(url) };
+        config = config.node(node.expect("a URL").with_name(server.name()));
+    }
+    let set = ReplicaSet::connect(config.build().expect("valid")).await.expect("a set");
+    until(&set, "all serve", |topology| topology.nodes.iter().all(|node| node.serves_reads)).await;
+    (cluster, set)
+}
+
+async fn marked(set: &ReplicaSet) -> Result<i32, Error> {
+    set.run_read(async |conn| {
+        Ok(diesel::select(diesel::dsl::sql::<diesel::sql_types::Integer>("4711")).get_result(conn).await?)
+    })
+    .await
+}
+
+/// Read connections that were handed out: one for each read, and one for each second try.
+fn tries(set: &ReplicaSet) -> u64 {
+    set.health().nodes.iter().map(|node| node.reads).sum()
+}
+
+/// Reads in a few lanes, each one after the other, and how long the slowest took.
+async fn read_in_lanes(set: &ReplicaSet, lanes: usize, each: usize) -> Duration {
+    let lane = async || {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..each {
+            let began = Instant::now();
+            marked(set).await.expect("an answer");
+            slowest = slowest.max(began.elapsed());
+        }
+        slowest
+    };
+    join_all((0..lanes).map(|_| lane())).await.into_iter().max().unwrap_or_default()
+}
+
+/// A statement that ended just before it was to be cancelled left a request behind, which cancelled what the next user
+/// of the connection asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hedges_cut_the_tail_and_stay_within_their_budget() {
+    let (cluster, set) = far_scene().await;
+    read_in_lanes(&set, 8, 100).await;
+
+    // One is slow: a read that meets it is answered by the other one.
+    let slow = cluster.replica(0).proxy().await.expect("a proxy");
+    let before = tries(&set);
+    slow.latency(Duration::from_millis(250)).await.expect("slow");
+    let slowest = read_in_lanes(&set, 8, 25).await;
+    println!("one of two is 250 ms slow: slowest read {slowest:?}, {} more", tries(&set) - before - 200);
+    assert!(slowest < Duration::from_millis(200), "{slowest:?}");
+    slow.pass().await.expect("passing");
+
+    // All are slow: second tries would only make it slower.
+    read_in_lanes(&set, 8, 100).await;
+    for server in cluster.servers() {
+        server.proxy().await.expect("a proxy").latency(Duration::from_millis(60)).await.expect("slow");
+    }
+    let before = tries(&set);
+    read_in_lanes(&set, 16, 60).await;
+    let more = tries(&set) - before - 16 * 60;
+    println!("all are slow: {more} more reads of {}", 16 * 60);
+    // What was saved up may be spent, and a twentieth of what comes in.
+    assert!(more <= 100 + 16 * 60 / 20, "{more}");
+}
+
+/// Reads that waited for a connection were not counted, so all that came before the first one was open chose the node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_back_is_not_stormed() {
+    let (cluster, set) = far_scene().await;
+    cluster.primary().execute("CREATE TABLE acks (id bigint PRIMARY KEY)").await.expect("a table");
+    cluster.wait_caught_up().await.expect("caught up");
+    let replica = cluster.replica(0);
+    let load = start(&set);
+    load.done(600).await;
+    replica.kill().await.expect("killed");
+    until_lost(&set, replica).await;
+    let proxy = replica.proxy().await.expect("a proxy");
+    replica.start().await.expect("started");
+    until(&set, "it is up", serves(replica)).await;
+    let (before, began) = (proxy.accepted(), Instant::now());
+    let mut curve = Vec::new();
+    while began.elapsed() < Duration::from_secs(2) {
+        load.done(200).await;
+        curve.push(proxy.accepted() - before);
+    }
+    let record = load.stop().await;
+    report("a replica is back", &record);
+    println!("    connections since, every third of a second: {curve:?}");
+    assert!(curve[0] <= 4, "{curve:?}");
+    assert!(curve.iter().all(|connects| *connects <= 12), "{curve:?}");
+    assert_eq!(record.failed_reads().count(), 0, "{record}");
+    write_row(&set, -1).await.expect("a write");
+}

@@ -1,0 +1,278 @@
+//! Incidents of writes: conflicts that `run_write` repeats, failures that it does not, and waiting for a primary.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use diesel::result::Error as DieselError;
+use futures_util::future::{join_all, try_join_all};
+use futures_util::poll;
+use pointsman::backoff::Backoff;
+use pointsman::config::{NodeConfig, PoolSettings, Timeouts, WriteSettings};
+use pointsman::prelude::*;
+use pointsman::testkit::Server;
+use pointsman::topology::PrimaryStatus;
+use pointsman::{CheckoutError, Config, Error, ReplicaSet, WriteOptions};
+use tokio::sync::Barrier;
+use tokio::time::{Instant, sleep_until};
+
+use crate::load::{config_of, scene_with, until};
+
+/// Runs a statement of which only the success counts.
+pub(crate) async fn sql(tx: &Conn<Write>, text: &str) -> Result<(), Error> {
+    diesel::sql_query(text).execute(tx).await?;
+    Ok(())
+}
+
+/// A statement that fails as a conflict does, whatever others do.
+const CONFLICT: &str = "DO $$ BEGIN RAISE EXCEPTION 'as if' USING ERRCODE = '40001'; END $$";
+
+/// Retries that are as fast as they are many.
+fn eager(retries: u32) -> WriteSettings {
+    let retry_backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(10));
+    let retry_backoff = retry_backoff.and_then(|backoff| backoff.jitter(1.0)).expect("a schedule");
+    WriteSettings { retries, retry_backoff, ..WriteSettings::default() }
+}
+
+async fn count(server: &Server, condition: &str) -> String {
+    server.query_value(&format!("SELECT count(*) FROM acks WHERE {condition}")).await.expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadlock_is_run_again_as_a_whole() {
+    let (cluster, set) = scene_with(0, |config| config).await;
+    let primary = cluster.primary();
+    primary.execute("ALTER SYSTEM SET deadlock_timeout = '50ms'").await.expect("set");
+    primary.execute("SELECT pg_reload_conf()").await.expect("reloaded");
+    primary.execute("CREATE TABLE seats (id int PRIMARY KEY, taken int NOT NULL)").await.expect("a table");
+    primary.execute("INSERT INTO seats VALUES (1, 0), (2, 0)").await.expect("rows");
+
+    let (runs, both_have_one) = (AtomicU32::new(0), Barrier::new(2));
+    let take = async |first: u32, second: u32| {
+        let mine = AtomicU32::new(0);
+        set.run_write(async |tx| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            sql(tx, &format!("UPDATE seats SET taken = taken + 1 WHERE id = {first}")).await?;
+            if mine.fetch_add(1, Ordering::Relaxed) == 0 {
+                both_have_one.wait().await;
+            }
+            sql(tx, &format!("UPDATE seats SET taken = taken + 1 WHERE id = {second}")).await
+        })
+        .await
+    };
+    let (one, other) = tokio::join!(take(1, 2), take(2, 1));
+    one.and(other).expect("both succeed in the end");
+    assert_eq!(runs.into_inner(), 3, "the victim ran twice, the other one once");
+    let taken = primary.query_value("SELECT string_agg(taken::text, ',') FROM seats").await;
+    assert_eq!(taken.expect("an answer"), "2,2", "nothing of the first run is left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_serialization_failure_is_run_again_until_the_limit() {
+    let (cluster, set) = scene_with(0, |config| config.writes(eager(3))).await;
+
+    // Write skew: each counts the rows and adds one only if there is none. One at a time, the second adds nothing.
+    let (runs, both_have_read) = (AtomicU32::new(0), Barrier::new(2));
+    let add_if_none = async |id: i64| {
+        let mine = AtomicU32::new(0);
+        let options = WriteOptions::new().serializable();
+        set.run_write_with(options, async |tx| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            let rows: i64 = crate::load::acks::table.count().get_result(tx).await?;
+            if mine.fetch_add(1, Ordering::Relaxed) == 0 {
+                both_have_read.wait().await;
+            }
+            if rows == 0 {
+                sql(tx, &format!("INSERT INTO acks VALUES ({id})")).await?;
+            }
+            Ok::<_, Error>(rows)
+        })
+        .await
+    };
+    let (one, other) = tokio::join!(add_if_none(1), add_if_none(2));
+    let mut seen = [one.expect("it succeeds"), other.expect("it succeeds")];
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1], "as if one had run after the other");
+    assert_eq!((runs.into_inner(), count(cluster.primary(), "true").await.as_str()), (3, "1"));
+
+    // It never succeeds: one run and three repeats.
+    let runs = AtomicU32::new(0);
+    let outcome: Result<(), Error> = set
+        .run_write(async |tx| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            sql(tx, CONFLICT).await
+        })
+        .await;
+    assert_eq!(outcome.map_err(kind), Err("SerializationFailure".to_owned()));
+    assert_eq!(runs.into_inner(), 4);
+
+    // What succeeds runs once.
+    let runs = AtomicU32::new(0);
+    let once = set.run_write(async |tx| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        sql(tx, "INSERT INTO acks VALUES (100)").await
+    });
+    once.await.expect("a write");
+    assert_eq!(runs.into_inner(), 1);
+}
+
+/// The kind of an error, without the server's words.
+fn kind(error: Error) -> String {
+    match error {
+        Error::Query(DieselError::DatabaseError(kind, _)) => format!("{kind:?}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The server sends an error before the status that it leaves the transaction in. Whoever looked at the status at once did
+/// not see a failed transaction, and so no conflict: some of them were not run again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_conflict_among_many_is_missed() {
+    let (cluster, set) = scene_with(0, |config| config.writes(eager(1000))).await;
+    cluster
+        .primary()
+        .execute("CREATE TABLE total (n int); INSERT INTO total VALUES (0)")
+        .await
+        .expect("a table");
+    let options = WriteOptions::new().repeatable_read();
+    let runs = AtomicU32::new(0);
+    let one = async || {
+        for _ in 0..40 {
+            set.run_write_with(options, async |tx| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                sql(tx, "UPDATE total SET n = n + 1").await
+            })
+            .await?;
+        }
+        Ok::<_, Error>(())
+    };
+    try_join_all((0..6).map(|_| one())).await.expect("every conflict is run again");
+    assert_eq!(cluster.primary().query_value("SELECT n FROM total").await.expect("an answer"), "240");
+    println!("240 increments of one row by 6 writers took {} runs", runs.into_inner());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_but_a_conflict_is_run_again() {
+    let (cluster, set) = scene_with(0, |config| config.writes(eager(5))).await;
+    let primary = cluster.primary();
+    let proxy = primary.proxy().await.expect("a proxy");
+    let url = primary.proxied_url().await.expect("a URL");
+    let far = Config::builder().node(NodeConfig::primary(url).expect("a URL").with_name("far"));
+    let far = ReplicaSet::connect(far.writes(eager(5)).build().expect("valid")).await.expect("a set");
+    let runs = AtomicU32::new(0);
+    let run = || runs.fetch_add(1, Ordering::Relaxed);
+
+    let outcome: Result<(), Error> = set
+        .run_write(async |tx| {
+            run();
+            sql(tx, "INSERT INTO acks VALUES (1), (1)").await
+        })
+        .await;
+    assert_eq!(outcome.map_err(kind), Err("UniqueViolation".to_owned()));
+    assert_eq!(runs.swap(0, Ordering::Relaxed), 1, "a unique violation");
+
+    // The conflict was in a savepoint, and the function got over it; its own error has nothing to do with that.
+    let outcome: Result<(), Error> = set
+        .run_write(async |tx| {
+            run();
+            let nested: Result<(), Error> = tx.transaction(async |tx| sql(tx, CONFLICT).await).await;
+            assert!(nested.is_err());
+            sql(tx, "INSERT INTO acks VALUES (2)").await?;
+            Err(DieselError::NotFound.into())
+        })
+        .await;
+    assert_eq!(outcome.map_err(kind), Err("Query(NotFound)".to_owned()));
+    assert_eq!(runs.swap(0, Ordering::Relaxed), 1, "an error of the function's own");
+
+    let outcome: Result<(), Error> = set
+        .run_write(async |tx| {
+            run();
+            let nested: Result<(), Error> = tx.transaction(async |tx| sql(tx, CONFLICT).await).await;
+            assert!(nested.is_err());
+            sql(tx, "SELECT pg_terminate_backend(pg_backend_pid())").await
+        })
+        .await;
+    outcome.expect_err("the session was ended");
+    assert_eq!(runs.swap(0, Ordering::Relaxed), 1, "a lost connection");
+
+    // The COMMIT is carried out, and its answer is lost on the way.
+    let outcome: Result<(), Error> = far
+        .run_write(async |tx| {
+            run();
+            sql(tx, "INSERT INTO acks VALUES (3)").await?;
+            proxy.cut_after(0).await.expect("cut");
+            Ok(())
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::OutcomeUnknown(_))), "{outcome:?}");
+    assert_eq!(runs.swap(0, Ordering::Relaxed), 1, "an unknown outcome");
+    assert_eq!(count(primary, "id = 3").await, "1", "which was a commit");
+    assert_eq!(count(primary, "id < 3").await, "0", "and all others were rolled back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_a_primary_is_bounded_and_tells_what_is_known() {
+    let writes = WriteSettings {
+        failover_wait: Duration::from_millis(700),
+        max_waiters: 4,
+        ..WriteSettings::default()
+    };
+    let (cluster, set) = scene_with(1, |config| config.writes(writes)).await;
+    cluster.primary().kill().await.expect("killed");
+    until(&set, "there is no primary", |topology| topology.primary == PrimaryStatus::None).await;
+
+    let began = Instant::now();
+    let mut waiters: Vec<_> = (0..4).map(|_| Box::pin(set.write())).collect();
+    for waiter in &mut waiters {
+        assert!(poll!(waiter).is_pending());
+    }
+    let error = set.write().await.expect_err("there is no place left");
+    assert!(matches!(error, CheckoutError::TooManyWaiters { limit: 4 }), "{error}");
+    assert!(began.elapsed() < Duration::from_millis(300), "told at once: {:?}", began.elapsed());
+
+    // Whoever gives up makes room for another one.
+    waiters.pop();
+    waiters.push(Box::pin(set.write()));
+    for waiter in &mut waiters {
+        assert!(poll!(waiter).is_pending(), "the place of the one that was dropped is free");
+    }
+    let errors = join_all(waiters).await;
+    let took = began.elapsed();
+    assert!((Duration::from_millis(700)..Duration::from_millis(1100)).contains(&took), "{took:?}");
+    for outcome in errors {
+        let error = outcome.expect_err("there was no primary");
+        let CheckoutError::NoPrimary { failures, .. } = &error else { panic!("{error}") };
+        let of = |server: &Server| failures.iter().find(|failure| failure.node == server.name());
+        let old = of(cluster.primary()).expect("the old primary is named");
+        assert!(old.error.is_some() && old.reason.contains("lost"), "{error}");
+        assert!(of(cluster.replica(0)).is_some_and(|it| it.reason.contains("replica (up)")), "{error}");
+    }
+}
+
+/// The deadline of a checkout was counted from the beginning of the wait for a primary: after a failover that took
+/// longer, all waiters but those who found a connection at once were told that the pool was exhausted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_failover_lets_all_waiters_through_a_small_pool() {
+    let timeouts = Timeouts { checkout: Duration::from_millis(500), ..Timeouts::default() };
+    let pool = PoolSettings { max_size: 2, ..PoolSettings::default() };
+    let (cluster, old_set) = scene_with(1, |config| config).await;
+    drop(old_set);
+    let config = config_of(cluster.servers()).timeouts(timeouts).pool(pool).build().expect("valid");
+    let set = ReplicaSet::connect(config).await.expect("a set");
+    until(&set, "there is a primary", |topology| topology.primary != PrimaryStatus::None).await;
+    cluster.primary().kill().await.expect("killed");
+    until(&set, "there is no primary", |topology| topology.primary == PrimaryStatus::None).await;
+
+    let began = Instant::now();
+    let waiters: Vec<_> = (0..40)
+        .map(|id| {
+            let set = set.clone();
+            tokio::spawn(async move { crate::load::write_row(&set, id).await })
+        })
+        .collect();
+    sleep_until(began + Duration::from_millis(600)).await;
+    cluster.replica(0).promote().await.expect("promoted");
+    for waiter in waiters {
+        waiter.await.expect("no panic").expect("a write on the new primary");
+    }
+    assert_eq!(count(cluster.replica(0), "true").await, "40");
+}
