@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::PoolSettings;
-use crate::error::{ConnectError, SqlState};
+use crate::error::ConnectError;
 use crate::link::{Dialer, Link, Purpose};
 use crate::node::Vitals;
 

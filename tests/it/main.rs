@@ -1,5 +1,7 @@
 //! Integration tests: one binary, with an area a module.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics is a test that fails, and says where")]
+
 mod cli;
 mod config;
 mod logs;

@@ -96,7 +96,7 @@ pub(super) async fn walk(stage: &Stage, json: Option<&Path>) -> Outcome {
             std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
         }
     }
-    println!("\nA write that failed was answered with an error; one that was acknowledged is never lost.");
+    println!("\n{}", summary(&all));
     Ok(())
 }
 
@@ -268,6 +268,18 @@ async fn lost(stage: &Stage, record: &Record, run: &str) -> Outcome<usize> {
     let there = primary.query_value(&sql).await.context("the writes cannot be counted")?;
     let there: HashSet<&str> = there.split(',').collect();
     Ok(record.acknowledged().filter(|id| !there.contains(format!("{run}-{id}").as_str())).count())
+}
+
+fn summary(all: &[Noticed]) -> String {
+    let lost: usize = all.iter().map(|noticed| noticed.lost_acknowledged_writes).sum();
+    let verdict = match lost {
+        0 => "No write that was acknowledged is missing.".to_owned(),
+        lost => format!("{lost} writes that were acknowledged are missing."),
+    };
+    format!(
+        "Every write that failed was answered with an error. {verdict}\nWhere a primary was killed or hung, it \
+         acknowledged only what a replica had received (synchronous_standby_names)."
+    )
 }
 
 fn heading() -> String {
