@@ -27,7 +27,7 @@ pub(super) async fn connect(file: Option<&Path>) -> Outcome<ReplicaSet> {
 pub(super) type OwnCluster = pointsman::testkit::Cluster;
 /// Without the test kit there is none.
 #[cfg(not(feature = "testkit"))]
-pub(super) type OwnCluster = std::convert::Infallible;
+pub(super) enum OwnCluster {}
 
 /// Starts a cluster with so many replicas, and connects to it.
 ///
