@@ -103,7 +103,7 @@ fn values_out_of_range_are_refused() {
         ("POINTSMAN_BACKOFF__FACTOR", &["0.9"]),
         ("POINTSMAN_BACKOFF__JITTER", &["1.1"]),
         ("POINTSMAN_READS__MAX_FALLBACK", &["0"]),
-        ("POINTSMAN_READS__MAX_LAG", &["0s", "8days", "800ms"]),
+        ("POINTSMAN_READS__MAX_LAG", &["0s", "8days", "600ms"]),
         ("POINTSMAN_READS__MAX_LAG_BYTES", &["0"]),
         ("POINTSMAN_READS__HEDGE_BUDGET", &["1.5", "-1"]),
         ("POINTSMAN_READS__HEDGE_MIN_DELAY", &["0s"]),

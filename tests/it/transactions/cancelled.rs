@@ -221,7 +221,8 @@ async fn a_slow_query_is_cancelled_at_the_server() {
     assert_clean(&set).await;
     all_idle(cluster.primary()).await;
     let conn = set.write().await.unwrap();
-    assert_eq!(backend(&conn).await, before, "the session was worth keeping");
+    // A cancel request has no answer, and one that comes late ends whatever runs then: the session has no next user.
+    assert_ne!(backend(&conn).await, before, "a session on which something was cancelled");
     // Both pools' connections and the monitor's: none was left behind.
     assert!(sessions(cluster.primary(), "pointsman").await <= 3);
 }
