@@ -68,6 +68,7 @@ impl Link {
 
     /// Ends the connection at once; statements that wait on it fail, and no later one gets out.
     pub(crate) fn sever(&self) {
+        self.wire.close();
         self.driver.sever();
     }
 

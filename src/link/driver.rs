@@ -50,11 +50,13 @@ where
     let driver = Driver { severed: severed.clone(), _goodbye: goodbye };
     tokio::spawn(async move {
         let outcome = tokio::select! {
+            // First, so that nothing that was asked for after the end goes out with a last round.
+            biased;
+            () = severed.cancelled() => Ok(()),
             outcome = &mut connection => {
                 vitals.suspect();
                 outcome
             }
-            () = severed.cancelled() => Ok(()),
             _ = owner_is_gone => timeout(GOODBYE, connection).await.unwrap_or(Ok(())),
         };
         if let Err(error) = outcome {

@@ -130,6 +130,12 @@ impl Wire {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Lets nothing out any more.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.settled.notify_waiters();
+    }
+
     /// Takes the SQLSTATE of the last error, so that it is not taken for a later one's.
     pub(crate) fn take_sqlstate(&self) -> Option<SqlState> {
         SqlState::unpack(self.sqlstate.swap(0, Ordering::AcqRel))
@@ -307,8 +313,7 @@ impl<S> Drop for Tap<S> {
     fn drop(&mut self) {
         // A stream that was given up goes on elsewhere.
         if self.stream.is_some() {
-            self.wire.closed.store(true, Ordering::Release);
-            self.wire.settled.notify_waiters();
+            self.wire.close();
         }
     }
 }
@@ -336,6 +341,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        // On another thread the driver may be in the middle of a round while its connection is severed.
+        if this.wire.is_closed() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let stream = this.stream.as_mut().ok_or_else(gone)?;
         let n = ready!(Pin::new(stream).poll_write(cx, buf))?;
         let Tap { wire, sent, received, .. } = this;

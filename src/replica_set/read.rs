@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// How long to wait before all nodes are tried again, unless the topology changes before.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The same where the places at the primary were taken, which reads give back within milliseconds.
+const PAUSE_FOR_PLACE: Duration = Duration::from_millis(10);
+
 /// What one node answered.
 enum Attempt {
     Served(Conn<Read>),
@@ -98,9 +101,13 @@ impl ReplicaSet {
             let mut no_fallback = false;
             while let Some(candidate) = take(&mut candidates, &mut rng) {
                 let placed = &snapshot.nodes[candidate.node];
-                let patience =
-                    if candidates.is_empty() { deadline } else { deadline.min(Instant::now() + PATIENCE) };
                 let is_last = candidates.is_empty();
+                // A place at the primary may be free again at any moment: no reason to wait for a node that may hang.
+                let patience = match is_last {
+                    true if !no_fallback => deadline,
+                    true => deadline.min(Instant::now() + PAUSE_FOR_PLACE),
+                    false => deadline.min(Instant::now() + PATIENCE),
+                };
                 match self.attempt(placed, candidate.tier, is_last, patience).await {
                     Attempt::Served(conn) => return Ok(conn),
                     Attempt::Failed(failure) => {
@@ -123,7 +130,7 @@ impl ReplicaSet {
             busy = full.is_some();
             // Subscribed only now: the path on which all is well does not pay for it.
             let changes = changes.get_or_insert_with(|| self.watch());
-            let pause = deadline.min(Instant::now() + PAUSE);
+            let pause = deadline.min(Instant::now() + if no_fallback { PAUSE_FOR_PLACE } else { PAUSE });
             if pause >= deadline {
                 sleep_until(deadline).await;
                 let waited = began.elapsed();

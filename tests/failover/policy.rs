@@ -213,6 +213,9 @@ async fn a_replica_that_flaps_is_left_out_longer_each_time_and_still_serves_alon
     until(&set, "it is up", serves(flaps)).await;
     steady.kill().await.expect("killed");
     until_lost(&set, steady).await;
+    assert_eq!(set.read().await.expect("a read").node(), cluster.primary().name(), "nobody else is fit");
+    cluster.primary().kill().await.expect("killed");
+    until_lost(&set, cluster.primary()).await;
     assert_eq!(set.read().await.expect("a read").node(), flaps.name(), "rather it than nobody");
 }
 

@@ -145,7 +145,8 @@ async fn during_commit() {
     assert_over(&mut conn).await;
     drop(conn);
     assert_clean(&set).await;
-    assert!(["", "1"].contains(&committed(&cluster).await.as_str()), "the outcome is open, and nothing else");
+    let committed = committed(&cluster).await;
+    assert!(["", "1"].contains(&committed.as_str()), "the outcome is open, and nothing else: {committed}");
 }
 
 /// The server was idle again, so the connection went back to its pool; but Diesel knew it as broken for ever.
