@@ -70,10 +70,10 @@ struct Manager {
     shared: Arc<Shared>,
 }
 
-/// Idle connections are looked for twice in their timeout, and within these bounds: the upper one is bb8's own rate,
-/// the lower one keeps a pool of tiny timeouts from being busy with that.
-const REAPED_AT_MOST: Duration = Duration::from_millis(50);
-const REAPED_AT_LEAST: Duration = Duration::from_secs(30);
+/// Idle connections are looked for twice in their timeout, and within these bounds: the longer one is bb8's own
+/// interval, the shorter one keeps a pool of tiny timeouts from being busy with that.
+const SHORTEST_REAPER_INTERVAL: Duration = Duration::from_millis(50);
+const LONGEST_REAPER_INTERVAL: Duration = Duration::from_secs(30);
 
 impl NodePool {
     /// Makes an empty pool; it connects when somebody asks.
@@ -97,7 +97,7 @@ impl NodePool {
         let pool = bb8::Pool::builder()
             .max_size(settings.max_size)
             .idle_timeout(settings.idle_timeout)
-            .reaper_rate((settings.idle_timeout / 2).clamp(REAPED_AT_MOST, REAPED_AT_LEAST))
+            .reaper_rate((settings.idle_timeout / 2).clamp(SHORTEST_REAPER_INTERVAL, LONGEST_REAPER_INTERVAL))
             // Lifetimes are jittered per connection, and callers have deadlines of their own.
             .max_lifetime(None)
             .connection_timeout(Duration::from_secs(24 * 60 * 60))

@@ -40,8 +40,9 @@ use crate::{Conn, Intent, Permits, Writable};
 ///
 /// # Cancel safety
 ///
-/// A dropped future of a *read* loses its answer and nothing else; the pool drops a connection that still
-/// owes one. A dropped future of a *write* may or may not have been carried out.
+/// A dropped future of a *read* loses its answer and nothing else: a connection that still owes one is waited for
+/// in the background, or its statement is cancelled and the connection ended. A dropped future of a *write* may or
+/// may not have been carried out.
 ///
 /// ```
 /// use futures_util::try_join;
@@ -84,7 +85,8 @@ pub trait RunQueryDsl<I: Intent>: Sized {
 
     /// Runs a statement and hands out its rows as they come.
     ///
-    /// A stream that is dropped before its end leaves rows on the wire; the pool then drops the connection.
+    /// A stream that is dropped before its end leaves rows on the wire. The pool waits a moment for the rest of them, and
+    /// otherwise cancels the statement and ends the connection; no other user gets it before.
     fn load_stream<'conn, U>(
         self,
         conn: &'conn Conn<I>,

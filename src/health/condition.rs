@@ -204,8 +204,10 @@ mod tests {
         let (settings, now) = (ReadSettings::default(), Instant::now());
         let mut condition = Condition::default();
         condition.on(answer(now), &settings, now);
-        condition.shut_out(Health::Full);
-        assert!(condition.sighting.evidence().is_some(), "it keeps its role");
+        for health in [Health::Full, Health::Refused] {
+            condition.shut_out(health);
+            assert!(condition.sighting.evidence().is_some(), "it keeps its role: {health}");
+        }
         assert_eq!(condition.on(timed_out(), &settings, now), Change::Nothing);
         let mut never_seen = Condition::default();
         never_seen.shut_out(Health::Refused);
