@@ -27,9 +27,10 @@ mod wire;
 
 /// One session at a server.
 pub(crate) struct Link {
+    /// Dropped before `conn`, so that the task knows that the end was asked for when it sees the client gone.
+    driver: Driver,
     conn: AsyncPgConnection,
     wire: Arc<Wire>,
-    driver: Driver,
     cancel: CancelToken,
 }
 
@@ -41,7 +42,7 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     fn new(conn: AsyncPgConnection, wire: Arc<Wire>, driver: Driver, cancel: CancelToken) -> Self {
-        Self { conn, wire, driver, cancel }
+        Self { driver, conn, wire, cancel }
     }
 
     pub(crate) fn conn(&self) -> &AsyncPgConnection {

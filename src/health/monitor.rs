@@ -1,5 +1,6 @@
 //! The task that looks at one node.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -98,6 +99,7 @@ impl Eye {
 
     /// Looks once, over a new connection where there is none or the old one ended.
     async fn look(&mut self) -> Result<Evidence, Loss> {
+        self.node.vitals().probes.fetch_add(1, Ordering::Relaxed);
         let limit = self.probe.timeout;
         if let Some(link) = self.link.take().filter(|link| !link.is_over()) {
             match look(&link, limit).await {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::timeout;
 use tokio_postgres::Connection;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Moves a connection's bytes until it ends, is severed, or its owner is gone.
 ///
-/// An end that was not of our making is a sign that the node is in trouble, so its monitor is told.
+/// An end that neither the owner nor a limit of the server's configuration asked for is a sign that the node is in
+/// trouble, so its monitor is told.
 pub(super) fn drive<S, T>(
     mut connection: Connection<S, T>,
     severed: CancellationToken,
@@ -46,7 +47,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (goodbye, owner_is_gone) = oneshot::channel::<()>();
+    let (goodbye, mut owner_is_gone) = oneshot::channel::<()>();
     let driver = Driver { severed: severed.clone(), _goodbye: goodbye };
     tokio::spawn(async move {
         let outcome = tokio::select! {
@@ -54,14 +55,24 @@ where
             biased;
             () = severed.cancelled() => Ok(()),
             outcome = &mut connection => {
-                vitals.suspect();
+                // The client is dropped with its owner and ends the connection as well: the task often notices that first.
+                let owned = matches!(owner_is_gone.try_recv(), Err(TryRecvError::Empty));
+                if owned && outcome.as_ref().is_err_and(is_trouble) {
+                    vitals.suspect();
+                }
                 outcome
             }
-            _ = owner_is_gone => timeout(GOODBYE, connection).await.unwrap_or(Ok(())),
+            _ = &mut owner_is_gone => timeout(GOODBYE, connection).await.unwrap_or(Ok(())),
         };
         if let Err(error) = outcome {
             tracing::debug!(%error, "a connection ended");
         }
     });
     driver
+}
+
+/// Returns `true` unless the server ended the session for a limit in its configuration, which proves it alive and well.
+fn is_trouble(error: &tokio_postgres::Error) -> bool {
+    // idle_session_timeout, idle_in_transaction_session_timeout, transaction_timeout.
+    !error.code().is_some_and(|code| matches!(code.code(), "57P05" | "25P03" | "25P04"))
 }

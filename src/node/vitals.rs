@@ -17,6 +17,8 @@ pub(crate) struct Vitals {
     pub(crate) reads: AtomicU64,
     /// Write connections that were handed out since the start.
     pub(crate) writes: AtomicU64,
+    /// Probes that its monitor began since the start.
+    pub(crate) probes: AtomicU64,
     suspected: AtomicBool,
     wake: Notify,
 }

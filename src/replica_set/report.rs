@@ -55,6 +55,8 @@ pub struct NodeReport {
     pub reads: u64,
     /// Write connections that it was asked for, since the start.
     pub writes: u64,
+    /// Probes that this program sent to it, since the start.
+    pub probes: u64,
     /// Connections that are handed out.
     pub in_use: u32,
     /// Connections that are open, in use or idle.
@@ -95,6 +97,7 @@ impl NodeReport {
             status: status.clone(),
             reads: vitals.reads.load(Ordering::Relaxed),
             writes: vitals.writes.load(Ordering::Relaxed),
+            probes: vitals.probes.load(Ordering::Relaxed),
             in_use: node.leased(),
             connections: node.read_pool().connections() + writes.map_or(0, |pool| pool.connections()),
             latency_us: vitals.latency.average().map(micros),

@@ -8,6 +8,7 @@ mod logs;
 mod migrate;
 mod payments;
 mod pool;
+mod probes;
 mod read_only;
 mod replay;
 mod replica_set;
