@@ -13,7 +13,14 @@ use super::SqlState;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// No TCP connection (or socket file): the host is down, the port closed, or the name unknown.
+    /// The host's name has no address.
+    ///
+    /// It is misspelt, was removed, or the name service does not answer. That says nothing about the server.
+    #[error(
+        "its host name does not resolve: correct it in the URL, or look at this machine's DNS and /etc/hosts"
+    )]
+    NameNotResolved(#[source] io::Error),
+    /// No TCP connection (or socket file): the host is down, or the port closed.
     #[error("no connection to its port: is the server running, and is the address right?")]
     Unreachable(#[source] io::Error),
     /// The server did not complete socket, TLS and authentication in time.
@@ -36,6 +43,12 @@ pub enum ConnectError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// The server asks for a password, and the URL has none.
+    #[error(
+        "the server asks for a password, and none is configured: put it into the URL, or into a file that \
+         `password_file` names; PGPASSWORD and ~/.pgpass are not read"
+    )]
+    PasswordMissing(#[source] tokio_postgres::Error),
     /// The server has no connection slot left (53300).
     #[error(
         "the server has no connection slot left (SQLSTATE 53300): lower `pool.max_size`, or raise its max_connections"
@@ -66,7 +79,7 @@ impl ConnectError {
     /// assert!(!refused.proves_alive());
     /// ```
     pub fn proves_alive(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Full(_) | Self::NotReady(_))
+        matches!(self, Self::Refused { .. } | Self::PasswordMissing(_) | Self::Full(_) | Self::NotReady(_))
     }
 }
 

@@ -74,9 +74,11 @@ impl Condition {
                 // The node lives, and the sessions that there are go on. What was seen of it stands, so that a password that
                 // was changed does not take the primary away; a promotion elsewhere still fences it.
                 ConnectError::Full(_) => return self.shut_out(Health::Full),
-                ConnectError::Refused { .. } => return self.shut_out(Health::Refused),
+                ConnectError::Refused { .. } | ConnectError::PasswordMissing(_) => {
+                    return self.shut_out(Health::Refused);
+                }
                 ConnectError::NotReady(_) => return self.set_aside(Health::Starting),
-                ConnectError::Unreachable(_) => return self.lose(now),
+                ConnectError::Unreachable(_) | ConnectError::NameNotResolved(_) => return self.lose(now),
                 _ => {}
             }
         }

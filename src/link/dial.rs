@@ -1,13 +1,14 @@
 //! From a node's settings to a session, under one deadline.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::AsyncPgConnection;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::NoTls;
 use tokio_util::either::Either;
@@ -105,7 +106,7 @@ impl Dialer {
         vitals: Arc<Vitals>,
         severed: CancellationToken,
     ) -> Result<Link, ConnectError> {
-        let socket = self.socket().await.map_err(ConnectError::Unreachable)?;
+        let socket = self.socket().await?;
         let wire = Arc::new(Wire::new(Arc::clone(&vitals)));
         let tap = Tap::new(socket, Arc::clone(&wire));
         let mut config = self.node.postgres().clone();
@@ -142,6 +143,10 @@ impl Dialer {
         if HandshakeFailed::of(&error) {
             return ConnectError::Tls(error.into_source().unwrap_or_else(|| "the handshake failed".into()));
         }
+        // Without a password the attempt ends when it is asked for, before anything is sent to the server.
+        if self.node.password().is_none() && wire.is_asked_for_password() && error.code().is_none() {
+            return ConnectError::PasswordMissing(error);
+        }
         error.into()
     }
 
@@ -154,7 +159,7 @@ impl Dialer {
     pub(crate) async fn cancel(&self, token: tokio_postgres::CancelToken) -> Result<(), ConnectError> {
         let limit = self.limit();
         let cancel = async {
-            let socket = self.socket().await.map_err(ConnectError::Unreachable)?;
+            let socket = self.socket().await?;
             match &self.tls {
                 Some(tls) => {
                     let tap = Tap::new(socket, Arc::new(Wire::new(Arc::default())));
@@ -167,20 +172,28 @@ impl Dialer {
         within(limit, cancel).await.unwrap_or(Err(ConnectError::TimedOut { limit }))
     }
 
-    async fn socket(&self) -> io::Result<Socket> {
+    async fn socket(&self) -> Result<Socket, ConnectError> {
         let (host, port) = (self.node.host(), self.node.port());
         if host.starts_with('/') {
             let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
-            return Ok(Either::Right(UnixStream::connect(path).await?));
+            let stream = UnixStream::connect(path).await.map_err(ConnectError::Unreachable)?;
+            return Ok(Either::Right(stream));
         }
         // As in libpq: an address spares the look-up, and the host is only the name in the certificate then.
-        let options = self.node.postgres();
-        let stream = match options.get_hostaddrs().first() {
-            Some(address) => TcpStream::connect((*address, port)).await?,
-            None => TcpStream::connect((host, port)).await?,
+        let addresses: Vec<SocketAddr> = match self.node.postgres().get_hostaddrs().first() {
+            Some(address) => vec![(*address, port).into()],
+            None => lookup_host((host, port)).await.map_err(ConnectError::NameNotResolved)?.collect(),
         };
+        let stream = TcpStream::connect(&addresses[..]).await.map_err(ConnectError::Unreachable)?;
+        self.set_up(&stream).map_err(ConnectError::Unreachable)?;
+        Ok(Either::Left(stream))
+    }
+
+    /// Sets the options of a socket.
+    fn set_up(&self, stream: &TcpStream) -> io::Result<()> {
+        let options = self.node.postgres();
         stream.set_nodelay(true)?;
-        let socket = SockRef::from(&stream);
+        let socket = SockRef::from(stream);
         if options.get_keepalives() {
             // A peer that vanished without a word is noticed also on a connection that nobody uses.
             let mut keepalive = TcpKeepalive::new().with_time(options.get_keepalives_idle());
@@ -194,6 +207,6 @@ impl Dialer {
         }
         #[cfg(target_os = "linux")]
         socket.set_tcp_user_timeout(options.get_tcp_user_timeout().copied())?;
-        Ok(Either::Left(stream))
+        Ok(())
     }
 }

@@ -1,9 +1,10 @@
 //! The tap on the byte stream: what PostgreSQL's protocol says about a connection.
 //!
 //! Messages of the protocol are framed by a type and a length, so their borders can be followed without
-//! parsing what is inside. Four kinds of answer are looked into: `ReadyForQuery` carries the
+//! parsing what is inside. Five kinds of answer are looked into: `ReadyForQuery` carries the
 //! transaction status, `ErrorResponse` the SQLSTATE, `CommandComplete` whether a COMMIT committed, `ParameterStatus`
-//! whether a session became writable. With the requests that were sent they say whether the server still owes something.
+//! whether a session became writable, `Authentication…` whether a password is asked for. With the requests that were sent
+//! they say whether the server still owes something.
 //!
 //! Source: PostgreSQL 15 documentation, chapter 55, "Frontend/Backend Protocol".
 
@@ -42,6 +43,8 @@ pub(crate) struct Wire {
     writes_by_default: AtomicBool,
     /// Whether the server said that it has no TLS.
     without_tls: AtomicBool,
+    /// Whether the server asked for a password.
+    asked_for_password: AtomicBool,
     /// Set when the stream is dropped, which its driver does when it ends.
     closed: AtomicBool,
     /// Wakes those who wait for the server to owe nothing, or for the end.
@@ -65,6 +68,7 @@ impl Wire {
             rolled_back: AtomicBool::new(false),
             writes_by_default: AtomicBool::new(false),
             without_tls: AtomicBool::new(false),
+            asked_for_password: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             settled: Notify::new(),
             asked: AtomicU64::new(0),
@@ -115,6 +119,11 @@ impl Wire {
     /// Whether the server was asked for TLS and has none.
     pub(crate) fn is_without_tls(&self) -> bool {
         self.without_tls.load(Ordering::Acquire)
+    }
+
+    /// Whether the server asked for a password: in clear text, by MD5 or by SCRAM.
+    pub(crate) fn is_asked_for_password(&self) -> bool {
+        self.asked_for_password.load(Ordering::Acquire)
     }
 
     /// Whether the server owes an answer that somebody asked for.
@@ -182,6 +191,12 @@ impl Wire {
                     self.settled.notify_waiters();
                 }
             }
+            b'R' => {
+                let request = body.get(..4).and_then(|code| code.try_into().ok()).map(u32::from_be_bytes);
+                if matches!(request, Some(CLEARTEXT_PASSWORD | MD5_PASSWORD | SASL)) {
+                    self.asked_for_password.store(true, Ordering::Release);
+                }
+            }
             TLS_ANSWER => self.without_tls.store(body == b"N", Ordering::Release),
             b'C' => match body {
                 b"COMMIT\0" => self.rolled_back.store(false, Ordering::Release),
@@ -225,6 +240,11 @@ const BODY_KEPT: usize = 512;
 /// The code that stands in the place of a protocol version in a request for TLS.
 const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
+/// The codes of the authentication requests that ask for a password.
+const CLEARTEXT_PASSWORD: u32 = 3;
+const MD5_PASSWORD: u32 = 5;
+const SASL: u32 = 10;
+
 /// Stands for the kind of the answer to a request for TLS: one byte, and no message.
 const TLS_ANSWER: u8 = 1;
 
@@ -261,7 +281,7 @@ impl Frames {
                 self.body.clear();
             }
             let n = self.remaining.min(bytes.len());
-            if matches!(self.header[0], 0 | b'Z' | b'C' | b'E' | b'S') {
+            if matches!(self.header[0], 0 | b'Z' | b'C' | b'E' | b'S' | b'R') {
                 let keep = n.min(BODY_KEPT.saturating_sub(self.body.len()));
                 self.body.extend_from_slice(&bytes[..keep]);
             }

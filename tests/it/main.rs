@@ -4,6 +4,7 @@
 
 mod cli;
 mod config;
+mod diagnoses;
 mod logs;
 mod migrate;
 mod payments;

@@ -1,0 +1,48 @@
+//! What an operator is told when a node cannot be used: the cause, and never a secret.
+
+use std::time::Duration;
+
+use pointsman::config::WriteSettings;
+use pointsman::testkit::Cluster;
+use pointsman::{CheckoutError, ConnectError};
+
+use crate::support::{checkout_within, start, urls_of};
+
+const SOON: Duration = Duration::from_millis(300);
+
+/// The reason for which the only node of a set serves nothing, as its users and `/health` are told it.
+async fn reason(url: String, is_expected: impl Fn(&ConnectError) -> bool) -> String {
+    let writes = WriteSettings { failover_wait: SOON, ..WriteSettings::default() };
+    let set = start(urls_of([url]).timeouts(checkout_within(SOON)).writes(writes)).await;
+    let error = set.write().await.unwrap_err();
+    let CheckoutError::NoPrimary { failures, .. } = &error else { panic!("{error}") };
+    let cause = failures[0].error.as_deref().unwrap_or_else(|| panic!("{error}"));
+    assert!(is_expected(cause), "{cause:?}");
+    let shown = set.health().nodes[0].status.reason.clone().expect("a reason");
+    let told = format!("{error}; {shown}");
+    assert!(!told.contains("sesame"), "{told}");
+    told
+}
+
+/// A misspelt name was taken for a server that is not running: "no connection to its port: is the server running".
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_not_a_server_that_is_down() {
+    let url = "postgres://app:open-sesame@no-such-host.invalid/payments".to_owned();
+    let told = reason(url, |error| matches!(error, ConnectError::NameNotResolved(_))).await;
+    assert!(told.contains("does not resolve") && told.contains("DNS"), "{told}");
+    assert!(!told.contains("is the server running"), "{told}");
+}
+
+/// A URL without a password was told "the server did not let the session begin", as if the server were at fault.
+#[tokio::test]
+async fn a_url_without_a_password_hears_that_the_server_asks_for_one() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let mut url = cluster.primary().url();
+    let (start, end) = (url.rfind(':').unwrap(), url.find('@').unwrap());
+    assert!(start > end, "the last colon is that of the port");
+    let start = url[..end].rfind(':').unwrap();
+    url.replace_range(start..end, "");
+    let told = reason(url, |error| matches!(error, ConnectError::PasswordMissing(_))).await;
+    assert!(told.contains("asks for a password") && told.contains("pgpass"), "{told}");
+    assert!(!told.contains("did not let the session begin"), "{told}");
+}
