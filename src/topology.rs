@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-pub use self::evidence::{Evidence, Loss, Sighting};
+pub use self::evidence::{Evidence, Loss, ServerIdentity, Sighting};
 pub(crate) use self::judge::{Memory, Takeover, Verdict, judge};
 use crate::causal::Lsn;
 

@@ -262,13 +262,16 @@ impl State {
             reason: entry.condition.loss.as_ref().map(ToString::to_string),
             serves_reads: false,
             serves_writes: verdict.primary == Some(i),
-            timeline: evidence.map(|evidence| evidence.timeline),
+            timeline: evidence.map(|evidence| evidence.timeline).filter(|timeline| *timeline > 0),
             position: evidence.map(|evidence| evidence.position),
             lag: verdict.lags[i],
             streaming: evidence.filter(|evidence| evidence.in_recovery).map(|evidence| evidence.streaming),
         };
         let on_primary = standing == Standing::Primary
             && (self.config.reads().fallback != Fallback::Never || self.entries.len() == 1);
+        if status.reason.is_none() && evidence.is_some_and(|evidence| evidence.system_identifier.is_none()) {
+            status.reason = Some(UNIDENTIFIED.to_owned());
+        }
         status.serves_reads = on_primary || self.is_fit(&status) || self.is_last_resort(&status, verdict);
         if status.reason.is_none() && standing == Standing::Replica && !self.is_fit(&status) {
             let paused = evidence.is_some_and(|evidence| evidence.replay_paused);
@@ -301,6 +304,10 @@ impl State {
             && self.config.zone() == node.config().zone()
     }
 }
+
+/// The probe's role may not ask which cluster the node belongs to.
+const UNIDENTIFIED: &str = "the probe may not ask for its system identifier: GRANT EXECUTE ON FUNCTION \
+    pg_control_system(), pg_control_checkpoint(), pg_control_recovery() TO the role of its URL";
 
 fn staleness(lag: Option<Lag>, paused: bool, limit: Duration) -> String {
     let paused = if paused { "; its replay is paused" } else { "" };

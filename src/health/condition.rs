@@ -130,21 +130,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::causal::Lsn;
 
     fn answer(now: Instant) -> Look {
-        Look::Answered(Evidence {
-            in_recovery: true,
-            system_identifier: 7,
-            timeline: 1,
-            position: Lsn::new(1),
-            received: None,
-            recovered_to: None,
-            streaming: true,
-            replay_paused: false,
-            replay_age: None,
-            at: now,
-        })
+        Look::Answered(Evidence::standby(1, 1, now))
     }
 
     fn timed_out() -> Look {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
 use super::condition::Look;
-use super::probe::look;
+use super::probe::{Known, look};
 use crate::backoff::Backoff;
 use crate::config::ProbeSettings;
 use crate::error::ConnectError;
@@ -36,7 +36,15 @@ const SPACING: Duration = Duration::from_millis(10);
 impl Monitor {
     /// Starts to look at a node, until the monitor or the board is gone.
     pub(crate) fn start(node: Arc<Node>, board: &Arc<Board>, probe: ProbeSettings, backoff: Backoff) -> Self {
-        let eye = Eye { node, board: Arc::downgrade(board), probe, backoff, link: None, dial_took: None };
+        let eye = Eye {
+            node,
+            board: Arc::downgrade(board),
+            probe,
+            backoff,
+            link: None,
+            known: Known::default(),
+            dial_took: None,
+        };
         Self { task: tokio::spawn(eye.watch()).abort_handle() }
     }
 }
@@ -48,6 +56,8 @@ struct Eye {
     backoff: Backoff,
     /// The connection, kept from one look to the next.
     link: Option<Link>,
+    /// What earlier probes told.
+    known: Known,
     /// How long it took to open the last one.
     dial_took: Option<Duration>,
 }
@@ -102,7 +112,7 @@ impl Eye {
         self.node.vitals().probes.fetch_add(1, Ordering::Relaxed);
         let limit = self.probe.timeout;
         if let Some(link) = self.link.take().filter(|link| !link.is_over()) {
-            match look(&link, limit).await {
+            match look(&link, limit, &mut self.known).await {
                 Ok(evidence) => {
                     self.link = Some(link);
                     return Ok(evidence);
@@ -119,7 +129,8 @@ impl Eye {
             error => Loss::Connect(Arc::new(error)),
         })?;
         self.dial_took = Some(began.elapsed());
-        let evidence = look(&link, limit).await?;
+        self.known.begin_session();
+        let evidence = look(&link, limit, &mut self.known).await?;
         self.link = Some(link);
         Ok(evidence)
     }

@@ -1,61 +1,142 @@
-//! One look at a node: one query, with nothing that needs a privilege.
+//! One probe of a node: one query, with nothing that needs a privilege.
+//!
+//! What cannot change during a session (the cluster's identity, the server process) is asked with its first probe only.
+//! A role that may not call the `pg_control_*` functions is asked for the rest: see [`Known`].
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use diesel::QueryableByName;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text};
 use diesel_async::RunQueryDsl;
 use tokio::time::Instant;
 
 use super::patience::within;
 use crate::causal::Lsn;
+use crate::error::SqlState;
 use crate::link::Link;
-use crate::topology::{Evidence, Loss};
+use crate::topology::{Evidence, Loss, ServerIdentity};
 
-/// Everything is qualified, operators too, so that no `search_path` puts something else in its place. The timeline comes from
-/// the name of the WAL file that a primary writes: its control file shows the old one until the
-/// next checkpoint, long after a promotion. A standby has no better source than that file without privileges.
+/// The state of a node. Everything is qualified, operators too, so that no `search_path` puts something else in its place.
+///
+/// A primary's timeline comes from the name of the WAL file that it writes: its control file shows the old one until
+/// the next checkpoint, long after a promotion. A standby's control file is later still, and `received_tli` needs a privilege.
 /// A primary's position is what it has flushed: a standby cannot get more.
-const QUERY: &str = "\
-    SELECT r.in_recovery, s.system_identifier, \
+const STATE: &str = "\
+    SELECT r.in_recovery, \
         CASE WHEN r.in_recovery THEN NULL \
             ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8) \
         END AS wal_timeline, \
-        (SELECT c.timeline_id::pg_catalog.int8 FROM pg_catalog.pg_control_checkpoint() AS c) AS checkpoint_timeline, \
         (CASE WHEN r.in_recovery THEN pg_catalog.pg_last_wal_replay_lsn() \
             ELSE pg_catalog.pg_current_wal_flush_lsn() END)::pg_catalog.text AS position, \
         (CASE WHEN r.in_recovery THEN pg_catalog.pg_last_wal_receive_lsn() END)::pg_catalog.text AS received, \
         (CASE WHEN NOT r.in_recovery THEN pg_catalog.pg_last_wal_replay_lsn() END)::pg_catalog.text AS recovered_to, \
-        EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver AS w WHERE w.pid IS NOT NULL) AS streaming, \
+        w.pid AS receiver_pid, w.received_tli AS received_timeline, \
         CASE WHEN r.in_recovery THEN pg_catalog.pg_is_wal_replay_paused() ELSE false END AS replay_paused, \
         (extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) \
             pg_catalog.pg_last_xact_replay_timestamp()) OPERATOR(pg_catalog.*) 1000) \
-            ::pg_catalog.int8 AS replay_age_ms \
-    FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery) AS r, pg_catalog.pg_control_system() AS s";
+            ::pg_catalog.int8 AS replay_age_ms, ";
+
+const STATE_FROM: &str = " FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery) AS r \
+        LEFT JOIN pg_catalog.pg_stat_wal_receiver AS w ON w.pid IS NOT NULL";
+
+const CONTROL: &str = "(SELECT c.timeline_id FROM pg_catalog.pg_control_checkpoint() AS c) AS checkpoint_timeline, \
+        (SELECT c.min_recovery_end_timeline FROM pg_catalog.pg_control_recovery() AS c) AS recovery_timeline";
+const NO_CONTROL: &str =
+    "NULL::pg_catalog.int4 AS checkpoint_timeline, NULL::pg_catalog.int4 AS recovery_timeline";
+
+const SERVER: &str = "(extract(epoch FROM pg_catalog.pg_postmaster_start_time()) OPERATOR(pg_catalog.*) 1000000) \
+            ::pg_catalog.int8 AS started_at_micros, \
+        pg_catalog.current_setting('port')::pg_catalog.int4 AS port, \
+        pg_catalog.host(pg_catalog.inet_server_addr()) AS address";
+const NO_SERVER: &str = "NULL::pg_catalog.int8 AS started_at_micros, NULL::pg_catalog.int4 AS port, \
+        NULL::pg_catalog.text AS address";
+
+const IDENTITY: &str =
+    "(SELECT s.system_identifier FROM pg_catalog.pg_control_system() AS s) AS system_identifier";
+const NO_IDENTITY: &str = "NULL::pg_catalog.int8 AS system_identifier";
 
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = Bool)]
     in_recovery: bool,
-    #[diesel(sql_type = BigInt)]
-    system_identifier: i64,
     #[diesel(sql_type = Nullable<Text>)]
     wal_timeline: Option<String>,
-    #[diesel(sql_type = BigInt)]
-    checkpoint_timeline: i64,
     #[diesel(sql_type = Nullable<Text>)]
     position: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     received: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     recovered_to: Option<String>,
-    #[diesel(sql_type = Bool)]
-    streaming: bool,
+    #[diesel(sql_type = Nullable<Integer>)]
+    receiver_pid: Option<i32>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    received_timeline: Option<i32>,
     #[diesel(sql_type = Bool)]
     replay_paused: bool,
     #[diesel(sql_type = Nullable<BigInt>)]
     replay_age_ms: Option<i64>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    checkpoint_timeline: Option<i32>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    recovery_timeline: Option<i32>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    started_at_micros: Option<i64>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    port: Option<i32>,
+    #[diesel(sql_type = Nullable<Text>)]
+    address: Option<String>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    system_identifier: Option<i64>,
+}
+
+/// What a monitor knows of its node from earlier probes, so that it asks for nothing twice.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Asked once per session.
+    server: Option<ServerIdentity>,
+    /// Kept from one session to the next as long as they reach the same server process.
+    identity: Option<(ServerIdentity, u64)>,
+    /// `EXECUTE` on a `pg_control_*` function was revoked, so this session does without.
+    without_control: bool,
+}
+
+impl Known {
+    /// Forgets what holds for one session only.
+    pub(super) fn begin_session(&mut self) {
+        self.server = None;
+        self.without_control = false;
+    }
+
+    fn query(&self) -> String {
+        let (server, identity) = match self.server {
+            Some(_) => (NO_SERVER, NO_IDENTITY),
+            None if self.without_control => (SERVER, NO_IDENTITY),
+            None => (SERVER, IDENTITY),
+        };
+        let control = if self.without_control { NO_CONTROL } else { CONTROL };
+        format!("{STATE}{control}, {server}, {identity}{STATE_FROM}")
+    }
+
+    /// Takes over what the first answer of a session says.
+    fn learn(&mut self, row: &Row) {
+        let (Some(started_at_micros), Some(port)) = (row.started_at_micros, row.port) else { return };
+        let server = ServerIdentity {
+            started_at_micros,
+            port: u16::try_from(port).unwrap_or_default(),
+            address: row.address.as_ref().and_then(|address| address.parse::<IpAddr>().ok()),
+        };
+        self.server = Some(server);
+        if let Some(identifier) = row.system_identifier {
+            self.identity = Some((server, identifier.cast_unsigned()));
+        }
+    }
+
+    fn system_identifier(&self) -> Option<u64> {
+        let (server, identifier) = self.identity?;
+        self.server.is_some_and(|now| now.is_same_server(&server)).then_some(identifier)
+    }
 }
 
 /// Asks a node for its state.
@@ -63,10 +144,26 @@ struct Row {
 /// # Errors
 ///
 /// Why there is no answer; the link must not be used again then.
-pub(super) async fn look(link: &Link, limit: Duration) -> Result<Evidence, Loss> {
+pub(super) async fn look(link: &Link, limit: Duration, known: &mut Known) -> Result<Evidence, Loss> {
+    match ask(link, limit, known).await {
+        // The server checks the privilege before it runs anything, so the rest is asked for on the same session.
+        Err(Loss::Failed { .. }) if is_refused(link) && !known.without_control => {
+            known.without_control = true;
+            ask(link, limit, known).await
+        }
+        asked => asked,
+    }
+}
+
+/// The last error was 42501, insufficient privilege.
+fn is_refused(link: &Link) -> bool {
+    link.wire().sqlstate() == Some(SqlState::new(*b"42501"))
+}
+
+async fn ask(link: &Link, limit: Duration, known: &mut Known) -> Result<Evidence, Loss> {
     // Sent now, so it is at least as fresh as this.
     let at = Instant::now();
-    let rows = diesel::sql_query(QUERY).get_result::<Row>(&mut link.conn());
+    let rows = diesel::sql_query(known.query()).get_result::<Row>(&mut link.conn());
     let row = match within(limit, rows).await {
         None => return Err(Loss::TimedOut { limit }),
         Some(Err(_)) if link.is_over() => return Err(Loss::Disconnected),
@@ -76,27 +173,40 @@ pub(super) async fn look(link: &Link, limit: Duration) -> Result<Evidence, Loss>
         Some(Err(error)) => return Err(Loss::Failed { message: error.to_string() }),
         Some(Ok(row)) => row,
     };
-    row.evidence(at).ok_or_else(|| Loss::Failed { message: "the answer makes no sense".to_owned() })
+    known.learn(&row);
+    row.evidence(at, known).ok_or_else(|| Loss::Failed { message: "the answer makes no sense".to_owned() })
 }
 
 impl Row {
-    fn evidence(self, at: Instant) -> Option<Evidence> {
+    fn evidence(self, at: Instant, known: &Known) -> Option<Evidence> {
         let timeline = match self.wal_timeline {
             Some(hex) => u32::from_str_radix(&hex, 16).ok()?,
-            None => u32::try_from(self.checkpoint_timeline).ok()?,
+            None => {
+                let shown = [self.checkpoint_timeline, self.recovery_timeline, self.received_timeline];
+                shown
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|timeline| u32::try_from(timeline).ok())
+                    .max()
+                    .unwrap_or(0)
+            }
         };
         Some(Evidence {
             in_recovery: self.in_recovery,
-            system_identifier: self.system_identifier.cast_unsigned(),
+            system_identifier: known.system_identifier(),
+            server: known.server,
             timeline,
             // A standby that has not begun to replay has no position yet.
             position: self.position.map_or(Some(Lsn::default()), |lsn| lsn.parse().ok())?,
             received: self.received.and_then(|lsn| lsn.parse().ok()),
             recovered_to: self.recovered_to.and_then(|lsn| lsn.parse().ok()),
-            streaming: self.streaming,
+            streaming: self.receiver_pid.is_some(),
+            receiver_pid: self.receiver_pid,
+            received_timeline: self.received_timeline.and_then(|timeline| u32::try_from(timeline).ok()),
             replay_paused: self.replay_paused,
             replay_age: self.replay_age_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
             at,
+            answered_at: Instant::now(),
         })
     }
 }

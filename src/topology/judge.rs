@@ -86,7 +86,7 @@ pub(crate) fn judge(
 ) -> (Memory, Verdict) {
     let mut memory = memory.clone();
     let identity = memory.system_identifier.or_else(|| adopt_identity(sightings, guesses));
-    let ours = |evidence: &Evidence| Some(evidence.system_identifier) == identity;
+    let ours = |evidence: &Evidence| identity.is_some() && evidence.system_identifier == identity;
     let seen = || sightings.iter().filter_map(Sighting::evidence).filter(|evidence| ours(evidence));
     memory.highest_timeline =
         seen().map(|evidence| evidence.timeline).fold(memory.highest_timeline, u32::max);
@@ -94,6 +94,11 @@ pub(crate) fn judge(
     let claims = seen().filter(|e| !e.in_recovery && e.timeline == memory.highest_timeline).count();
     let standing = |sighting: &Sighting| match sighting.evidence() {
         None => Standing::Unknown,
+        // Its role may not ask for its identity. If no node tells one, a standby serves what no other node can; writes
+        // need more than that.
+        Some(evidence) if evidence.system_identifier.is_none() => {
+            if identity.is_none() && evidence.in_recovery { Standing::Replica } else { Standing::Unknown }
+        }
         Some(_) if identity.is_none() => Standing::Unknown,
         Some(evidence) if !ours(evidence) => Standing::Foreign,
         Some(evidence) if evidence.in_recovery => Standing::Replica,
@@ -138,14 +143,15 @@ pub(crate) fn judge(
 /// most of those that are there (of equals, the first in the configuration).
 fn adopt_identity(sightings: &[Sighting], guesses: &[RoleGuess]) -> Option<u64> {
     let configured = sightings.iter().zip(guesses).find(|(_, guess)| **guess == RoleGuess::Primary);
-    if let Some(evidence) = configured.and_then(|(sighting, _)| sighting.evidence()) {
-        return Some(evidence.system_identifier);
+    let configured = configured.and_then(|(sighting, _)| sighting.evidence());
+    if let Some(identifier) = configured.and_then(|evidence| evidence.system_identifier) {
+        return Some(identifier);
     }
     if sightings.iter().any(|sighting| matches!(sighting, Sighting::Unseen)) {
         return None;
     }
     let identities: Vec<_> =
-        sightings.iter().filter_map(Sighting::evidence).map(|evidence| evidence.system_identifier).collect();
+        sightings.iter().filter_map(Sighting::evidence).filter_map(|e| e.system_identifier).collect();
     let votes = |identity: u64| identities.iter().filter(|other| **other == identity).count();
     // `max_by_key` takes the last of equals, so the order is turned around.
     identities.iter().rev().copied().max_by_key(|identity| votes(*identity))
@@ -160,18 +166,7 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::topology) fn standby(timeline: u32, position: u64, at: Instant) -> Evidence {
-        Evidence {
-            in_recovery: true,
-            system_identifier: 7,
-            timeline,
-            position: Lsn::new(position),
-            received: Some(Lsn::new(position)),
-            recovered_to: None,
-            streaming: true,
-            replay_paused: false,
-            replay_age: None,
-            at,
-        }
+        Evidence::standby(timeline, position, at)
     }
 
     fn primary(timeline: u32, at: Instant) -> Sighting {
@@ -233,7 +228,7 @@ pub(super) mod tests {
     #[test]
     fn a_node_of_another_cluster_is_foreign_and_raises_no_timeline() {
         let now = Instant::now();
-        let other = Evidence { system_identifier: 8, in_recovery: false, ..standby(9, 0, now) };
+        let other = Evidence { system_identifier: Some(8), in_recovery: false, ..standby(9, 0, now) };
         let sightings = [primary(1, now), Sighting::Seen(other), replica(1, now)];
         let (memory, standings, at) = run(&Memory::default(), &sightings, now);
         assert_eq!(standings, [Standing::Primary, Standing::Foreign, Standing::Replica]);
@@ -243,13 +238,29 @@ pub(super) mod tests {
     #[test]
     fn an_identity_is_not_taken_from_whoever_answers_first() {
         let now = Instant::now();
-        let other = Evidence { system_identifier: 8, ..standby(1, 0, now) };
+        let other = Evidence { system_identifier: Some(8), ..standby(1, 0, now) };
         let first = [Sighting::Unseen, Sighting::Seen(other.clone()), Sighting::Unseen];
         let (memory, standings, _) = run(&Memory::default(), &first, now);
         assert_eq!(standings[1], Standing::Unknown);
         let then = [primary(1, now), Sighting::Seen(other), replica(1, now)];
         let (_, standings, _) = run(&memory, &then, now);
         assert_eq!(standings, [Standing::Primary, Standing::Foreign, Standing::Replica]);
+    }
+
+    /// A probe that could not tell the identity made its node lost.
+    #[test]
+    fn a_node_without_an_identity_takes_no_writes_and_reads_only_among_its_like() {
+        let now = Instant::now();
+        let without = |evidence| Sighting::Seen(Evidence { system_identifier: None, ..evidence });
+        let alone =
+            [without(Evidence::primary(1, 0, now)), without(standby(1, 0, now)), without(standby(1, 0, now))];
+        let (_, standings, at) = run(&Memory::default(), &alone, now);
+        assert_eq!(standings, [Standing::Unknown, Standing::Replica, Standing::Replica]);
+        assert_eq!(at, None);
+        let one = [primary(1, now), without(standby(1, 0, now)), replica(1, now)];
+        let (_, standings, at) = run(&Memory::default(), &one, now);
+        assert_eq!(standings, [Standing::Primary, Standing::Unknown, Standing::Replica]);
+        assert_eq!(at, Some(0));
     }
 
     fn any_sighting(now: Instant) -> impl Strategy<Value = Sighting> {
@@ -259,7 +270,7 @@ pub(super) mod tests {
             (any::<bool>(), 1_u64..3, 1_u32..4, 0_u64..100).prop_map(
                 move |(in_recovery, id, timeline, position)| {
                     let position = standby(timeline, position, now);
-                    Sighting::Seen(Evidence { in_recovery, system_identifier: id, ..position })
+                    Sighting::Seen(Evidence { in_recovery, system_identifier: Some(id), ..position })
                 }
             ),
         ]

@@ -5,6 +5,7 @@
 mod cli;
 mod config;
 mod diagnoses;
+mod evidence;
 mod logs;
 mod migrate;
 mod payments;
