@@ -1,7 +1,7 @@
 //! What a replica set is told at its start: its nodes, and how to treat them.
 //!
 //! Two variables are enough: `DATABASE_URL` for the primary, and `DATABASE_REPLICA_URL` for the
-//! replicas, separated by commas. Everything else has a default with a reason, and can be set
+//! replicas, separated by commas. Secrets that are rotated stand in files: `DATABASE_PASSWORD_FILE`. Everything else has a default with a reason, and can be set
 //!
 //! - in a TOML file (`pointsman.toml`, or the one that `POINTSMAN_CONFIG` names), and over it
 //! - in the environment, as `POINTSMAN_<TABLE>__<KEY>`: `POINTSMAN_POOL__MAX_SIZE=20`.
@@ -14,7 +14,7 @@
 //! show no value at all, because a password may stand under the wrong key.
 //!
 //! Inside: `url` parses one server's URL and `node` holds it; `settings` has the groups of
-//! settings and `defaults` their defaults; `sources` merges file and environment (the only file
+//! settings and `defaults` their defaults; `file` reads the files that are named; `sources` merges file and environment (the only file
 //! that knows the `config` crate's sources), `reader` and `value` take typed settings out of it,
 //! `validate` checks them together.
 
@@ -22,6 +22,7 @@ mod builder;
 mod defaults;
 mod draft;
 mod error;
+mod file;
 mod node;
 mod node_table;
 mod reader;
@@ -96,6 +97,8 @@ impl Config {
     }
 
     /// Reads the text of a file and the given environment, and nothing of this process.
+    ///
+    /// The files of secrets and certificates that they name are read from the disk.
     ///
     /// ```
     /// use pointsman::config::Config;

@@ -11,7 +11,15 @@ use super::failure::Outcome;
 pub(super) fn are_configured(file: Option<&Path>) -> bool {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     file.is_some()
-        || ["DATABASE_URL", "DATABASE_REPLICA_URL", "POINTSMAN_CONFIG"].into_iter().any(is_set)
+        || [
+            "DATABASE_URL",
+            "DATABASE_URL_FILE",
+            "DATABASE_REPLICA_URL",
+            "DATABASE_REPLICA_URL_FILE",
+            "POINTSMAN_CONFIG",
+        ]
+        .into_iter()
+        .any(is_set)
         || Path::new("pointsman.toml").exists()
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{ConfigError, Fault, Timeouts, TlsSettings, url};
 
@@ -111,6 +111,25 @@ impl NodeConfig {
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// Sets the password, instead of that in the URL.
+    ///
+    /// It needs no percent-encoding, so a password from a secret store is taken as it is.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), pointsman::ConfigError> {
+    /// let node = pointsman::config::NodeConfig::primary("postgres://app@db-1/payments")?.with_password("p@ss/word");
+    /// assert!(node.password().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_password(mut self, password: impl Into<SecretString>) -> Self {
+        let password = password.into();
+        self.postgres.password(password.expose_secret());
+        self.password = Some(password);
         self
     }
 

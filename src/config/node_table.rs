@@ -1,10 +1,11 @@
 //! One `[[nodes]]` table of the file.
 
 use config::{Value, ValueKind};
+use secrecy::ExposeSecret;
 
 use super::reader::Reader;
 use super::value::{Raw, Setting};
-use super::{Fault, NodeConfig, RoleGuess};
+use super::{Fault, NodeConfig, RoleGuess, file};
 
 impl Setting for RoleGuess {
     const WHAT: &'static str = "a role";
@@ -27,6 +28,8 @@ impl Setting for RoleGuess {
 struct Row {
     url: Option<String>,
     url_env: Option<String>,
+    url_file: Option<String>,
+    password_file: Option<String>,
     role: RoleGuess,
     name: Option<String>,
     zone: Option<String>,
@@ -39,6 +42,8 @@ impl Row {
         Self {
             url: from.take("url", None),
             url_env: from.take("url_env", None),
+            url_file: from.take("url_file", None),
+            password_file: from.take("password_file", None),
             role: from.take("role", RoleGuess::Replica),
             name: from.take("name", None),
             zone: from.take("zone", None),
@@ -73,30 +78,38 @@ pub(super) fn read(
     let sound = |path: &str| !reader.poisoned.contains(path);
 
     let from = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, url)| url.clone());
-    let (shown, url) = match (row.url, row.url_env.clone()) {
-        (Some(_), Some(_)) => {
-            let remedy =
-                "remove one of them; `url_env` names a variable and keeps the password out of the file";
-            faults.push(Fault::new(&key, "has both `url` and `url_env`", remedy));
-            return Err(faults);
+    let given = [("url", &row.url), ("url_env", &row.url_env), ("url_file", &row.url_file)];
+    let given: Vec<_> = given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
+    let url = match given[..] {
+        [("url", url)] => Ok((format!("{key}.url"), url.to_owned())),
+        [("url_env", variable)] => {
+            let key = format!("{key}.url_env");
+            let unset =
+                || Fault::new(&key, "names a variable that is not set", "set it to the URL of the node");
+            from(variable).ok_or_else(unset).map(|url| (key.clone(), url))
         }
-        (Some(url), None) => (format!("{key}.url"), Some(url)),
-        (None, Some(variable)) => (format!("{key}.url_env"), from(&variable)),
-        (None, None) => {
-            if sound("url") && sound("url_env") {
-                let remedy =
-                    "add `url = \"postgres://…\"`, or `url_env` with the name of a variable that holds it";
-                faults.push(Fault::new(&key, "has no `url`", remedy));
-            }
-            return Err(faults);
+        [(_, path)] => {
+            let key = format!("{key}.url_file");
+            file::read_secret(&key, path).map(|url| (key, url.expose_secret().to_owned()))
+        }
+        [] if sound("url") && sound("url_env") && sound("url_file") => {
+            let remedy = "add `url = \"postgres://…\"`, `url_env` with the name of a variable that holds it, or \
+                          `url_file` with the path of a file that does";
+            Err(Fault::new(&key, "has no `url`", remedy))
+        }
+        [] => return Err(faults),
+        [(one, _), (other, _), ..] => {
+            let remedy = "remove one of them; `url_env` and `url_file` keep the password out of this file";
+            Err(Fault::new(&key, format!("has both `{one}` and `{other}`"), remedy))
         }
     };
-    let node = match url {
-        Some(url) => NodeConfig::parse(&shown, &url, row.role),
-        None => {
-            Err(vec![Fault::new(shown, "names a variable that is not set", "set it to the URL of the node")])
+    let node = url.map_err(|fault| vec![fault]).and_then(|(shown, url)| {
+        let node = NodeConfig::parse(&shown, &url, row.role)?;
+        match &row.password_file {
+            None => Ok(node),
+            Some(path) => with_password_of(&key, node, path).map_err(|fault| vec![fault]),
         }
-    };
+    });
     match node {
         Ok(node) if faults.is_empty() => {
             let mut node = node.with_tags(row.tags).with_weight(row.weight);
@@ -114,6 +127,15 @@ pub(super) fn read(
             Err(faults)
         }
     }
+}
+
+/// Gives a node the password that a file holds.
+fn with_password_of(key: &str, node: NodeConfig, path: &str) -> Result<NodeConfig, Fault> {
+    if node.password().is_some() {
+        let remedy = "remove one of them: a password that is rotated belongs into the file";
+        return Err(Fault::new(key, "has `password_file` and a password in its URL", remedy));
+    }
+    Ok(node.with_password(file::read_password(&format!("{key}.password_file"), path)?))
 }
 
 fn tags(from: &mut Reader) -> Vec<String> {

@@ -132,7 +132,7 @@ pub(super) fn suggestion(path: &str, known: &[Known], spell: impl Fn(&str) -> St
 /// The environment variable for a path.
 pub(super) fn env_name(path: &str) -> String {
     match path {
-        "database_url" | "database_replica_url" => path.to_ascii_uppercase(),
+        path if path.starts_with("database_") => path.to_ascii_uppercase(),
         _ => format!("POINTSMAN_{}", path.replace('.', "__").to_ascii_uppercase()),
     }
 }

@@ -4,11 +4,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
+use secrecy::ExposeSecret;
 
 use super::draft::Draft;
 use super::reader::{self, Known, Reader};
 use super::validate::{self, Findings};
-use super::{Config, ConfigError, Fault, NodeConfig, RoleGuess};
+use super::{Config, ConfigError, Fault, NodeConfig, RoleGuess, file};
 
 /// The file that is read if it exists.
 pub(super) const FILE: &str = "pointsman.toml";
@@ -16,14 +17,24 @@ pub(super) const FILE: &str = "pointsman.toml";
 const FILE_VARIABLE: &str = "POINTSMAN_CONFIG";
 const PRIMARY_VARIABLE: &str = "DATABASE_URL";
 const REPLICA_VARIABLE: &str = "DATABASE_REPLICA_URL";
+/// The variables without our prefix: where the servers are, and their secrets.
+const URL_VARIABLES: &[&str] = &[
+    PRIMARY_VARIABLE,
+    REPLICA_VARIABLE,
+    "DATABASE_URL_FILE",
+    "DATABASE_REPLICA_URL_FILE",
+    "DATABASE_PASSWORD_FILE",
+];
+/// The key of the password's file, for all URLs without a password.
+const PASSWORD_FILE: &str = "database_password_file";
 const PREFIX: &str = "POINTSMAN_";
 /// Variables with our prefix that are not settings.
 const RESERVED: &[&str] = &[FILE_VARIABLE];
 /// The test kit has variables of its own, and runs in one process with what it tests.
 const TESTKIT_PREFIX: &str = "POINTSMAN_TESTKIT_";
 
-const NO_PRIMARY_REMEDY: &str = "set it as DATABASE_URL=postgres://user:password@host/database, or give one of the \
-                           `[[nodes]]` in the file `role = \"primary\"`";
+const NO_PRIMARY_REMEDY: &str = "set it as DATABASE_URL=postgres://user:password@host/database, name a file that holds \
+                           it by DATABASE_URL_FILE, or give one of the `[[nodes]]` in the file `role = \"primary\"`";
 
 /// Loads from `file`, or the file that the environment names, or `pointsman.toml` if it exists.
 pub(super) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
@@ -49,9 +60,7 @@ pub(super) fn load_with(
         Ok(text) => Some(text),
         Err(error) if error.kind() == ErrorKind::NotFound && key == FILE => None,
         Err(error) => {
-            // The kind alone: the message of an error may quote what it read.
-            let problem = format!("cannot be read ({})", error.kind());
-            faults.push(Fault::new(key, problem, "name a TOML file that this user may read"));
+            faults.push(file::unreadable(key, path, &error));
             None
         }
     };
@@ -77,7 +86,7 @@ fn environment(faults: &mut Vec<Fault>) -> Vec<(String, String)> {
 }
 
 fn concerns_us(name: &str) -> bool {
-    name == PRIMARY_VARIABLE || looks_like_replica_variable(name) || name.starts_with(PREFIX)
+    URL_VARIABLES.contains(&name) || looks_like_replica_variable(name) || name.starts_with(PREFIX)
 }
 
 /// `DATABASE_REPLICA_URLS` and its like must not be overlooked: reads would go to the primary.
@@ -153,13 +162,16 @@ fn sift(env: &[(String, String)], faults: &mut Vec<Fault>) -> Map<String, String
     let known = known();
     let mut settings = Map::new();
     for (name, value) in env {
-        if name == PRIMARY_VARIABLE || name == REPLICA_VARIABLE {
+        if URL_VARIABLES.contains(&name.as_str()) {
             settings.insert(name.clone(), value.clone());
         } else if looks_like_replica_variable(name) {
             faults.push(Fault::new(
                 name,
                 "is not a known key",
-                format!("did you mean `{REPLICA_VARIABLE}`? It takes several URLs, separated by commas"),
+                format!(
+                    "did you mean `{REPLICA_VARIABLE}`? It takes several URLs, separated by commas, and \
+                     `{REPLICA_VARIABLE}_FILE` the path of a file that holds them"
+                ),
             ));
         } else if let Some(rest) = name.strip_prefix(PREFIX)
             && !RESERVED.contains(&name.as_str())
@@ -205,24 +217,40 @@ fn shadowed(file: &Reader, merged: &mut Reader) {
     }
 }
 
-/// The URLs as the two keys hold them: text, or in TOML an array of texts.
-fn urls(reader: &mut Reader) -> (Option<Value>, Option<Value>) {
-    (reader.take_raw("database_url"), reader.take_raw("database_replica_url"))
+/// What the keys of the simple form hold.
+struct Simple {
+    /// Each path, what it was set to, and the role that it stands for; those that hold URLs come before those of files.
+    urls: [(&'static str, Option<Value>, RoleGuess); 2],
+    files: [Option<Value>; 2],
+    password: Option<Value>,
 }
 
-/// All nodes, from the two URLs or from `[[nodes]]`.
+/// The path of the key beside `path` that names a file with the same content.
+fn file_path(path: &str) -> String {
+    format!("{path}_file")
+}
+
+/// The URLs as the keys hold them: text, or in TOML an array of texts.
+fn urls(reader: &mut Reader) -> Simple {
+    let urls = [("database_url", RoleGuess::Primary), ("database_replica_url", RoleGuess::Replica)];
+    Simple {
+        urls: urls.map(|(path, guess)| (path, reader.take_raw(path), guess)),
+        files: urls.map(|(path, _)| reader.take_raw(&file_path(path))),
+        password: reader.take_raw(PASSWORD_FILE),
+    }
+}
+
+/// All nodes, from the keys of the simple form or from `[[nodes]]`.
 fn nodes(
     reader: &mut Reader,
     env: &[(String, String)],
     findings: &mut Findings,
 ) -> Vec<(String, NodeConfig)> {
     let detailed = reader.take_raw("nodes").map(|value| value.kind);
-    let (primary, replicas) = urls(reader);
+    let given = urls(reader);
     let tables = match detailed {
-        None => return simple(reader, primary, replicas, findings),
-        Some(ValueKind::Array(tables)) if tables.is_empty() => {
-            return simple(reader, primary, replicas, findings);
-        }
+        None => return simple(reader, given, findings),
+        Some(ValueKind::Array(tables)) if tables.is_empty() => return simple(reader, given, findings),
         Some(ValueKind::Array(tables)) => tables,
         Some(_) => {
             let fault =
@@ -242,32 +270,61 @@ fn nodes(
             Err(faults) => findings.node_faults(faults),
         }
     }
-    for (path, given) in [("database_url", primary), ("database_replica_url", replicas)] {
-        let key = reader.name(path);
-        if given.is_some() && !taken.contains(&key) && !findings.nodes_incomplete {
+    let files = given.urls.iter().map(|(path, ..)| file_path(path)).zip(given.files);
+    let urls = given.urls.iter().map(|(path, value, _)| ((*path).to_owned(), value.clone()));
+    for (path, value) in urls.chain(files).chain([(PASSWORD_FILE.to_owned(), given.password)]) {
+        let key = reader.name(&path);
+        if value.is_some() && !taken.contains(&key) && !findings.nodes_incomplete {
             findings.faults.push(Fault::new(
                 key,
                 "is set beside `[[nodes]]`, so it is unclear which nodes there are",
-                "remove one of the two, or let one of the nodes take its URL from there by `url_env`",
+                "remove one of the two, or let one of the nodes take its URL from there by `url_env`; a node has \
+                 `url_file` and `password_file` of its own",
             ));
         }
     }
     nodes
 }
 
-/// The nodes from the two URLs.
-fn simple(
-    reader: &Reader,
-    primary: Option<Value>,
-    replicas: Option<Value>,
-    findings: &mut Findings,
-) -> Vec<(String, NodeConfig)> {
+/// The nodes of the simple form.
+fn simple(reader: &Reader, given: Simple, findings: &mut Findings) -> Vec<(String, NodeConfig)> {
+    let password = given.password.map(|value| {
+        let key = reader.name(PASSWORD_FILE);
+        path_of(value).ok_or_else(|| not_a_path(&key)).and_then(|path| file::read_password(&key, &path))
+    });
+    let password = match password.transpose() {
+        Ok(password) => password,
+        Err(fault) => {
+            findings.node_faults(vec![fault]);
+            None
+        }
+    };
     let mut nodes = Vec::new();
-    for (path, value, guess) in [
-        ("database_url", primary, RoleGuess::Primary),
-        ("database_replica_url", replicas, RoleGuess::Replica),
-    ] {
-        let key = reader.name(path);
+    let mut password_is_used = false;
+    for ((path, value, guess), from_file) in given.urls.into_iter().zip(given.files) {
+        let (key, value) = match (value, from_file) {
+            (value, None) => (reader.name(path), value),
+            (None, Some(named)) => {
+                let key = reader.name(&file_path(path));
+                let read = path_of(named)
+                    .ok_or_else(|| not_a_path(&key))
+                    .and_then(|named| file::read_secret(&key, &named));
+                match read {
+                    // One URL a line is as good as commas between them.
+                    Ok(text) => (key, Some(text.expose_secret().replace(['\r', '\n'], ",").into())),
+                    Err(fault) => {
+                        findings.node_faults(vec![fault]);
+                        continue;
+                    }
+                }
+            }
+            (Some(_), Some(_)) => {
+                let problem = format!("is set beside {}", reader.name(path));
+                let fault = Fault::new(reader.name(&file_path(path)), problem, "remove one of the two");
+                findings.node_faults(vec![fault]);
+                continue;
+            }
+        };
         let Some(list) = value.map(|value| texts(value.kind)) else { continue };
         let Some(urls) = list else {
             let remedy = "write a URL in quotes, several separated by commas";
@@ -283,12 +340,39 @@ fn simple(
         for (index, url) in urls.iter().enumerate() {
             let key = if several { format!("{key}[{index}]") } else { key.clone() };
             match NodeConfig::parse(&key, url, guess) {
-                Ok(node) => nodes.push((key, node)),
+                Ok(node) => {
+                    let node = match &password {
+                        // A URL may have a password of its own: that of another role.
+                        Some(password) if node.password().is_none() => {
+                            password_is_used = true;
+                            node.with_password(password.clone())
+                        }
+                        _ => node,
+                    };
+                    nodes.push((key, node));
+                }
                 Err(faults) => findings.node_faults(faults),
             }
         }
     }
+    if password.is_some() && !password_is_used && !findings.nodes_incomplete && !nodes.is_empty() {
+        let problem = "is not used, because each URL has a password of its own";
+        let fault = Fault::new(reader.name(PASSWORD_FILE), problem, "remove the password from the URLs");
+        findings.faults.push(fault);
+    }
     nodes
+}
+
+/// The path that a key is set to.
+fn path_of(value: Value) -> Option<String> {
+    match value.kind {
+        ValueKind::String(path) => Some(path.trim().to_owned()),
+        _ => None,
+    }
+}
+
+fn not_a_path(key: &str) -> Fault {
+    Fault::new(key, "is not a text", "write the path of a file in quotes")
 }
 
 /// The URLs in a text or an array of texts.

@@ -84,9 +84,27 @@ fn variables(block: &str) -> Vec<(String, String)> {
 fn every_block_of_the_dotenv_example_is_a_configuration() {
     let blocks: Vec<_> = DOTENV.split("\n# == ").skip(1).collect();
     assert!(blocks.len() >= 5, "the blocks are there");
+    // The files that a block names are those of another machine.
+    let folder = tempfile::tempdir().unwrap();
+    let (pem, secret) = (folder.path().join("some.pem"), folder.path().join("secret"));
+    std::fs::write(&pem, "-----BEGIN CERTIFICATE-----\n").unwrap();
+    std::fs::write(&secret, "change-me\n").unwrap();
+    let here = |(name, value): (String, String)| {
+        if name.ends_with("_FILE") {
+            return (name, secret.to_str().unwrap().to_owned());
+        }
+        let parts = value.split_inclusive(['&', ',', '?']).map(|part| match part.split_once("=/etc/") {
+            Some((parameter, path)) => {
+                let rest = path.find(['&', ',']).map_or("", |end| &path[end..]);
+                format!("{parameter}={}{rest}", pem.display())
+            }
+            None => part.to_owned(),
+        });
+        (name, parts.collect())
+    };
     for block in blocks {
         let title = block.lines().next().unwrap();
-        let env = variables(block);
+        let env: Vec<_> = variables(block).into_iter().map(here).collect();
         assert!(!env.is_empty(), "{title} sets nothing");
         match Config::from_sources(None, env) {
             Ok(config) => assert!(!config.to_string().is_empty()),
@@ -163,6 +181,7 @@ fn a_variable_names_the_file_which_then_has_to_exist() {
     let error = sources::load_with(None, env("/nowhere/pointsman.toml"), Vec::new()).unwrap_err();
     assert_eq!(error.faults().len(), 1, "{error}");
     assert_eq!(error.faults()[0].key, "POINTSMAN_CONFIG");
+    assert!(error.faults()[0].problem.contains("names /nowhere/pointsman.toml"), "{error}");
 
     // The argument is the more specific of the two.
     let path = std::path::Path::new(example);

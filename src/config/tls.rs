@@ -53,7 +53,8 @@ impl TlsMode {
 
 /// The TLS part of a node's URL: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`.
 ///
-/// The files are named here, not read: a missing one is reported by the connection that needs it.
+/// The files are named here. A [`Config`](super::Config) checks that they can be read and hold PEM; the nodes read them
+/// when the set connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
     /// How much encryption is needed.

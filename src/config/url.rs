@@ -87,6 +87,8 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<Fault>> {
     let mut options = None;
     let mut given = Vec::new();
     let mut passed_on = Vec::new();
+    // Without `@`, a `:` may be that of a user and a password, whose `?` then ends the location early.
+    let mut named = authority.contains('@') || !authority.contains(':');
     for (index, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         let Some((name, value)) = pair.split_once('=') else {
             faults.push(Fault::new(key, "has a parameter without `=`", "write `?name=value&name=value`"));
@@ -100,8 +102,13 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<Fault>> {
             "options" => options = Some(decoded.into_owned()),
             name if TAKEN_OUT.contains(&name) => tls.set(key, name, &decoded, &mut faults),
             name if PASSED_ON.contains(&name) => passed_on.push(pair),
-            name => faults.push(unknown_parameter(key, index + 1, name)),
+            name => {
+                let shown = named && looks_like_a_parameter(name);
+                faults.push(unknown_parameter(key, index + 1, name, shown));
+            }
         }
+        // A `&` in a password makes what follows it look like a parameter.
+        named &= name != "password" && (TAKEN_OUT.contains(&name) || PASSED_ON.contains(&name));
         given.push(name.to_owned());
     }
 
@@ -134,9 +141,13 @@ fn ambiguous(rest: &str) -> bool {
     }
 }
 
-/// The fault of a parameter that isn't known. Its name isn't shown: a `?` in a password that was
-/// not encoded makes a part of the password look like one.
-fn unknown_parameter(key: &str, number: usize, name: &str) -> Fault {
+/// Whether a parameter could have this name: words, with underscores between them.
+fn looks_like_a_parameter(name: &str) -> bool {
+    (1..=40).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_')
+}
+
+/// The fault of a parameter that isn't known. Its name is shown only if no part of a password can be in its place.
+fn unknown_parameter(key: &str, number: usize, name: &str, shown: bool) -> Fault {
     if let "target_session_attrs" | "load_balance_hosts" = name {
         return Fault::new(
             key,
@@ -148,7 +159,12 @@ fn unknown_parameter(key: &str, number: usize, name: &str) -> Fault {
         Some(near) => format!("did you mean `{near}`? Otherwise remove it"),
         None => "remove it; docs/configuration.md lists the parameters that exist".to_owned(),
     };
-    Fault::new(key, format!("has an unknown parameter (number {number} after the `?`)"), remedy)
+    let problem = if shown {
+        format!("has an unknown parameter `{name}`")
+    } else {
+        format!("has an unknown parameter (number {number} after the `?`)")
+    };
+    Fault::new(key, problem, remedy)
 }
 
 /// What tokio-postgres found, as far as it is known not to quote the URL.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::draft::Draft;
 use super::reader::Names;
 use super::value::Setting;
-use super::{Config, ConfigError, Fallback, Fault, NodeConfig, RoleGuess};
+use super::{Config, ConfigError, Fallback, Fault, NodeConfig, RoleGuess, TlsMode, file};
 
 /// The faults that were found so far.
 #[derive(Default)]
@@ -249,6 +249,7 @@ impl Check<'_> {
                     "set 1 for an ordinary share of the reads; to take a node out, remove it",
                 );
             }
+            self.certificates(key, node);
             let server = (node.host().to_lowercase(), node.port());
             if let Some(first) = servers.insert(server, key) {
                 self.of_node(
@@ -261,6 +262,27 @@ impl Check<'_> {
             }
         }
         self.roles(nodes, no_primary);
+    }
+
+    /// Checks the files that TLS needs, also those that `sslmode` makes no use of: they were named for a reason.
+    fn certificates(&mut self, key: &str, node: &NodeConfig) {
+        let tls = node.tls();
+        if tls.mode == TlsMode::Disable {
+            return;
+        }
+        for (parameter, path) in [
+            ("sslrootcert", &tls.root_certificate),
+            ("sslcert", &tls.client_certificate),
+            ("sslkey", &tls.client_key),
+        ] {
+            if let Some(problem) = path.as_deref().and_then(file::pem_problem) {
+                self.of_node(
+                    key,
+                    &format!("has an `{parameter}` that {problem}"),
+                    "name a PEM file that this user may read, or remove the parameter",
+                );
+            }
+        }
     }
 
     fn roles(&mut self, nodes: &[(String, NodeConfig)], no_primary: (&str, &str)) {

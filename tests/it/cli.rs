@@ -1,5 +1,7 @@
 //! The program itself, as its users start it.
 
+mod reload;
+
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -64,6 +66,15 @@ async fn faults_of_the_configuration_are_all_told_with_exit_code_2() {
     assert!(!ended.err.contains("hunter2"));
     assert_eq!(run(program(&folder, &["status"])).await.code, Some(2), "nothing is configured");
     assert_eq!(run(program(&folder, &["replay"])).await.code, Some(2), "the file is missing");
+
+    // A file that is named but missing was told without its path.
+    let ended = run(program(&folder, &["config", "--config", "/nope/pointsman.toml", "check"])).await;
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(ended.err.contains("/nope/pointsman.toml"), "{}", ended.err);
+    let mut command = program(&folder, &["config", "check"]);
+    command.env("POINTSMAN_CONFIG", "/nope/pointsman.toml");
+    let ended = run(command).await;
+    assert!(ended.err.contains("POINTSMAN_CONFIG: names /nope/pointsman.toml"), "{}", ended.err);
 
     let mut command = program(&folder, &["config", "show"]);
     command.env("DATABASE_URL", "postgres://app:hunter2@db/app");

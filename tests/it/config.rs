@@ -1,6 +1,7 @@
 //! Configuration, as a user of the crate meets it.
 
 mod faults;
+mod files;
 mod secrets;
 mod urls;
 
@@ -124,6 +125,8 @@ fn a_named_file_is_read_and_has_to_exist() {
     let error = Config::load(Some(&path)).unwrap_err();
     assert_eq!(error.faults()[0].key, "configuration file");
     assert!(error.faults()[0].problem.contains("not found"), "{error}");
+    // `--config /nope` was answered without the path, so a typo in it could not be seen.
+    assert!(error.faults()[0].problem.contains(path.to_str().unwrap()), "{error}");
 
     std::fs::write(&path, "this is kestrel, not TOML").unwrap();
     let error = Config::load(Some(&path)).unwrap_err();

@@ -165,11 +165,12 @@ async fn no_password_is_written_down_while_all_is_well_and_while_nothing_is() {
     drop((conn, set));
 
     // What is wrong with a configuration is said without its secrets.
-    let tls = format!("{url}?sslmode=verify-full&sslrootcert=/no/such/file");
-    record.note_error(&ReplicaSet::connect(impatient(urls_of([tls]))).await.unwrap_err());
-    for wrong in
-        [format!("{url}?no_such_parameter=1"), format!("{url}?sslmode={PASSWORD}"), format!("x{url}")]
-    {
+    for wrong in [
+        format!("{url}?sslmode=verify-full&sslrootcert=/no/such/file"),
+        format!("{url}?no_such_parameter=1"),
+        format!("{url}?sslmode={PASSWORD}"),
+        format!("x{url}"),
+    ] {
         let builder = Config::builder().primary(wrong);
         record.note(&builder);
         record.note_error(&builder.build().unwrap_err());

@@ -221,24 +221,31 @@ async fn a_server_without_tls_is_refused_where_tls_is_required() {
     assert!(reason.contains("does not offer TLS"), "{reason}");
 }
 
+/// The configuration has checked them, so they went or changed since.
 #[tokio::test]
-async fn a_missing_certificate_file_is_an_error_at_the_start_that_names_node_and_file() {
-    for rest in ["sslmode=verify-full&sslrootcert", "sslmode=require&sslcert=/no/such.crt&sslkey"] {
-        let url = format!("postgres://app@db-1/payments?{rest}=/no/such/file.pem");
+async fn a_certificate_file_that_is_gone_since_is_an_error_at_the_start_that_names_node_and_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file.pem");
+    let shown = path.display().to_string();
+    let key = format!("sslmode=require&sslcert={shown}&sslkey");
+    for rest in ["sslmode=verify-full&sslrootcert", &key] {
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\n").unwrap();
+        let url = format!("postgres://app@db-1/payments?{rest}={shown}");
         let config = Config::builder().primary(url).build().unwrap();
+        std::fs::remove_file(&path).unwrap();
         let error = ReplicaSet::connect(config).await.unwrap_err();
         let Error::Node { node, source } = &error else { panic!("{error}") };
         assert_eq!(node, "db-1:5432");
         let cause = std::error::Error::source(source).expect("a cause").to_string();
-        assert!(cause.contains("/no/such/file.pem"), "{cause}");
+        assert!(cause.contains(&shown), "{cause}");
     }
 }
 
 #[tokio::test]
 async fn a_certificate_file_that_holds_none_is_an_error_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("empty.pem");
-    std::fs::write(&path, "nothing here\n").unwrap();
+    let path = folder.path().join("other.pem");
+    std::fs::write(&path, "-----BEGIN SOMETHING ELSE-----\n").unwrap();
     let url = format!("postgres://app@db-1/payments?sslmode=verify-ca&sslrootcert={}", path.display());
     let error = ReplicaSet::connect(Config::builder().primary(url).build().unwrap()).await.unwrap_err();
     assert!(matches!(&error, Error::Node { source: ConnectError::Tls(_), .. }), "{error:?}");

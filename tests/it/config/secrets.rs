@@ -23,9 +23,12 @@ fn no_display_or_debug_shows_a_password() {
 fn no_fault_shows_a_password() {
     let mut urls = Vec::new();
     for password in [PASSWORD, ENCODED, "%6bestrel%zz", "%FFkestrel", "kestrel walrus", "kestrel:walrus"] {
-        for rest in
-            ["@db/a?sslmode=x", "@db:x/a", "@db,db-2/a", "@/a", "@", "", "/a", "@db/a?walrus=1", "@d b"]
+        for rest in ["@db/a?sslmode=x", "@db:x/a", "@db,db-2/a", "@/a", "@", "", "/a", "@db/a?tern=1", "@d b"]
         {
+            // Without its `@host`, `app:kestrel@walrus/gannet?puffin=1` is a URL with a parameter: nothing tells otherwise.
+            if password == PASSWORD && !rest.contains('@') {
+                continue;
+            }
             urls.push(format!("postgres://app:{password}{rest}"));
         }
         for parameter in ["password", "pasword", "options", "connect_timeout", "sslmode", "port", "hostaddr"]
@@ -57,12 +60,16 @@ fn no_fault_shows_a_password() {
             check(with_url("", &[(&format!("POINTSMAN_{key}"), url)]));
         }
         check(with_url("", &[("DATABASE_REPLICA_URLS", url)]));
+        for key in ["DATABASE_URL_FILE", "DATABASE_REPLICA_URL_FILE", "DATABASE_PASSWORD_FILE"] {
+            check(with_url("", &[(key, url)]));
+            check(read("", &[(key, url)]));
+        }
         for key in ["pool", "nodes", "pool.max_size", "zone", "tags", "reads.prefer_zone", "backoff.jitter"] {
             check(with_url(&format!("{key} = \"{url}\""), &[]));
             check(with_url(&format!("{key} = [\"{url}\"]"), &[]));
             check(with_url(&format!("{key} = {{ a = \"{url}\" }}"), &[]));
         }
-        for key in ["name", "zone", "role", "weight", "tags", "url_env", "x"] {
+        for key in ["name", "zone", "role", "weight", "tags", "url_env", "url_file", "password_file", "x"] {
             check(read(&format!("[[nodes]]\nurl = \"{URL}\"\nrole = \"primary\"\n{key} = \"{url}\""), &[]));
         }
         // … as a key …

@@ -75,7 +75,7 @@ fn a_url_that_would_be_misread_is_refused_with_a_remedy() {
         ("postgres://app:p/ss@db/a", "ends the password early", "%2F"),
         ("postgres://db/a?sslmode=allow", "unknown `sslmode`", "prefer"),
         ("postgres://db/a?sslmode", "without `=`", "name=value"),
-        ("postgres://db/a?ssl_mode=disable", "unknown parameter (number 1", "did you mean `sslmode`"),
+        ("postgres://db/a?ssl_mode=disable", "unknown parameter `ssl_mode`", "did you mean `sslmode`"),
         ("postgres://db/a?sslrootcert=", "empty `sslrootcert`", "value"),
         ("postgres://db/a?sslrootcert=system&sslmode=require", "weaker", "verify-full"),
         ("postgres://db/a?sslcert=/c", "only one of", "both"),
@@ -102,4 +102,31 @@ fn all_faults_of_all_urls_are_named() {
         ["DATABASE_URL", "DATABASE_URL", "DATABASE_REPLICA_URL[0]", "DATABASE_REPLICA_URL[2]"],
         "{error}"
     );
+}
+
+/// A URL from another driver heard "an unknown parameter (number 1 after the `?`)", and not which one.
+#[test]
+fn an_unknown_parameter_is_named_unless_it_may_be_a_part_of_a_password() {
+    for (url, name) in [
+        ("postgres://app:walrus@db/a?pgbouncer=true", Some("pgbouncer")),
+        ("postgres://app:walrus@db:5432/a?sslmode=disable&connection_limit=5", Some("connection_limit")),
+        ("postgres://db/a?schema=public", Some("schema")),
+        ("postgres:///a?host=/run/postgresql&statement_timeout=5", Some("statement_timeout")),
+        // No parameter is spelled like this.
+        ("postgres://app:walrus@db/a?kestrel%21=1", None),
+        ("postgres://app:walrus@db/a?Kestrel9=1", None),
+        // Without `@`, the colon may be that of a user and a password with a `?` in it.
+        ("postgres://app:12?kestrel=1", None),
+        // A `&` in a password that is a parameter makes the rest of it look like a name.
+        ("postgres://db/a?password=walrus&kestrel=1", None),
+        ("postgres://db/a?sslpassword=walrus&kestrel=1", Some("sslpassword")),
+    ] {
+        let error = NodeConfig::primary(url).unwrap_err();
+        let told = error.to_string();
+        assert!(!told.contains("estrel") && !told.contains("walrus"), "{url}: {told}");
+        match name {
+            Some(name) => assert!(told.contains(&format!("unknown parameter `{name}`")), "{url}: {told}"),
+            None => assert!(told.contains("unknown parameter (number "), "{url}: {told}"),
+        }
+    }
 }

@@ -1,0 +1,104 @@
+//! Files that a configuration names: what is read from them, and how they are shown.
+//!
+//! A fault names the key and the path, and never what is in the file. A path is shown only if it looks like
+//! one, because a URL or a password may have been put in its place.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read};
+use std::path::Path;
+
+use secrecy::SecretString;
+
+use super::Fault;
+
+/// Bytes of the longest URL list or password that is read; what is larger is another file.
+const SECRET_MAX: u64 = 64 * 1024;
+
+/// Returns the path as a fault shows it.
+pub(super) fn shown(path: &Path) -> String {
+    let usual = |c: char| c.is_alphanumeric() || "/._-+~, ".contains(c);
+    match path.to_str() {
+        Some(text) if text.len() <= 4096 && text.chars().all(usual) => text.to_owned(),
+        _ => format!("a path of {} bytes with unusual characters", path.as_os_str().len()),
+    }
+}
+
+/// Returns the path of a secret's file as a fault shows it: a password in its place must stay one.
+fn secret_shown(path: &Path) -> String {
+    let text = path.to_str().unwrap_or_default();
+    let known_place = || {
+        // Neither the root nor the current directory: they exist for every text.
+        path.ancestors().skip(1).filter(|above| above.parent().is_some()).any(Path::is_dir)
+    };
+    // A single name below the root: words are shown, random characters are not.
+    let word = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b"_-.".contains(&b));
+    if text.strip_prefix('/').is_some_and(|name| !name.is_empty() && word(name)) || known_place() {
+        shown(path)
+    } else {
+        "a path that is not shown, because none of its directories exists".to_owned()
+    }
+}
+
+/// Returns the fault of a configuration file that cannot be read.
+pub(super) fn unreadable(key: &str, path: &Path, error: &io::Error) -> Fault {
+    // The kind alone: the message of an error may quote what it read.
+    let problem = format!("names {}, which cannot be read ({})", shown(path), error.kind());
+    Fault::new(key, problem, "name a TOML file that this user may read")
+}
+
+/// Reads a secret: one password, or the text of URLs. Line ends at the end do not count.
+pub(super) fn read_secret(key: &str, path: &str) -> Result<SecretString, Fault> {
+    let path = Path::new(path);
+    let fault = |problem: String| {
+        let remedy =
+            "name a file by its absolute path, with nothing in it but the secret, that this user may read";
+        Fault::new(key, format!("names {}, which {problem}", secret_shown(path)), remedy)
+    };
+    let text = read_text(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => fault("is not UTF-8".to_owned()),
+        ErrorKind::FileTooLarge => fault(format!("is larger than {} KiB", SECRET_MAX / 1024)),
+        kind => fault(format!("cannot be read ({kind})")),
+    })?;
+    match text.trim_end_matches(['\n', '\r']) {
+        "" => Err(fault("is empty".to_owned())),
+        secret => Ok(secret.into()),
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    // A pipe would block each reload, and a device may never end.
+    let about = fs::metadata(path)?;
+    if about.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if !about.is_file() {
+        return Err(io::Error::new(ErrorKind::Unsupported, "not a regular file"));
+    }
+    let mut text = String::new();
+    fs::File::open(path)?.take(SECRET_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > SECRET_MAX { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+}
+
+/// Reads a password: one line.
+pub(super) fn read_password(key: &str, path: &str) -> Result<SecretString, Fault> {
+    use secrecy::ExposeSecret;
+    let password = read_secret(key, path)?;
+    if password.expose_secret().chars().any(char::is_control) {
+        let problem = format!(
+            "names {}, which has several lines or a control character",
+            secret_shown(Path::new(path))
+        );
+        return Err(Fault::new(key, problem, "write the password alone into it, on one line"));
+    }
+    Ok(password)
+}
+
+/// Returns what is wrong with a file of certificates or keys, as far as it shows without TLS.
+pub(super) fn pem_problem(path: &Path) -> Option<String> {
+    let problem = match fs::read(path) {
+        Ok(bytes) if bytes.windows(11).any(|window| window == b"-----BEGIN ") => return None,
+        Ok(_) => "has no PEM in it".to_owned(),
+        Err(error) => format!("cannot be read ({})", error.kind()),
+    };
+    Some(format!("names {}, which {problem}", shown(path)))
+}
