@@ -126,7 +126,10 @@ impl<I: Intent> Conn<I> {
         self.served.role
     }
 
-    /// Tells the SQLSTATE of the last error that the server sent on this connection.
+    /// Returns the SQLSTATE of the last error that the server sent on this connection.
+    ///
+    /// Inside a transaction that has failed it stays the code of the error that failed it: what the server answers
+    /// to later statements (25P02, mostly) is a consequence. An error that ends the session replaces any other.
     ///
     /// Diesel keeps only some of the codes; a deadlock (40P01), for one, reads `Unknown` there.
     /// It is seen whichever DSL ran the statement. `None` before the first error, and where the connection broke without one.
@@ -134,7 +137,10 @@ impl<I: Intent> Conn<I> {
         self.served.lease.wire().sqlstate()
     }
 
-    /// Whether the connection has ended: lost, severed from a node that was fenced, or left by a cancelled transaction.
+    /// Returns `true` if the connection has ended: lost, ended by the server (an error of severity FATAL), severed
+    /// from a node that was fenced, or left by a cancelled transaction.
+    ///
+    /// It is `true` by the time that a statement's error says that the connection is closed.
     pub fn is_lost(&self) -> bool {
         self.served.lease.is_over()
     }
@@ -160,7 +166,7 @@ impl<I: Intent> Conn<I> {
     }
 
     fn has_conflict(&self) -> bool {
-        self.last_sqlstate().is_some_and(SqlState::is_transient_conflict)
+        !self.is_lost() && self.served.lease.wire().has_conflict()
     }
 
     /// The bare connection, for [`RunQueryDsl`](crate::RunQueryDsl) alone.

@@ -73,9 +73,9 @@ impl Link {
         self.driver.sever();
     }
 
-    /// Whether the connection has ended, or was severed.
+    /// Whether the connection has ended, was severed, or the server said that its session ends.
     pub(crate) fn is_over(&self) -> bool {
-        self.driver.is_severed() || self.wire.is_closed()
+        self.driver.is_severed() || self.wire.is_closed() || self.wire.is_ending()
     }
 
     /// What [`Dialer::cancel`] needs to stop the statement that is running.

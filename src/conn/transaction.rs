@@ -255,7 +255,8 @@ impl<I: Intent> Scope<'_, I> {
         let doubt = if settleable && outermost { self.doubt().await? } else { None };
         // What earlier statements failed with must not be taken for the answer to the COMMIT.
         let earlier = self.conn.served.lease.wire().take_sqlstate();
-        let unsent = self.conn.served.lease.wire().is_closed();
+        let wire = self.conn.served.lease.wire();
+        let unsent = wire.is_closed() || wire.is_ending();
         let committed = AnsiTransactionManager::commit_transaction(self.bare()).await;
         let wire = self.conn.served.lease.wire();
         if committed.is_err() && wire.sqlstate().is_some() {
@@ -265,7 +266,10 @@ impl<I: Intent> Scope<'_, I> {
         match committed {
             // The connection had ended before: nothing was asked of the server.
             Err(error) if unsent => Err(error),
-            Ok(()) if outermost && wire.rolled_back() => Err(TransactionFailed { sqlstate: earlier }.into()),
+            Ok(()) if outermost && wire.rolled_back() => {
+                // A statement that nobody waited for failed just before the COMMIT.
+                Err(TransactionFailed { sqlstate: wire.sqlstate().or(earlier) }.into())
+            }
             // Only a server that said why not, and went on, has certainly not committed: one that crashed while it wrote
             // the commit to its log names an error as well.
             Err(_) if outermost && (wire.sqlstate().is_none() || !wire.is_idle() || wire.is_closed()) => {
@@ -345,7 +349,10 @@ where
     R: Send + 'a,
 {
     conn.usable()?;
-    conn.forget_sqlstate();
+    if !conn.served.lease.is_in_transaction() {
+        // A nested one must not forget what failed the transaction around it.
+        conn.forget_sqlstate();
+    }
     let mut scope = Scope { conn, finished: false };
     if let Err(error) = scope.begin(sql).await {
         // A transaction that did not begin leaves none behind.
@@ -356,8 +363,9 @@ where
     let outcome = match outcome {
         Ok(value) => scope.commit(settleable).await.map(|()| value).map_err(E::from),
         Err(error) => {
-            // An error of the function's own, after a conflict in a savepoint that it got over, is no conflict.
-            scope.conn.served.conflicted = scope.has_failed().await && scope.conn.has_conflict();
+            // What statements answer that nobody waited for counts as well.
+            scope.has_failed().await;
+            scope.conn.served.conflicted = scope.conn.has_conflict();
             scope.rollback().await;
             return scope.end(Err(error));
         }

@@ -51,7 +51,7 @@ impl OutcomeUnknown {
 )]
 #[non_exhaustive]
 pub struct TransactionFailed {
-    /// The code of the last statement that failed.
+    /// The code of the error that failed the transaction; the errors of later statements are its consequences.
     pub sqlstate: Option<SqlState>,
 }
 

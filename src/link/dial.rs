@@ -123,11 +123,11 @@ impl Dialer {
             Some(tls) => {
                 let (client, connection) =
                     config.connect_raw(tap, tls.to_host(self.node.host())).await.map_err(failed)?;
-                (client, drive(connection, severed, vitals))
+                (client, drive(connection, severed, Arc::clone(&wire), vitals))
             }
             None => {
                 let (client, connection) = config.connect_raw(tap, NoTls).await.map_err(failed)?;
-                (client, drive(connection, severed, vitals))
+                (client, drive(connection, severed, Arc::clone(&wire), vitals))
             }
         };
         let cancel = client.cancel_token();

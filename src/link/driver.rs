@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tokio_postgres::Connection;
 use tokio_util::sync::CancellationToken;
 
+use super::wire::Wire;
 use crate::node::Vitals;
 
 /// The owner's end of a connection's task; dropping it ends the connection.
@@ -41,6 +42,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 pub(super) fn drive<S, T>(
     mut connection: Connection<S, T>,
     severed: CancellationToken,
+    wire: Arc<Wire>,
     vitals: Arc<Vitals>,
 ) -> Driver
 where
@@ -55,6 +57,8 @@ where
             biased;
             () = severed.cancelled() => Ok(()),
             outcome = &mut connection => {
+                // A protocol error ends the driver though the stream is well.
+                wire.close();
                 // The client is dropped with its owner and ends the connection as well: the task often notices that first.
                 let owned = matches!(owner_is_gone.try_recv(), Err(TryRecvError::Empty));
                 if owned && outcome.as_ref().is_err_and(is_trouble) {

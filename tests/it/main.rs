@@ -4,8 +4,8 @@
 
 mod cli;
 mod config;
-mod diagnoses;
-mod evidence;
+mod conflicts;
+mod ended_sessions;
 mod logs;
 mod migrate;
 mod payments;
