@@ -5,7 +5,9 @@
 mod cli;
 mod config;
 mod conflicts;
+mod diagnoses;
 mod ended_sessions;
+mod evidence;
 mod logs;
 mod migrate;
 mod payments;
