@@ -129,12 +129,13 @@ pub(crate) const READS_EJECTION_MAX: Duration = secs(30);
 /// A node that comes back has cold caches and no sessions; its share grows over this time.
 pub(crate) const READS_RAMP: Duration = secs(2);
 
-/// Failover managers promote within a few seconds once they decided; 10 s cover most of them and
-/// stay within what a client of an API waits.
-pub(crate) const WRITES_FAILOVER_WAIT: Duration = secs(10);
+/// With Patroni's defaults, a leader that vanished keeps its lock for 30 s (`ttl`), another member looks within 10 s
+/// (`loop_wait`), and 5 s are left for its promotion. It stays below the 60 s after which proxies give up.
+pub(crate) const WRITES_FAILOVER_WAIT: Duration = secs(45);
 
-/// Each waiter holds a request in memory; at 100 writes/s these are ten seconds of traffic.
-pub(crate) const WRITES_MAX_WAITERS: u32 = 1024;
+/// At 100 writes/s, the traffic of `WRITES_FAILOVER_WAIT`, and a tenth more. Each waiter holds a request in memory,
+/// some ten kilobytes for most.
+pub(crate) const WRITES_MAX_WAITERS: u32 = 5_000;
 
 /// A transaction that conflicts five times in a row meets contention that retrying makes worse.
 pub(crate) const WRITES_RETRIES: u32 = 5;

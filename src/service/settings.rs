@@ -21,12 +21,13 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            // More than a write waits for a new primary (`writes.failover_wait`, 10 s): the
-            // error that says so is worth more than one that only says "timeout".
-            request_timeout: Duration::from_secs(15),
+            // More than a write waits for a new primary (`writes.failover_wait`, 45 s) and for a connection to it
+            // (`timeouts.checkout`, 5 s): the error that says so is worth more than one that only says "timeout".
+            // Less than the 60 s after which proxies give up.
+            request_timeout: Duration::from_secs(55),
             // A callback is some hundred bytes; this leaves room for its metadata.
             body_limit: 64 * 1024,
-            // The longest request, and a little.
+            // Kubernetes grants 30 s in all. A request that waits for a primary so long is cut off, with nothing sent.
             drain_timeout: Duration::from_secs(20),
             assets: KNOWN_ASSETS.split_whitespace().filter_map(|asset| Asset::new(asset).ok()).collect(),
         }
@@ -48,6 +49,19 @@ pub const KNOWN_ASSETS: &str = "\
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Timeouts, WriteSettings};
+
+    /// A failover took 30 s with Patroni's defaults, and a third of the writes failed, because they waited for 10 s.
+    #[test]
+    fn a_write_outlives_a_failover_by_patroni_and_a_request_outlives_the_write() {
+        let (ttl, loop_wait, promotion) =
+            (Duration::from_secs(30), Duration::from_secs(10), Duration::from_secs(5));
+        let (writes, timeouts) = (WriteSettings::default(), Timeouts::default());
+        assert!(writes.failover_wait >= ttl + loop_wait + promotion);
+        assert!(u64::from(writes.max_waiters) >= 100 * writes.failover_wait.as_secs());
+        let request = Settings::default().request_timeout;
+        assert!(request > writes.failover_wait + timeouts.checkout && request < Duration::from_secs(60));
+    }
 
     #[test]
     fn every_known_asset_is_one() {

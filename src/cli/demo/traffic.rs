@@ -98,7 +98,7 @@ impl Traffic {
 }
 
 /// No user waits longer than this.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn read(request: reqwest::RequestBuilder) -> Result<(), String> {
     let response = request.timeout(PATIENCE).send().await.map_err(|error| error.to_string())?;
