@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use self::read_times::ReadTimes;
 pub(crate) use self::vitals::Vitals;
+use crate::backoff::Backoff;
 use crate::config::{Config, NodeConfig, PoolSettings};
 use crate::error::ConnectError;
 use crate::link::{Dialer, Purpose};
@@ -27,6 +28,8 @@ pub(crate) struct Node {
     dialer: Arc<Dialer>,
     vitals: Arc<Vitals>,
     settings: PoolSettings,
+    /// Waits between logins that fail.
+    backoff: Backoff,
     connects: Arc<Semaphore>,
     read_times: ReadTimes,
     read_pool: NodePool,
@@ -48,6 +51,7 @@ impl Node {
             Arc::clone(&dialer),
             Purpose::Read,
             config.pool(),
+            config.backoff(),
             Arc::clone(&vitals),
             Arc::clone(&connects),
         );
@@ -56,6 +60,7 @@ impl Node {
             dialer,
             vitals,
             settings: config.pool().clone(),
+            backoff: config.backoff().clone(),
             connects,
             read_times: ReadTimes::default(),
             read_pool,
@@ -98,6 +103,7 @@ impl Node {
                 Arc::clone(&self.dialer),
                 Purpose::Write,
                 &self.settings,
+                &self.backoff,
                 Arc::clone(&self.vitals),
                 Arc::clone(&self.connects),
             ))));
@@ -116,6 +122,14 @@ impl Node {
         self.read_pool.sever();
         if let Some(pool) = self.write_pool() {
             pool.sever();
+        }
+    }
+
+    /// The node is well again, so what it refused before is no reason to keep from connecting.
+    pub(crate) fn on_well(&self) {
+        self.read_pool.on_well();
+        if let Some(pool) = self.write_pool() {
+            pool.on_well();
         }
     }
 

@@ -1,32 +1,49 @@
 //! The pools: one per node and intent. The only file that names bb8.
 //!
-//! bb8 queues callers, bounds the number of connections and reaps idle ones. What it doesn't do is
-//! done here: a caller whose connection attempt fails is told at once (bb8 lets it wait
-//! out its timeout), lifetimes are jittered, attempts are bounded, and a pool's connections can be severed as one.
+//! bb8 keeps the idle connections, checks them when they are taken and when they come back, and closes those that
+//! nobody uses. The rest is done here: whose turn it is, when a connection is made and what becomes of the callers when
+//! that fails, and how a pool's connections are severed as one.
+//!
+//! * [`NodePool`]: take a connection, sever all of them
+//! * `gate`: as many callers at once as there may be connections, first in, first out
+//! * `queue`: callers past the gate that wait for a connection to be made or returned
+//! * `breaker`: when a login may be tried again after one failed (pure)
+//! * `lease`: a connection that is handed out, and how it goes back
 //!
 //! A connection is judged by what its own wire has shown, so a checkout makes no round trip.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::gate::{Gate, Pass};
+pub(crate) use self::lease::Lease;
+use self::lease::Slot;
+use self::queue::Queue;
+use crate::backoff::Backoff;
 use crate::config::PoolSettings;
 use crate::error::ConnectError;
 use crate::link::{Dialer, Link, Purpose};
 use crate::node::Vitals;
 
+mod breaker;
+mod gate;
+mod lease;
+mod queue;
+
 /// Why a pool had no connection to give.
 #[derive(Debug)]
 pub(crate) enum PoolError {
-    /// An attempt to connect failed.
+    /// No session could be opened, and there is none whose return is worth waiting for.
     Connect(Arc<ConnectError>),
     /// All connections were in use until the deadline.
     Exhausted,
@@ -38,7 +55,6 @@ pub(crate) enum PoolError {
 
 /// A pool of connections to one node for one intent.
 pub(crate) struct NodePool {
-    pool: bb8::Pool<Manager>,
     shared: Arc<Shared>,
 }
 
@@ -52,22 +68,21 @@ struct Shared {
     connects: Arc<Semaphore>,
     /// Cancelled to end every connection of the present generation; then replaced by the next one's.
     generation: ArcSwap<CancellationToken>,
-    /// The last attempt that failed; a change of it ends the wait of every caller.
-    failure: watch::Sender<Option<Arc<ConnectError>>>,
+    gate: Gate,
+    idle: Idle,
+    queue: Queue,
     /// Connections that are handed out.
     leased: AtomicU32,
+    /// A connection may be returned by code that runs outside of it.
+    runtime: Handle,
 }
 
 /// A link in a pool, with the instant at which it is too old.
 ///
 /// The link is boxed, because it is large and its lease is moved about with every checkout.
-pub(crate) struct PooledLink {
+struct PooledLink {
     link: Box<Link>,
     expires: Instant,
-}
-
-struct Manager {
-    shared: Arc<Shared>,
 }
 
 /// Idle connections are looked for twice in their timeout, and within these bounds: the longer one is bb8's own
@@ -77,73 +92,78 @@ const LONGEST_REAPER_INTERVAL: Duration = Duration::from_secs(30);
 
 impl NodePool {
     /// Makes an empty pool; it connects when somebody asks.
+    ///
+    /// `delays` are the waits after failed logins.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     pub(crate) fn new(
         dialer: Arc<Dialer>,
         purpose: Purpose,
         settings: &PoolSettings,
+        delays: &Backoff,
         vitals: Arc<Vitals>,
         connects: Arc<Semaphore>,
     ) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Shared {
             dialer,
             purpose,
             settings: settings.clone(),
             vitals,
             connects,
             generation: ArcSwap::from_pointee(CancellationToken::new()),
-            failure: watch::Sender::new(None),
+            gate: Gate::new(settings.max_size),
+            idle: Idle::new(purpose, settings),
+            queue: Queue::new(delays),
             leased: AtomicU32::new(0),
-        });
-        let pool = bb8::Pool::builder()
-            .max_size(settings.max_size)
-            .idle_timeout(settings.idle_timeout)
-            .reaper_rate((settings.idle_timeout / 2).clamp(SHORTEST_REAPER_INTERVAL, LONGEST_REAPER_INTERVAL))
-            // Lifetimes are jittered per connection, and callers have deadlines of their own.
-            .max_lifetime(None)
-            .connection_timeout(Duration::from_secs(24 * 60 * 60))
-            // A failed attempt is reported to whoever waits; when to try again is the set's decision.
-            .retry_connection(false)
-            // The connection that was used last is the one that is surely alive, and the others may age out.
-            .queue_strategy(bb8::QueueStrategy::Lifo)
-            .build_unchecked(Manager { shared: Arc::clone(&shared) });
-        Self { pool, shared }
+            runtime: Handle::current(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// Takes a connection, waiting until the deadline for one to be free or to be made.
+    /// Takes a connection, waiting until the deadline for one to be free or to be made. Callers are served in turn.
     ///
     /// # Cancel safety
     ///
     /// A dropped future takes nothing; a connection that was in the making for it goes to the pool.
     pub(crate) async fn get(&self, deadline: Instant) -> Result<Lease, PoolError> {
-        let mut failure = self.shared.failure.subscribe();
-        let generation = self.shared.generation.load_full();
-        // Pinned where they are made, since to move them costs more than what they do when a connection is idle.
-        let mut get = pin!(self.pool.get_owned());
-        let wait = pin!(async {
-            loop {
-                tokio::select! {
-                    biased;
-                    got = &mut get => return got.map_err(|_| PoolError::Exhausted),
-                    Ok(()) = failure.changed() => {
-                        let error = failure.borrow_and_update().clone();
-                        // A full server is not a dead one: a connection that we have may come back.
-                        let wait_on = matches!(error.as_deref(), Some(ConnectError::Full(_)))
-                            && self.pool.state().connections > 0;
-                        if let (Some(error), false) = (error, wait_on) {
-                            return Err(PoolError::Connect(error));
-                        }
-                    }
-                    () = generation.cancelled() => return Err(PoolError::Severed),
-                }
+        let shared = &self.shared;
+        let pass = shared.gate.try_enter();
+        if let Some(pass) = pass {
+            match shared.take_idle() {
+                Some(slot) => Ok(Lease::new(slot, pass)),
+                None => self.wait(Some(pass), deadline).await,
             }
-        });
-        let pooled = match tokio::time::timeout_at(deadline, wait).await {
-            Ok(outcome) => outcome?,
-            Err(_) if self.is_full() => return Err(PoolError::Exhausted),
-            Err(_) => return Err(PoolError::Connecting),
+        } else {
+            self.wait(None, deadline).await
+        }
+    }
+
+    /// Waits at the gate, if the caller is not past it, and then in the queue.
+    async fn wait(&self, pass: Option<Pass>, deadline: Instant) -> Result<Lease, PoolError> {
+        let shared = &self.shared;
+        let generation = shared.generation.load_full();
+        let turn = async {
+            let pass = match pass {
+                Some(pass) => pass,
+                None => shared.gate.enter().await,
+            };
+            let slot = match shared.take_idle() {
+                Some(slot) => slot,
+                // The queue is dropped with the pool alone, which this borrows.
+                None => shared.join_queue().await.unwrap_or(Err(PoolError::Severed))?,
+            };
+            Ok(Lease::new(slot, pass))
         };
-        self.shared.leased.fetch_add(1, Ordering::AcqRel);
-        Ok(Lease { pooled: Some(pooled), shared: Arc::clone(&self.shared), permit: None })
+        // Boxed, so that a checkout of an idle connection does not pay for the size of this.
+        let mut turn = Box::pin(turn);
+        tokio::select! {
+            biased;
+            () = generation.cancelled() => Err(PoolError::Severed),
+            outcome = &mut turn => outcome,
+            () = sleep_until(deadline) => Err(shared.at_deadline()),
+        }
     }
 
     /// Ends every connection at once, those in use as well; later ones are of the next generation.
@@ -156,6 +176,11 @@ impl NodePool {
         self.shared.generation.load().cancel();
     }
 
+    /// The node is known to be well, so that a login may be tried again at once.
+    pub(crate) fn on_well(&self) {
+        self.shared.on_well();
+    }
+
     /// How many connections are handed out.
     pub(crate) fn leased(&self) -> u32 {
         self.shared.leased.load(Ordering::Acquire)
@@ -163,69 +188,44 @@ impl NodePool {
 
     /// How many connections there are, in use or idle.
     pub(crate) fn connections(&self) -> u32 {
-        self.pool.state().connections
+        self.shared.idle.connections()
+    }
+}
+
+impl Shared {
+    /// Takes an idle connection, unless there are callers whose turn it is.
+    fn take_idle(self: &Arc<Self>) -> Option<Slot> {
+        if self.queue.is_empty() { self.idle.take().map(|pooled| Slot::new(pooled, self)) } else { None }
     }
 
-    fn is_full(&self) -> bool {
-        self.leased() >= self.shared.settings.max_size
+    /// What a caller hears that had no turn in time.
+    fn at_deadline(&self) -> PoolError {
+        if self.idle.connections() >= self.settings.max_size {
+            return PoolError::Exhausted;
+        }
+        self.queue.cause().map_or(PoolError::Connecting, PoolError::Connect)
     }
 }
 
 impl Drop for NodePool {
     fn drop(&mut self) {
-        self.shared.generation.load().cancel();
+        self.close();
     }
 }
 
 impl fmt::Debug for NodePool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodePool").field("state", &self.pool.state()).finish()
-    }
-}
-
-impl bb8::ManageConnection for Manager {
-    type Connection = PooledLink;
-    type Error = Arc<ConnectError>;
-
-    async fn connect(&self) -> Result<PooledLink, Self::Error> {
-        let shared = &self.shared;
-        let generation = shared.generation.load_full();
-        let dial = async {
-            let _permit = shared.connects.acquire().await.map_err(|_| ConnectError::Abandoned)?;
-            let (dialer, vitals) = (&shared.dialer, Arc::clone(&shared.vitals));
-            dialer.dial(shared.purpose, dialer.limit(), vitals, generation.child_token()).await
-        };
-        let outcome = tokio::select! {
-            outcome = dial => outcome,
-            () = generation.cancelled() => Err(ConnectError::Abandoned),
-        };
-        match outcome {
-            Ok(link) => {
-                let jitter = shared.settings.lifetime_jitter * fastrand::f64();
-                let lifetime = shared.settings.max_lifetime.mul_f64(1.0 - jitter);
-                Ok(PooledLink { link: Box::new(link), expires: Instant::now() + lifetime })
-            }
-            Err(error) => {
-                if !error.proves_alive() {
-                    shared.vitals.suspect();
-                }
-                let error = Arc::new(error);
-                shared.failure.send_replace(Some(Arc::clone(&error)));
-                Err(error)
-            }
-        }
-    }
-
-    async fn is_valid(&self, pooled: &mut PooledLink) -> Result<(), Self::Error> {
-        if pooled.is_usable(self.shared.purpose) { Ok(()) } else { Err(Arc::new(ConnectError::Abandoned)) }
-    }
-
-    fn has_broken(&self, pooled: &mut PooledLink) -> bool {
-        !pooled.is_usable(self.shared.purpose)
+        f.debug_struct("NodePool").field("connections", &self.connections()).finish_non_exhaustive()
     }
 }
 
 impl PooledLink {
+    fn new(link: Link, settings: &PoolSettings) -> Self {
+        let jitter = settings.lifetime_jitter * fastrand::f64();
+        let lifetime = settings.max_lifetime.mul_f64(1.0 - jitter);
+        Self { link: Box::new(link), expires: Instant::now() + lifetime }
+    }
+
     /// Whether the next user would find it as the first one did.
     fn is_usable(&mut self, purpose: Purpose) -> bool {
         !self.link.is_over()
@@ -236,84 +236,70 @@ impl PooledLink {
     }
 }
 
-/// A connection that is handed out, and goes back when it is dropped.
-pub(crate) struct Lease {
-    /// Always there, until it is dropped.
-    pooled: Option<bb8::PooledConnection<'static, Manager>>,
-    shared: Arc<Shared>,
-    /// A place among the reads that may fall back to the primary.
-    permit: Option<OwnedSemaphorePermit>,
+/// The idle connections, in bb8.
+struct Idle {
+    pool: bb8::Pool<Keeper>,
 }
 
-/// How long an answer that is still owed may take before its statement is cancelled.
-///
-/// The rest of a result whose first row was enough comes within this; a statement whose future was dropped may run on.
-const SETTLE: Duration = Duration::from_millis(20);
+/// A connection that was taken out of bb8, which still counts it.
+type Pooled = bb8::PooledConnection<'static, Keeper>;
 
-/// The same for a node that is far away or slow.
-const SETTLE_FAR: Duration = Duration::from_millis(250);
-
-/// Over a long way even an answer that was given at once takes longer.
-fn settle(vitals: &Vitals) -> Duration {
-    (vitals.latency.average().unwrap_or_default() * 2).clamp(SETTLE, SETTLE_FAR)
+/// Tells bb8 which connections are worth keeping.
+struct Keeper {
+    purpose: Purpose,
 }
 
-/// How long a cancelled statement may take to end before its connection is dropped.
-const CANCELLED: Duration = Duration::from_secs(1);
+/// What bb8 hears when it asks for a connection: they are made by the queue, which knows for whom.
+#[derive(Debug)]
+struct MadeElsewhere;
 
-impl Lease {
-    /// Holds a permit for as long as the connection is handed out.
-    pub(crate) fn with_permit(mut self, permit: OwnedSemaphorePermit) -> Self {
-        self.permit = Some(permit);
-        self
+impl Idle {
+    fn new(purpose: Purpose, settings: &PoolSettings) -> Self {
+        let pool = bb8::Pool::builder()
+            // The queue bounds them, and knows of those that are being made. bb8 would count its own attempts.
+            .max_size(u32::MAX)
+            .idle_timeout(settings.idle_timeout)
+            .reaper_rate((settings.idle_timeout / 2).clamp(SHORTEST_REAPER_INTERVAL, LONGEST_REAPER_INTERVAL))
+            // Lifetimes are jittered per connection.
+            .max_lifetime(None)
+            .retry_connection(false)
+            // The connection that was used last is the one that is surely alive, and the others may age out.
+            .queue_strategy(bb8::QueueStrategy::Lifo)
+            .build_unchecked(Keeper { purpose });
+        Self { pool }
+    }
+
+    /// Takes a usable connection, if there is one; the unusable ones on its way are closed.
+    fn take(&self) -> Option<Pooled> {
+        // Polled once: bb8 has one at once, or none.
+        pin!(self.pool.get_owned()).now_or_never()?.ok()
+    }
+
+    /// Adds a connection that was made.
+    fn add(&self, link: PooledLink) {
+        // One that ended meanwhile is refused, and there is always room.
+        let _ = self.pool.add(link);
+    }
+
+    /// How many there are, those that were taken out as well.
+    fn connections(&self) -> u32 {
+        self.pool.state().connections
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.shared.leased.fetch_sub(1, Ordering::AcqRel);
-        let Some(pooled) = self.pooled.take() else { return };
-        let wire = pooled.link.wire();
-        if pooled.link.is_over() || !wire.owes() {
-            return;
-        }
-        // The connection goes back when its statement has ended, so that the next user need not wait for it.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => {
-                runtime.spawn(finish(pooled, Arc::clone(&self.shared)));
-            }
-            Err(_) => pooled.link.sever(),
-        }
+impl bb8::ManageConnection for Keeper {
+    type Connection = PooledLink;
+    type Error = MadeElsewhere;
+
+    async fn connect(&self) -> Result<PooledLink, MadeElsewhere> {
+        Err(MadeElsewhere)
     }
-}
 
-/// Waits for what a connection still owes and gives it back; if that takes long, cancels the statement and ends it.
-async fn finish(pooled: bb8::PooledConnection<'static, Manager>, shared: Arc<Shared>) {
-    let wire = Arc::clone(pooled.link.wire());
-    if timeout(settle(&shared.vitals), wire.settled()).await.is_ok() {
-        return;
+    async fn is_valid(&self, pooled: &mut PooledLink) -> Result<(), MadeElsewhere> {
+        if pooled.is_usable(self.purpose) { Ok(()) } else { Err(MadeElsewhere) }
     }
-    let cancelled = async {
-        // The answer tells whether it worked; an error of the attempt itself only costs the connection.
-        let _ = shared.dialer.cancel(pooled.link.cancel_token()).await;
-        wire.settled().await;
-    };
-    let _ = timeout(CANCELLED, cancelled).await;
-    // A cancel request has no answer. If it arrives late, it ends whatever runs on the session then, so
-    // the session must have no next user.
-    pooled.link.sever();
-}
 
-impl Deref for Lease {
-    type Target = Link;
-
-    fn deref(&self) -> &Link {
-        &self.pooled.as_ref().expect("a lease has its connection until it is dropped").link
-    }
-}
-
-impl DerefMut for Lease {
-    fn deref_mut(&mut self) -> &mut Link {
-        &mut self.pooled.as_mut().expect("a lease has its connection until it is dropped").link
+    fn has_broken(&self, pooled: &mut PooledLink) -> bool {
+        !pooled.is_usable(self.purpose)
     }
 }

@@ -41,6 +41,18 @@ pub enum CheckoutError {
         /// The timeline that they claim.
         timeline: u32,
     },
+    /// The primary is known and alive, and opens no session: its connection slots are taken, or it refuses the login.
+    #[error("the {intent} pool of {node} could open no session within {waited:?}: {error}")]
+    CannotConnect {
+        /// The node's name.
+        node: String,
+        /// The intent of the connection that was asked for.
+        intent: &'static str,
+        /// How long was waited.
+        waited: Duration,
+        /// The error of the last attempt to connect.
+        error: Arc<ConnectError>,
+    },
     /// All connections of the pool were in use until the deadline; the node is alive.
     #[error(
         "all connections of the {intent} pool of {node} were in use for {waited:?}: \

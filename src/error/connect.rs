@@ -83,6 +83,13 @@ impl ConnectError {
     }
 }
 
+impl ConnectError {
+    /// Whether a server that is up turned the login away, so that waiting for a failover is of no use.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.proves_alive() && !matches!(self, Self::NotReady(_))
+    }
+}
+
 impl From<tokio_postgres::Error> for ConnectError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(code) = error.code().and_then(|code| <[u8; 5]>::try_from(code.code().as_bytes()).ok())

@@ -162,6 +162,9 @@ impl Board {
         if before != after {
             let reason = entry.condition.loss.as_ref().map(ToString::to_string);
             tracing::info!(node = node.name(), %before, %after, reason, "a node's health changed");
+            if after == Health::Up {
+                node.on_well();
+            }
         }
         // Its users would wait for a server of which nobody knows when it answers.
         if change == Change::Gone {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{ReplicaSet, failures};
 use crate::conn::Conn;
-use crate::error::{CheckoutError, NodeFailure};
+use crate::error::{CheckoutError, ConnectError, NodeFailure};
 use crate::pool::PoolError;
 use crate::topology::{PrimaryStatus, Role};
 use crate::{Intent, Write};
@@ -22,7 +22,8 @@ impl ReplicaSet {
     ///
     /// While there is none, it waits for one, up to `writes.failover_wait`. At most
     /// `writes.max_waiters` callers wait at once; the others fail at once. A pool in which all
-    /// connections are in use is waited for up to `timeouts.checkout`.
+    /// connections are in use is waited for up to `timeouts.checkout`, and so is a primary without a free connection slot;
+    /// a primary that refuses the login is not waited for.
     ///
     /// # Errors
     ///
@@ -49,6 +50,7 @@ impl ReplicaSet {
         let settings = live.config.writes();
         let deadline = began + settings.failover_wait;
         let mut waiting: Option<(_, SemaphorePermit<'_>)> = None;
+        let mut refused_since = None;
         loop {
             self.check_open()?;
             // Whoever waited for a primary has waited for none of its connections yet.
@@ -57,9 +59,19 @@ impl ReplicaSet {
                 Ok(conn) => return Ok(conn),
                 Err(failure) => failure,
             };
-            if Instant::now() >= deadline {
-                let failures = failures(&self.snapshot(), tried.as_slice());
-                return Err(CheckoutError::NoPrimary { waited: began.elapsed(), failures });
+            let refusal = tried.as_ref().and_then(Refusal::of);
+            let since = refusal.as_ref().map(|_| *refused_since.get_or_insert_with(Instant::now));
+            refused_since = since;
+            let checkout = live.config.timeouts().checkout;
+            match refusal {
+                Some(refusal) if refusal.is_final(since, checkout) || Instant::now() >= deadline => {
+                    return Err(refusal.into_error(began.elapsed()));
+                }
+                None if Instant::now() >= deadline => {
+                    let failures = failures(&self.snapshot(), tried.as_slice());
+                    return Err(CheckoutError::NoPrimary { waited: began.elapsed(), failures });
+                }
+                _ => {}
             }
             let (changes, _) = match &mut waiting {
                 Some(waiting) => waiting,
@@ -108,5 +120,29 @@ impl ReplicaSet {
                 Ok(Err(Some(NodeFailure { error: Some(Arc::clone(&error)), ..failure(error.to_string()) })))
             }
         }
+    }
+}
+
+/// A primary that is up and turns logins away: that is no failover to be waited for.
+struct Refusal {
+    node: String,
+    error: Arc<ConnectError>,
+}
+
+impl Refusal {
+    fn of(failure: &NodeFailure) -> Option<Self> {
+        let error = failure.error.as_ref().filter(|error| error.is_refusal())?;
+        Some(Self { node: failure.node.clone(), error: Arc::clone(error) })
+    }
+
+    /// Whether waiting is of no use: a slot may be free again soon, as a connection of the pool may; a login that is
+    /// refused stays so.
+    fn is_final(&self, since: Option<Instant>, checkout: Duration) -> bool {
+        !matches!(*self.error, ConnectError::Full(_))
+            || since.is_some_and(|since| since.elapsed() >= checkout)
+    }
+
+    fn into_error(self, waited: Duration) -> CheckoutError {
+        CheckoutError::CannotConnect { node: self.node, intent: Write::NAME, waited, error: self.error }
     }
 }

@@ -100,6 +100,7 @@ impl From<CheckoutError> for ApiError {
         let code = match &error {
             CheckoutError::NoPrimary { .. } => "no_primary",
             CheckoutError::NoNode { .. } => "no_node",
+            CheckoutError::CannotConnect { .. } => "cannot_connect",
             CheckoutError::SplitBrain { .. } => "split_brain",
             CheckoutError::Exhausted { .. }
             | CheckoutError::TooManyWaiters { .. }
@@ -111,6 +112,7 @@ impl From<CheckoutError> for ApiError {
         let message = match code {
             "no_primary" => "there is no primary to write to at the moment",
             "no_node" => "no node can serve this at the moment",
+            "cannot_connect" => "the database accepts no more connections at the moment",
             "split_brain" => {
                 "several primaries were found, so nothing is written until an operator leaves one"
             }

@@ -10,6 +10,7 @@ mod ended_sessions;
 mod evidence;
 mod logs;
 mod migrate;
+mod overload;
 mod payments;
 mod pool;
 mod probes;

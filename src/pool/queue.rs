@@ -1,0 +1,200 @@
+//! Callers that found no idle connection: first in, first out, and who gets what for them.
+//!
+//! A caller past the gate waits here for the next connection, whether it is returned or made: the first in the queue
+//! gets it. Connections are made as long as there are more waiting callers than attempts, and room in the pool.
+//! A failed attempt sends nobody away while the pool has sessions that will come back, or other
+//! attempts that may succeed; only with neither do the callers get its error.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use super::breaker::{Admission, Breaker};
+use super::lease::Slot;
+use super::{PoolError, PooledLink, Shared};
+use crate::backoff::Backoff;
+use crate::error::ConnectError;
+
+/// What a waiting caller gets.
+type Answer = Result<Slot, PoolError>;
+
+/// The callers that wait for a connection, and the attempts to make some.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// Callers in the queue. It is read without the lock, so that a checkout and a return need none while it is empty.
+    waiting: AtomicUsize,
+}
+
+struct State {
+    waiting: VecDeque<oneshot::Sender<Answer>>,
+    /// Attempts to connect that are under way.
+    attempts: u32,
+    breaker: Breaker,
+    /// Whether a task sleeps until the breaker lets an attempt through.
+    alarm: bool,
+}
+
+impl Queue {
+    pub(super) fn new(delays: &Backoff) -> Self {
+        let breaker = Breaker::new(delays);
+        let state = State { waiting: VecDeque::new(), attempts: 0, breaker, alarm: false };
+        Self { state: Mutex::new(state), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) == 0
+    }
+
+    /// The error of the last login, if none has succeeded since.
+    pub(super) fn cause(&self) -> Option<Arc<ConnectError>> {
+        self.lock().breaker.cause().cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Joins the queue at its end.
+    pub(super) fn join_queue(self: &Arc<Self>) -> oneshot::Receiver<Answer> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.queue.lock();
+        state.waiting.push_back(sender);
+        // Before the idle connections are looked at: a connection is returned first and its user looks for a queue then,
+        // so one of the two sees the other.
+        self.queue.waiting.store(state.waiting.len(), Ordering::SeqCst);
+        self.advance(&mut state);
+        receiver
+    }
+
+    /// A connection came back, or its room did.
+    pub(super) fn on_return(self: &Arc<Self>) {
+        if !self.queue.is_empty() {
+            self.advance(&mut self.queue.lock());
+        }
+    }
+
+    /// The node is known to be well: what it refused before says nothing any more.
+    pub(super) fn on_well(self: &Arc<Self>) {
+        let mut state = self.queue.lock();
+        if state.breaker.cause().is_some() {
+            state.breaker.reset();
+            self.advance(&mut state);
+        }
+    }
+
+    /// Hands out what is idle, makes what is missing, and tells the callers for whom there is no hope.
+    fn advance(self: &Arc<Self>, state: &mut State) {
+        // A connection may be returned outside of the runtime.
+        let _runtime = self.runtime.enter();
+        state.waiting.retain(|caller| !caller.is_closed());
+        self.hand_out(state);
+        self.connect(state);
+        if state.attempts == 0
+            && self.idle.connections() == 0
+            && let Some(cause) = state.breaker.cause()
+        {
+            for caller in state.waiting.drain(..) {
+                // A caller that went away needs no answer.
+                let _ = caller.send(Err(PoolError::Connect(Arc::clone(cause))));
+            }
+        }
+        self.queue.waiting.store(state.waiting.len(), Ordering::SeqCst);
+    }
+
+    fn hand_out(self: &Arc<Self>, state: &mut State) {
+        while !state.waiting.is_empty() {
+            let Some(pooled) = self.idle.take() else { return };
+            let mut answer = Ok(Slot::new(pooled, self));
+            while let Some(caller) = state.waiting.pop_front() {
+                match caller.send(answer) {
+                    Ok(()) => break,
+                    // It went away meanwhile.
+                    Err(back) => answer = back,
+                }
+                if state.waiting.is_empty() {
+                    // Nobody is left: it goes back without a look at the queue, whose lock is held here.
+                    answer.into_iter().for_each(Slot::put_back);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn connect(self: &Arc<Self>, state: &mut State) {
+        let now = Instant::now();
+        while state.waiting.len() > state.attempts as usize
+            && self.idle.connections() + state.attempts < self.settings.max_size
+            && !self.generation.load().is_cancelled()
+        {
+            let begun = match state.breaker.admission(now) {
+                Admission::All => false,
+                Admission::One => state.breaker.begin(now),
+                Admission::Undecided => return,
+                Admission::Not { before } => {
+                    if !std::mem::replace(&mut state.alarm, true) {
+                        self.wake_at(before);
+                    }
+                    return;
+                }
+            };
+            state.attempts += 1;
+            self.runtime.spawn(Arc::clone(self).attempt(begun));
+        }
+    }
+
+    /// Looks again when the breaker lets an attempt through.
+    fn wake_at(self: &Arc<Self>, instant: Instant) {
+        let shared = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            sleep_until(instant).await;
+            if let Some(shared) = shared.upgrade() {
+                let mut state = shared.queue.lock();
+                state.alarm = false;
+                shared.advance(&mut state);
+            }
+        });
+    }
+
+    /// One attempt to make a connection, which is for the first in the queue then.
+    ///
+    /// It is a task of its own, so that a caller that goes away does not leave a server with a login half-way.
+    async fn attempt(self: Arc<Self>, begun: bool) {
+        let generation = self.generation.load_full();
+        let dial = async {
+            let _place = self.connects.acquire().await.map_err(|_| ConnectError::Abandoned)?;
+            // Another attempt may have failed while this one waited for its place.
+            if !begun && !self.queue.lock().breaker.begin(Instant::now()) {
+                return Err(ConnectError::Abandoned);
+            }
+            let (dialer, vitals) = (&self.dialer, Arc::clone(&self.vitals));
+            dialer.dial(self.purpose, dialer.limit(), vitals, generation.child_token()).await
+        };
+        let outcome = tokio::select! {
+            outcome = dial => outcome,
+            () = generation.cancelled() => Err(ConnectError::Abandoned),
+        };
+        let mut state = self.queue.lock();
+        state.attempts -= 1;
+        match outcome {
+            Ok(link) => {
+                state.breaker.on_success();
+                self.idle.add(PooledLink::new(link, &self.settings));
+            }
+            Err(ConnectError::Abandoned) => state.breaker.on_abandoned(Instant::now()),
+            Err(error) => {
+                if !error.proves_alive() {
+                    self.vitals.suspect();
+                }
+                state.breaker.on_failure(Arc::new(error), Instant::now());
+            }
+        }
+        self.advance(&mut state);
+    }
+}
