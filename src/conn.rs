@@ -19,6 +19,7 @@ pub use self::doubt::Doubt;
 pub(crate) use self::doubt::Standpoint;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
 use crate::error::SqlState;
+use crate::link::Wire;
 use crate::node::Node;
 use crate::pool::Lease;
 use crate::topology::Role;
@@ -149,6 +150,15 @@ impl<I: Intent> Conn<I> {
     #[cfg(feature = "migrate")]
     pub(crate) fn retire(&self) {
         self.served.lease.sever();
+    }
+
+    /// Whether this program ended the connection: severed it from its node, or gave a transaction up in the middle.
+    pub(crate) fn was_severed(&self) -> bool {
+        self.served.lease.was_severed()
+    }
+
+    pub(crate) fn wire(&self) -> &Arc<Wire> {
+        self.served.lease.wire()
     }
 
     pub(crate) fn served_by(&self) -> &Arc<Node> {

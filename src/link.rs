@@ -73,6 +73,11 @@ impl Link {
         self.driver.sever();
     }
 
+    /// Whether it was this program that ended the connection.
+    pub(crate) fn was_severed(&self) -> bool {
+        self.driver.is_severed()
+    }
+
     /// Whether the connection has ended, was severed, or the server said that its session ends.
     pub(crate) fn is_over(&self) -> bool {
         self.driver.is_severed() || self.wire.is_closed() || self.wire.is_ending()

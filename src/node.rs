@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
@@ -22,8 +23,21 @@ mod latency;
 mod read_times;
 mod vitals;
 
+/// Which server a node is: the same for as long as its host, port and database are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct NodeId(u64);
+
+impl NodeId {
+    /// Makes an id that no other node of this process has.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// One server of the set.
 pub(crate) struct Node {
+    id: NodeId,
     config: NodeConfig,
     dialer: Arc<Dialer>,
     vitals: Arc<Vitals>,
@@ -56,6 +70,7 @@ impl Node {
             Arc::clone(&connects),
         );
         Ok(Self {
+            id: NodeId::next(),
             config: node.clone(),
             dialer,
             vitals,
@@ -66,6 +81,10 @@ impl Node {
             read_pool,
             write_pool: ArcSwapOption::empty(),
         })
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.id
     }
 
     pub(crate) fn name(&self) -> &str {

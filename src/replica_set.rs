@@ -3,7 +3,8 @@
 //! * [`ReplicaSet`]: connect, read, write, close
 //! * `read`: a node for a read, and the next one if it fails
 //! * `write`: the primary, and waiting for one
-//! * `run_read`, `hedge`: a read that survives its node, and when a slow one is tried twice
+//! * `run_read`, `repeat`, `hedge`: a read that survives its node, when it is run again, and when a slow one is tried twice
+//! * `budget`: what second tries and repeats may cost
 //! * `run_write`, `settle`: a transaction that is run again on a conflict, and one whose outcome is unknown
 //! * `reconfigure`: nodes that come and go while traffic runs
 //! * `report`: how everything is, for people and for `/health`
@@ -17,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use self::hedge::Budget;
+use self::budget::Budget;
 pub use self::reconfigure::Reconfigured;
 pub use self::report::{HealthReport, NodeReport, Status};
 pub use self::run_write::WriteOptions;
@@ -28,9 +29,11 @@ use crate::health::{Board, Monitor, Placed, Snapshot};
 use crate::node::Node;
 use crate::topology::{Health, NodeStatus, Standing, Topology};
 
+mod budget;
 mod hedge;
 mod read;
 mod reconfigure;
+mod repeat;
 mod report;
 mod run_read;
 mod run_write;
@@ -81,6 +84,7 @@ struct Live {
     /// Places for callers that wait for a primary.
     waiters: Semaphore,
     hedges: Budget,
+    repeats: Budget,
 }
 
 impl Live {
@@ -88,7 +92,8 @@ impl Live {
         Self {
             fallback: Arc::new(Semaphore::new(config.reads().max_fallback as usize)),
             waiters: Semaphore::new(config.writes().max_waiters as usize),
-            hedges: Budget::new(config.reads()),
+            hedges: hedge::budget(config.reads()),
+            repeats: repeat::budget(),
             config,
         }
     }

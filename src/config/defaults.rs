@@ -110,6 +110,10 @@ pub(crate) const READS_MAX_LAG: Duration = secs(10);
 /// Time is what people mean by stale; how many bytes are many depends on the load.
 pub(crate) const READS_MAX_LAG_BYTES: Option<u64> = None;
 
+/// Each of three nodes may fail a read once, and one of them twice; whatever fails five times in a row is not helped by
+/// a sixth run.
+pub(crate) const READS_RETRIES: u32 = 4;
+
 /// At most one read in twenty is sent twice. Dean and Barroso ("The Tail at Scale") found that a
 /// few per cent remove most of the tail; without a bound, hedging doubles the load of a slow set.
 pub(crate) const READS_HEDGE_BUDGET: f64 = 0.05;

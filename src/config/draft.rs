@@ -75,6 +75,7 @@ impl Draft {
                 max_fallback: from.take("reads.max_fallback", reads.max_fallback),
                 max_lag: from.take("reads.max_lag", reads.max_lag),
                 max_lag_bytes: from.take("reads.max_lag_bytes", reads.max_lag_bytes),
+                retries: from.take("reads.retries", reads.retries),
                 hedge_budget: from.take("reads.hedge_budget", reads.hedge_budget),
                 hedge_min_delay: from.take("reads.hedge_min_delay", reads.hedge_min_delay),
                 prefer_zone: from.take("reads.prefer_zone", reads.prefer_zone),

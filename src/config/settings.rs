@@ -129,6 +129,8 @@ pub struct ReadSettings {
     pub max_lag: Duration,
     /// How far behind in bytes of WAL a replica may be; `None` sets no limit.
     pub max_lag_bytes: Option<u64>,
+    /// How often `run_read` repeats a read that its node failed; 0 turns that off.
+    pub retries: u32,
     /// The proportion of reads that may be sent to a second node as well; 0 turns hedging off.
     pub hedge_budget: f64,
     /// The shortest wait before a read is sent to a second node.
@@ -150,6 +152,7 @@ impl Default for ReadSettings {
             max_fallback: defaults::READS_MAX_FALLBACK,
             max_lag: defaults::READS_MAX_LAG,
             max_lag_bytes: defaults::READS_MAX_LAG_BYTES,
+            retries: defaults::READS_RETRIES,
             hedge_budget: defaults::READS_HEDGE_BUDGET,
             hedge_min_delay: defaults::READS_HEDGE_MIN_DELAY,
             prefer_zone: defaults::READS_PREFER_ZONE,

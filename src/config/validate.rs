@@ -187,6 +187,7 @@ impl Check<'_> {
             let remedy = "raise it, or write none for no limit";
             self.fault("reads.max_lag_bytes", "is zero, and every replica is some bytes behind", remedy);
         }
+        self.within("reads.retries", &reads.retries, 0, 100);
         self.within("reads.hedge_budget", &reads.hedge_budget, 0.0, 1.0);
         self.within("reads.hedge_min_delay", &reads.hedge_min_delay, MS, MINUTE);
         self.within("reads.ejection_base", &reads.ejection_base, MS, 60 * MINUTE);

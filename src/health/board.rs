@@ -70,15 +70,18 @@ impl Snapshot {
             };
             let tier = match placed.standing {
                 _ if placed.last_resort => Tier::Stale,
-                Standing::Primary if fallback == Fallback::Always && vitals.is_suspected() => Tier::Suspected,
+                Standing::Primary if fallback == Fallback::Always && vitals.is_doubtful(now) => {
+                    Tier::Suspected
+                }
                 Standing::Primary if fallback == Fallback::Always => as_replica(),
                 Standing::Primary if fallback == Fallback::WhenUnfit => Tier::Fallback,
-                Standing::Replica if placed.fit && vitals.is_suspected() => Tier::Suspected,
+                Standing::Replica if placed.fit && vitals.is_doubtful(now) => Tier::Suspected,
                 Standing::Replica if placed.fit => as_replica(),
                 _ => return None,
             };
             let (latency, weight) = (vitals.latency.average(), placed.node.config().weight());
-            Some(Candidate { node: i, tier, load, latency, weight })
+            let overdue = vitals.overdue_answers();
+            Some(Candidate { node: i, tier, load, overdue, latency, weight })
         };
         self.nodes.iter().enumerate().filter_map(candidate).collect()
     }

@@ -72,7 +72,11 @@ impl Eye {
         let mut retry = self.backoff.retry();
         loop {
             let began = Instant::now();
+            // Reads go elsewhere as soon as the answer is overdue, before it is missed.
+            let node = Arc::clone(&self.node);
+            let probing = node.vitals().probing();
             let outcome = self.look().await;
+            drop(probing);
             let answered = outcome.is_ok();
             // A second look follows a miss at once, on a connection of its own: it tells a hiccup from a loss.
             let timed_out = matches!(outcome, Err(Loss::TimedOut { .. }));

@@ -64,6 +64,8 @@ pub(crate) struct Wire {
     settled: Notify,
     /// When the first of the answers that are owed was asked for, in microseconds since `created`.
     asked: AtomicU64,
+    /// The longest time that the server owed an answer since it was last asked for, in microseconds; 0 without an answer.
+    longest_wait: AtomicU64,
     created: Instant,
     /// The node's, where the time that answers take is averaged.
     vitals: Arc<Vitals>,
@@ -88,6 +90,7 @@ impl Wire {
             closed: AtomicBool::new(false),
             settled: Notify::new(),
             asked: AtomicU64::new(0),
+            longest_wait: AtomicU64::new(0),
             created: Instant::now(),
             vitals,
         }
@@ -148,6 +151,17 @@ impl Wire {
     /// waits for that, and it delays nobody.
     pub(crate) fn owes(&self) -> bool {
         self.last_work.load(Ordering::Acquire) > self.answered.load(Ordering::Acquire)
+    }
+
+    /// Returns for how long the server has owed an answer; `None` if it owes none.
+    pub(crate) fn owed_for(&self) -> Option<Duration> {
+        let asked = self.asked.load(Ordering::Relaxed);
+        self.owes().then(|| Duration::from_micros(self.age_micros().saturating_sub(asked)))
+    }
+
+    /// Takes the longest time that the server owed an answer since this was last called; zero without an answer.
+    pub(crate) fn take_longest_wait(&self) -> Duration {
+        Duration::from_micros(self.longest_wait.swap(0, Ordering::Relaxed))
     }
 
     /// Whether the connection has ended.
@@ -234,6 +248,7 @@ impl Wire {
                 if owed && !self.owes() {
                     let micros = self.age_micros().saturating_sub(self.asked.load(Ordering::Relaxed));
                     self.vitals.latency.record(Duration::from_micros(micros));
+                    self.longest_wait.fetch_max(micros.max(1), Ordering::Relaxed);
                     self.settled.notify_waiters();
                 }
             }

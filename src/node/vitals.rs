@@ -1,8 +1,10 @@
 //! What a node's connections notice about it, between two looks of its monitor.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::latency::Latency;
 
@@ -20,8 +22,24 @@ pub(crate) struct Vitals {
     /// Probes that its monitor began since the start.
     pub(crate) probes: AtomicU64,
     suspected: AtomicBool,
+    /// Answers to reads that take far longer than usual, at present.
+    overdue: AtomicU32,
+    /// When the monitor asked what it has no answer to yet; 0 when it has.
+    probed: Moment,
+    /// When a slow answer last woke the monitor.
+    looked: Moment,
     wake: Notify,
 }
+
+/// Slow answers wake the monitor at most so often: slow is not dead, and a part of all answers is always slow.
+const SLOW_ANSWERS: Duration = Duration::from_secs(1);
+
+/// A probe is one cheap query. One that takes this long, and many times what answers of the node take, means that the node
+/// hangs or is about to be called suspect.
+const OVERDUE_PROBE: Duration = Duration::from_millis(100);
+
+/// Multiple of the node's average latency from which a probe is overdue.
+const OVERDUE_FACTOR: u32 = 4;
 
 impl Vitals {
     /// Notes a sign of trouble: the monitor looks at once, and reads go elsewhere until it has.
@@ -53,9 +71,95 @@ impl Vitals {
         self.suspected.store(false, Ordering::Release);
     }
 
+    /// Wakes the monitor because an answer takes far longer than usual, which is no sign of trouble by itself.
+    pub(crate) fn look_at_slow_answer(&self) {
+        let now = Instant::now();
+        if self.looked.elapsed(now).is_none_or(|elapsed| elapsed >= SLOW_ANSWERS) {
+            self.looked.set(now);
+            self.look();
+        }
+    }
+
+    /// Counts an answer as overdue for as long as the guard lives.
+    pub(crate) fn overdue(&self) -> Overdue<'_> {
+        self.overdue.fetch_add(1, Ordering::AcqRel);
+        Overdue(self)
+    }
+
+    /// Answers that are overdue at present.
+    pub(crate) fn overdue_answers(&self) -> u32 {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the monitor asks the node, until the guard is dropped.
+    pub(crate) fn probing(&self) -> Probing<'_> {
+        self.probed.set(Instant::now());
+        Probing(self)
+    }
+
+    /// Whether reads rather go elsewhere: there was a sign of trouble, or the monitor has been waiting for its answer.
+    pub(crate) fn is_doubtful(&self, now: Instant) -> bool {
+        self.is_suspected()
+            || self.probed.elapsed(now).is_some_and(|elapsed| {
+                elapsed >= OVERDUE_PROBE
+                    && elapsed >= self.latency.average().unwrap_or_default() * OVERDUE_FACTOR
+            })
+    }
+
     /// Waits for a sign of trouble.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
+    }
+}
+
+/// A moment, or none.
+#[derive(Debug)]
+struct Moment {
+    origin: Instant,
+    /// In microseconds since the origin; 0 for none.
+    micros: AtomicU64,
+}
+
+impl Default for Moment {
+    fn default() -> Self {
+        Self { origin: Instant::now(), micros: AtomicU64::new(0) }
+    }
+}
+
+impl Moment {
+    fn set(&self, now: Instant) {
+        let micros = now.duration_since(self.origin).as_micros();
+        self.micros.store(u64::try_from(micros).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.micros.store(0, Ordering::Relaxed);
+    }
+
+    /// How long ago it was.
+    fn elapsed(&self, now: Instant) -> Option<Duration> {
+        let micros = self.micros.load(Ordering::Relaxed);
+        (micros != 0).then(|| now.duration_since(self.origin).saturating_sub(Duration::from_micros(micros)))
+    }
+}
+
+/// An answer that is overdue.
+#[derive(Debug)]
+pub(crate) struct Overdue<'v>(&'v Vitals);
+
+impl Drop for Overdue<'_> {
+    fn drop(&mut self) {
+        self.0.overdue.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A monitor that waits for its node's answer.
+#[derive(Debug)]
+pub(crate) struct Probing<'v>(&'v Vitals);
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        self.0.probed.clear();
     }
 }
 

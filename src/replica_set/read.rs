@@ -10,8 +10,9 @@ use super::{ReplicaSet, failures};
 use crate::conn::Conn;
 use crate::error::{CheckoutError, NodeFailure};
 use crate::health::Placed;
+use crate::node::NodeId;
 use crate::pool::{Lease, PoolError};
-use crate::topology::select::{Tier, take};
+use crate::topology::select::{Candidate, Tier, take};
 use crate::topology::{Role, Standing};
 use crate::{Intent, Read};
 
@@ -26,6 +27,35 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// The same where the places at the primary were taken, which reads give back within milliseconds.
 const PAUSE_FOR_PLACE: Duration = Duration::from_millis(10);
+
+/// Which nodes a read may be sent to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Among<'n> {
+    All,
+    /// These only after all others.
+    RatherOthers(&'n [NodeId]),
+    /// These not at all.
+    OthersThan(&'n [NodeId]),
+    /// None but these, and not the primary, though it be one of them: for a read that may do harm.
+    OnlyReplicas(&'n [NodeId]),
+}
+
+impl Among<'_> {
+    /// Whether a node may serve.
+    fn admits(self, placed: &Placed) -> bool {
+        let node = placed.node.id();
+        match self {
+            Self::All | Self::RatherOthers(_) => true,
+            Self::OthersThan(nodes) => !nodes.contains(&node),
+            Self::OnlyReplicas(nodes) => nodes.contains(&node) && placed.standing != Standing::Primary,
+        }
+    }
+
+    /// Whether a node may serve, but only after all others.
+    fn puts_last(self, node: NodeId) -> bool {
+        matches!(self, Self::RatherOthers(nodes) if nodes.contains(&node))
+    }
+}
 
 /// What one node answered.
 enum Attempt {
@@ -62,24 +92,20 @@ impl ReplicaSet {
     /// # }
     /// ```
     pub async fn read(&self) -> Result<Conn<Read>, CheckoutError> {
-        self.read_avoiding(None, Instant::now() + self.config().timeouts().checkout).await
+        self.read_among(Among::All, Instant::now() + self.config().timeouts().checkout).await
     }
 
-    /// As [`read`](Self::read), from another node than the one that is named, if there is another one.
-    pub(super) async fn read_avoiding(
+    /// As [`read`](Self::read), from some of the nodes.
+    pub(super) async fn read_among(
         &self,
-        avoided: Option<&str>,
+        among: Among<'_>,
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
         // Pinned here, since it is large: to move it would cost more than the rest of a checkout.
-        self.while_open(pin!(self.find_reader(avoided, deadline))).await
+        self.while_open(pin!(self.find_reader(among, deadline))).await
     }
 
-    async fn find_reader(
-        &self,
-        avoided: Option<&str>,
-        deadline: Instant,
-    ) -> Result<Conn<Read>, CheckoutError> {
+    async fn find_reader(&self, among: Among<'_>, deadline: Instant) -> Result<Conn<Read>, CheckoutError> {
         let began = Instant::now();
         let mut now = began;
         let mut rng = fastrand::Rng::new();
@@ -90,8 +116,11 @@ impl ReplicaSet {
             self.check_open()?;
             let snapshot = self.snapshot();
             let mut candidates = snapshot.candidates(now);
-            if candidates.len() > 1 {
-                candidates.retain(|candidate| avoided != Some(snapshot.nodes[candidate.node].node.name()));
+            let id = |candidate: &Candidate| snapshot.nodes[candidate.node].node.id();
+            let mut rest = Vec::new();
+            if !matches!(among, Among::All) {
+                candidates.retain(|candidate| among.admits(&snapshot.nodes[candidate.node]));
+                rest = candidates.extract_if(.., |candidate| among.puts_last(id(candidate))).collect();
             }
             // Whoever waits for a busy replica keeps the place in its queue, and doesn't turn to the primary again and again.
             if busy && candidates.iter().any(|candidate| candidate.tier < Tier::Fallback) {
@@ -99,9 +128,10 @@ impl ReplicaSet {
             }
             let mut full = None;
             let mut no_fallback = false;
-            while let Some(candidate) = take(&mut candidates, &mut rng) {
+            while let Some(candidate) = take(&mut candidates, &mut rng).or_else(|| take(&mut rest, &mut rng))
+            {
                 let placed = &snapshot.nodes[candidate.node];
-                let is_last = candidates.is_empty();
+                let is_last = candidates.is_empty() && rest.is_empty();
                 // A place at the primary may be free again at any moment: no reason to wait for a node that may hang.
                 let patience = match is_last {
                     true if !no_fallback => deadline,

@@ -1,33 +1,77 @@
 //! A read that survives its node.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{ReplicaSet, hedge};
+use super::hedge;
+use super::read::Among;
+use super::repeat::{Decision, Failure, Reason, Repeats};
+use super::{Live, ReplicaSet};
+use crate::Read;
 use crate::conn::{AsyncFunc, Conn};
 use crate::error::CheckoutError;
-use crate::node::Node;
-use crate::{Read, SqlState};
+use crate::link::Wire;
+use crate::node::{Node, NodeId};
+use crate::topology::Health;
 
-/// How one try ended.
-enum Try<R, E> {
+/// How one run of the function ended.
+enum Run<R, E> {
     /// With an answer of the function.
     Answered(Result<R, E>),
     /// With an error that is its node's fault: another node may answer.
-    NodeFailed(E, Arc<Node>),
+    Failed(E, NodeId, Failure),
+}
+
+/// How one try ended, a second run beside the first included.
+enum Try<R, E> {
+    /// With an answer of the function.
+    Answered(Result<R, E>),
+    /// With an error that is the node's fault, and was noted.
+    Failed(E),
+    /// Its session had ended before the function got it, which was noted.
+    Stale,
     /// No connection could be had.
     NoConnection(CheckoutError),
 }
 
+/// How long a session may take to show whether it goes on after an error: the server's next message follows at once.
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+/// The same for an error that the server did not send. It may be the function's own, which must not wait for long.
+const AFTER_SILENCE: Duration = Duration::from_millis(5);
+
+/// How long the nodes that lost a suspect's sessions are waited for, which are left alone otherwise.
+const SAME_NODES: Duration = Duration::from_millis(500);
+
+/// How long the monitors are waited for when the question is whether a node survived the end of a session.
+const VERDICT: Duration = Duration::from_millis(250);
+
+/// How long to wait before a second node is sought again for a slow read: the budget may be there by then, or the node.
+const NEXT_HEDGE: Duration = Duration::from_millis(50);
+
 impl ReplicaSet {
     /// Runs a function that only reads, on another node again if its node fails it.
     ///
-    /// A read is safe to repeat, so this is: when the node is lost (also one that hangs, as soon as its
-    /// monitor says so), or replay cancelled the statement, the function runs again on the
-    /// next one. An answer that takes far longer than the node's recent 99th percentile is
-    /// asked for on a second node as well, and the first one wins; `reads.hedge_budget` bounds how often.
+    /// A read is safe to repeat, so this is, when
+    ///
+    /// * the session ends, for whatever reason: the first time at once, on another node;
+    /// * the node hangs, as soon as its monitor says so;
+    /// * the server ends the statement because of a conflict, such as with replay (40001, 40P01): after a pause.
+    ///
+    /// How long the function ran before does not matter: `timeouts.checkout` limits the wait for a connection, for each
+    /// run anew. `reads.retries` limits the repeats of one read, and all reads together repeat at most one in five, and
+    /// 200 at once, beyond their first move away from a node that was lost.
+    ///
+    /// A statement that lost two sessions while it ran is taken for the cause: no further node gets it, and least of all the
+    /// primary. If the server ended these sessions by name (57P01) and goes on, a replica that had it gets it once more.
+    /// The error is that of its last run, and a warning is logged.
+    ///
+    /// An answer that the server owes for far longer than the node's recent 99th percentile is asked for on a second node
+    /// as well, and the first one wins; `reads.hedge_budget` bounds how often. The time that the function itself
+    /// takes does not count.
     ///
     /// The function may therefore run more than once, and twice at the same time; what it does besides
     /// reading should bear that. It is cloned for each run.
@@ -63,32 +107,45 @@ impl ReplicaSet {
         E: From<CheckoutError> + Send + 'a,
         R: Send + 'a,
     {
-        self.live().hedges.deposit();
-        let deadline = Instant::now() + self.config().timeouts().checkout;
-        let mut failed: Option<(E, Arc<Node>)> = None;
+        let live = self.live();
+        live.hedges.deposit();
+        live.repeats.deposit();
+        let mut repeats = Repeats::new(live.config.reads().retries);
+        let mut confined = false;
+        let mut last = None;
         loop {
-            let avoided = failed.as_ref().map(|(_, node)| Arc::clone(node));
-            match self.try_hedged(function.clone(), avoided.as_deref(), deadline).await {
+            let tried = self.try_hedged(function.clone(), &live, &mut repeats, confined).await;
+            match tried {
                 Try::Answered(outcome) => return outcome,
                 // What the node said tells more than that there was no other one.
-                Try::NoConnection(error) => {
-                    return Err(failed.map_or_else(|| error.into(), |(error, _)| error));
+                Try::NoConnection(error) => return Err(last.unwrap_or_else(|| error.into())),
+                Try::Failed(error) => last = Some(error),
+                Try::Stale => {}
+            }
+            self.acquit(&mut repeats).await;
+            let (pause, on_the_same) = match repeats.decide(&live.repeats) {
+                Decision::Again(pause) => (pause, false),
+                Decision::OnTheSame(pause) => (pause, true),
+                Decision::GiveUp(reason) => {
+                    self.log_given_up(&repeats, reason);
+                    return Err(last.expect("a read that is given up has failed"));
                 }
-                Try::NodeFailed(error, _) if Instant::now() >= deadline => return Err(error),
-                Try::NodeFailed(error, node) => {
-                    tracing::debug!(node = node.name(), "a read is run again on another node");
-                    failed = Some((error, node));
-                }
+            };
+            confined = on_the_same;
+            tracing::debug!(?pause, "a read is run again on another node");
+            if !pause.is_zero() {
+                sleep(pause).await;
             }
         }
     }
 
-    /// One try, and a second one beside it if it takes far longer than usual.
+    /// One try, and a second one beside it if its answer takes far longer than usual.
     async fn try_hedged<'a, R, E, F>(
         &self,
         function: F,
-        avoided: Option<&Node>,
-        deadline: Instant,
+        live: &Live,
+        repeats: &mut Repeats,
+        confined: bool,
     ) -> Try<R, E>
     where
         for<'r> F: AsyncFnOnce(&'r mut Conn<Read>) -> Result<R, E>
@@ -99,40 +156,59 @@ impl ReplicaSet {
         E: From<CheckoutError> + Send + 'a,
         R: Send + 'a,
     {
-        let conn = match self.read_avoiding(avoided.map(Node::name), deadline).await {
+        let checkout = live.config.timeouts().checkout;
+        let limit = if confined { checkout.min(SAME_NODES) } else { checkout };
+        let among = match repeats.failed_on() {
+            [] => Among::All,
+            nodes if confined => Among::OnlyReplicas(nodes),
+            nodes => Among::RatherOthers(nodes),
+        };
+        let conn = match self.read_among(among, Instant::now() + limit).await {
             Ok(conn) => conn,
             Err(error) => return Try::NoConnection(error),
         };
         let node = Arc::clone(conn.served_by());
-        let patience = hedge::delay(self.config().reads(), node.read_times().p99());
-        let mut first = pin!(try_on(conn, function.clone()));
-        tokio::select! {
-            biased;
-            outcome = &mut first => return outcome,
-            () = sleep(patience) => {}
+        // A session that had died unnoticed before must not be held against the read.
+        if repeats.is_blamed() && !is_alive(&conn, live.config.probe().timeout).await {
+            repeats.note(node.id(), Failure::Lost);
+            return Try::Stale;
         }
-        // Slow, or gone: its monitor finds out. Until then other reads go elsewhere.
-        node.vitals().suspect();
-        if !self.has_other_than(&node) || !self.live().hedges.withdraw() {
-            return first.await;
+        let wire = Arc::clone(conn.wire());
+        let patience = hedge::delay(live.config.reads(), node.read_times().p99());
+        let mut first = pin!(run_on(conn, function.clone()));
+        if let Some(outcome) = answered_within(first.as_mut(), &wire, patience).await {
+            return note(repeats, outcome);
+        }
+        // Slow, or gone: its monitor finds out. Until then the node ranks lower among its equals.
+        let _overdue = node.vitals().overdue();
+        node.vitals().look_at_slow_answer();
+        while !self.has_other_than(&node) || !live.hedges.withdraw() {
+            if let Ok(outcome) = timeout(patience.max(NEXT_HEDGE), first.as_mut()).await {
+                return note(repeats, outcome);
+            }
         }
         tracing::debug!(node = node.name(), ?patience, "a slow read is tried on a second node as well");
+        let avoided = [node.id()];
         let second = async {
-            match self.read_avoiding(Some(node.name()), deadline).await {
-                Ok(conn) => try_on(conn, function).await,
-                Err(error) => Try::NoConnection(error),
+            match self.read_among(Among::OthersThan(&avoided), Instant::now() + checkout).await {
+                Ok(conn) => Some(run_on(conn, function).await),
+                Err(_) => None,
             }
         };
         let mut second = pin!(second);
-        tokio::select! {
+        let (failed, other) = tokio::select! {
             outcome = &mut first => match outcome {
-                Try::Answered(_) => outcome,
-                Try::NodeFailed(..) | Try::NoConnection(_) => second.await,
+                Run::Answered(outcome) => return Try::Answered(outcome),
+                failed @ Run::Failed(..) => (Some(failed), second.await),
             },
             outcome = &mut second => match outcome {
-                Try::Answered(_) => outcome,
-                Try::NodeFailed(..) | Try::NoConnection(_) => first.await,
+                Some(Run::Answered(outcome)) => return Try::Answered(outcome),
+                failed => (failed, Some(first.await)),
             },
+        };
+        match (failed.map(|failed| note(repeats, failed)), other.map(|other| note(repeats, other))) {
+            (_, Some(last)) | (Some(last), None) => last,
+            (None, None) => unreachable!("the first run has ended"),
         }
     }
 
@@ -142,11 +218,93 @@ impl ReplicaSet {
         snapshot
             .candidates(Instant::now())
             .iter()
-            .any(|other| !Arc::ptr_eq(&snapshot.nodes[other.node].node, node))
+            .any(|other| snapshot.nodes[other.node].node.id() != node.id())
+    }
+
+    /// Takes the blame off a suspect where its nodes went down: then the sessions ended because of that.
+    async fn acquit(&self, repeats: &mut Repeats) {
+        if !repeats.is_suspect() {
+            return;
+        }
+        let terminated: Vec<_> = repeats.terminated_on().collect();
+        for node in terminated {
+            if !self.survived(node).await {
+                repeats.acquit(node);
+            }
+        }
+    }
+
+    /// Whether a node on which a session ended is well, once its monitor has looked.
+    async fn survived(&self, id: NodeId) -> bool {
+        let deadline = Instant::now() + VERDICT;
+        while Instant::now() < deadline {
+            let snapshot = self.snapshot();
+            let Some(i) = snapshot.nodes.iter().position(|placed| placed.node.id() == id) else {
+                return false;
+            };
+            match snapshot.topology.nodes[i].health {
+                Health::Up if !snapshot.nodes[i].node.vitals().is_suspected() => return true,
+                Health::Up | Health::Suspect => sleep(Duration::from_millis(5)).await,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn log_given_up(&self, repeats: &Repeats, reason: Reason) {
+        let snapshot = self.snapshot();
+        let name = |id: &NodeId| {
+            let of = |placed: &&crate::health::Placed| placed.node.id() == *id;
+            snapshot.nodes.iter().find(of).map(|placed| placed.node.name())
+        };
+        let nodes: Vec<_> = repeats.failed_on().iter().filter_map(name).collect();
+        let reason = reason.as_str();
+        if repeats.is_suspect() {
+            tracing::warn!(?nodes, reason, "a read is suspected of ending its sessions, and is given up");
+        } else {
+            tracing::debug!(?nodes, reason, "a read is given up");
+        }
     }
 }
 
-async fn try_on<'a, R, E, F>(mut conn: Conn<Read>, function: F) -> Try<R, E>
+fn note<R, E>(repeats: &mut Repeats, run: Run<R, E>) -> Try<R, E> {
+    match run {
+        Run::Answered(outcome) => Try::Answered(outcome),
+        Run::Failed(error, node, failure) => {
+            repeats.note(node, failure);
+            Try::Failed(error)
+        }
+    }
+}
+
+/// Waits for a run until the server has owed an answer for that long; the time of the caller's function does not count.
+async fn answered_within<F: Future>(
+    mut run: Pin<&mut F>,
+    wire: &Wire,
+    patience: Duration,
+) -> Option<F::Output> {
+    let mut wait = patience;
+    loop {
+        tokio::select! {
+            biased;
+            outcome = run.as_mut() => return Some(outcome),
+            () = sleep(wait) => {}
+        }
+        match wire.owed_for() {
+            Some(owed) if owed >= patience => return None,
+            owed => wait = patience - owed.unwrap_or_default(),
+        }
+    }
+}
+
+/// Whether a session answers.
+async fn is_alive(conn: &Conn<Read>, limit: Duration) -> bool {
+    let Ok(mut bare) = conn.usable() else { return false };
+    let ping = diesel_async::RunQueryDsl::execute(diesel::sql_query("SELECT 1"), &mut bare);
+    matches!(timeout(limit, ping).await, Ok(Ok(_)))
+}
+
+async fn run_on<'a, R, E, F>(mut conn: Conn<Read>, function: F) -> Run<R, E>
 where
     for<'r> F: AsyncFnOnce(&'r mut Conn<Read>) -> Result<R, E>
         + AsyncFunc<&'r mut Conn<Read>, Result<R, E>, Fut: Send>
@@ -155,19 +313,41 @@ where
     E: Send + 'a,
     R: Send + 'a,
 {
-    let began = Instant::now();
     conn.forget_sqlstate();
+    conn.wire().take_longest_wait();
     let outcome = function(&mut conn).await;
     let node = conn.served_by();
-    // A server that shuts down says so before it closes the connection; replay on a standby cancels what is in its way.
-    let nodes_fault = |code: SqlState| code.ends_session() || code.is_transient_conflict();
-    match outcome {
-        Err(error) if conn.is_lost() || conn.last_sqlstate().is_some_and(nodes_fault) => {
-            Try::NodeFailed(error, Arc::clone(node))
+    let error = match outcome {
+        Err(error) => error,
+        answer => {
+            node.read_times().record(conn.wire().take_longest_wait());
+            return Run::Answered(answer);
         }
-        outcome => {
-            node.read_times().record(began.elapsed());
-            Try::Answered(outcome)
+    };
+    match failure(&conn).await {
+        Some(failure) => Run::Failed(error, node.id(), failure),
+        None => {
+            node.read_times().record(conn.wire().take_longest_wait());
+            Run::Answered(Err(error))
         }
     }
+}
+
+/// What is the node's fault in an error; `None` where it is the function's.
+async fn failure(conn: &Conn<Read>) -> Option<Failure> {
+    let wire = conn.wire();
+    if wire.owes() && !conn.is_lost() {
+        // The error comes a moment before the message, or the end, that tells whether the session goes on.
+        let limit = if wire.sqlstate().is_some() { AFTER_ERROR } else { AFTER_SILENCE };
+        let _ = timeout(limit, wire.settled()).await;
+    }
+    if conn.is_lost() {
+        let failure = Failure::of_lost(wire.sqlstate(), wire.owes(), conn.was_severed());
+        if failure == Failure::Terminated {
+            // Whether the node goes on decides whether the read is to blame.
+            conn.served_by().vitals().suspect();
+        }
+        return Some(failure);
+    }
+    wire.sqlstate().is_some_and(|code| code.is_transient_conflict()).then_some(Failure::Conflict)
 }

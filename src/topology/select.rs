@@ -35,15 +35,22 @@ pub(crate) struct Candidate {
     pub(crate) tier: Tier,
     /// Reads in flight on it.
     pub(crate) load: u32,
+    /// Those of them whose answer takes far longer than usual.
+    pub(crate) overdue: u32,
     /// How long its answers take, where that is known.
     pub(crate) latency: Option<Duration>,
     pub(crate) weight: u32,
 }
 
+/// An overdue answer counts as so many more reads in flight: a node that hangs gets no new ones while another has
+/// connections free, and one with a single long report still does when the others are busy.
+const OVERDUE_LOAD: f64 = 4.0;
+
 impl Candidate {
     fn cost(&self, unknown: Duration) -> f64 {
         let latency = coarse(self.latency.unwrap_or(unknown));
-        (f64::from(self.load) + 1.0) * latency / f64::from(self.weight.max(1))
+        let load = f64::from(self.load) + OVERDUE_LOAD * f64::from(self.overdue);
+        (load + 1.0) * latency / f64::from(self.weight.max(1))
     }
 }
 
@@ -84,7 +91,7 @@ mod tests {
     use super::*;
 
     fn candidate(node: usize, tier: Tier, load: u32, micros: u64) -> Candidate {
-        Candidate { node, tier, load, latency: Some(Duration::from_micros(micros)), weight: 1 }
+        Candidate { node, tier, load, overdue: 0, latency: Some(Duration::from_micros(micros)), weight: 1 }
     }
 
     fn shares(candidates: &[Candidate], rounds: u32) -> Vec<u32> {
@@ -117,6 +124,17 @@ mod tests {
         let mut heavy = candidate(0, Tier::Fit, 9, 500);
         heavy.weight = 4;
         assert_eq!(shares(&[heavy, candidate(1, Tier::Fit, 2, 500)], 100), [100, 0]);
+    }
+
+    /// A node that hung got its share until its monitor called it lost.
+    #[test]
+    fn a_node_whose_answers_are_overdue_gets_less() {
+        let mut hangs = candidate(0, Tier::Fit, 3, 500);
+        hangs.overdue = 3;
+        assert_eq!(shares(&[hangs, candidate(1, Tier::Fit, 9, 500)], 100), [0, 100]);
+        let mut reports = candidate(0, Tier::Fit, 1, 500);
+        reports.overdue = 1;
+        assert_eq!(shares(&[reports, candidate(1, Tier::Fit, 9, 500)], 100), [100, 0]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Each test is an incident: break, assert, restore, assert. They run one at a time
 //! (`--test-threads=1`), since they measure, and print what they measured.
 
+mod cuts;
 mod events;
 mod load;
 mod network;

@@ -17,6 +17,7 @@ mod probes;
 mod read_only;
 mod replay;
 mod replica_set;
+mod run_read;
 mod service;
 mod support;
 mod testkit;
