@@ -3,6 +3,7 @@
 //! * `stage`: the cluster, the set and the service
 //! * `traffic`: what its users do
 //! * `chaos`: the walk through the faults, with `--chaos`
+//! * `verdict`: what users may notice of each fault
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use super::signals::End;
 mod chaos;
 mod stage;
 mod traffic;
+mod verdict;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,7 +32,8 @@ pub(super) struct Arguments {
     /// Ends by itself after this time, such as 30s.
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     limit: Option<Duration>,
-    /// Walks through the faults while traffic runs, and tells what the users noticed.
+    /// Walks through the faults while traffic runs, and tells what the users noticed. It fails if that is more than
+    /// the faults explain.
     #[arg(long)]
     chaos: bool,
     /// Writes what the users noticed to this file, as JSON.
