@@ -6,6 +6,7 @@
 //!
 //! * `evidence`: what a look at a node shows
 //! * `judge`: from evidence to roles (pure); the rules of fencing stand there
+//! * `lineage`: whether a standby has what the primary has, or has parted from it (pure)
 //! * `lag`: how far a replica is behind (pure)
 //! * `select`: which node serves a read (pure)
 
@@ -16,11 +17,13 @@ use serde::{Serialize, Serializer};
 
 pub use self::evidence::{Evidence, Loss, ServerIdentity, Sighting};
 pub(crate) use self::judge::{Memory, Takeover, Verdict, judge};
+pub(crate) use self::lineage::Lineage;
 use crate::causal::Lsn;
 
 mod evidence;
 mod judge;
 mod lag;
+mod lineage;
 pub(crate) mod select;
 
 /// The role in which a node serves a connection.

@@ -14,8 +14,8 @@ use crate::error::ConnectError;
 use crate::node::Node;
 use crate::topology::select::{Candidate, Tier};
 use crate::topology::{
-    Health, Lag, Loss, Memory, NodeStatus, PrimaryStatus, Sighting, Standing, Takeover, Topology, Verdict,
-    judge,
+    Health, Lag, Lineage, Loss, Memory, NodeStatus, PrimaryStatus, Sighting, Standing, Takeover, Topology,
+    Verdict, judge,
 };
 
 /// The nodes as they stand at one moment, for the set's own use.
@@ -234,16 +234,16 @@ impl State {
         self.version += 1;
         let statuses: Vec<NodeStatus> =
             self.entries.iter().enumerate().map(|(i, entry)| self.status(entry, i, &verdict)).collect();
-        let placed = |(entry, status): (&Entry, &NodeStatus)| Placed {
+        let placed = |(i, (entry, status)): (usize, (&Entry, &NodeStatus))| Placed {
             node: Arc::clone(&entry.node),
             standing: status.standing,
             fit: self.is_fit(status),
-            last_resort: self.is_last_resort(status, &verdict),
+            last_resort: self.is_last_resort(status, i, &verdict),
             near: self.is_near(&entry.node),
             recovery: entry.condition.recovery.clone(),
             loss: entry.condition.loss.clone(),
         };
-        let nodes = self.entries.iter().zip(&statuses).map(placed).collect();
+        let nodes = self.entries.iter().zip(&statuses).enumerate().map(placed).collect();
         let name = |i: usize| self.entries[i].node.name().to_owned();
         let contenders: Vec<_> = verdict.contenders().map(name).collect();
         let primary = match verdict.primary {
@@ -278,7 +278,10 @@ impl State {
         if status.reason.is_none() && evidence.is_some_and(|evidence| evidence.system_identifier.is_none()) {
             status.reason = Some(UNIDENTIFIED.to_owned());
         }
-        status.serves_reads = on_primary || self.is_fit(&status) || self.is_last_resort(&status, verdict);
+        status.serves_reads = on_primary || self.is_fit(&status) || self.is_last_resort(&status, i, verdict);
+        if status.reason.is_none() {
+            status.reason = parting(verdict.lineages[i]);
+        }
         if status.reason.is_none() && standing == Standing::Replica && !self.is_fit(&status) {
             let paused = evidence.is_some_and(|evidence| evidence.replay_paused);
             status.reason = Some(staleness(status.lag, paused, self.config.reads().max_lag));
@@ -296,8 +299,11 @@ impl State {
     }
 
     /// Whether a node may serve reads though it is not fit: while there is no primary, nobody has anything fresher.
-    fn is_last_resort(&self, status: &NodeStatus, verdict: &Verdict) -> bool {
+    ///
+    /// One that has parted has rows that were never the set's: no answer is better than those.
+    fn is_last_resort(&self, status: &NodeStatus, i: usize, verdict: &Verdict) -> bool {
         verdict.primary.is_none()
+            && !matches!(verdict.lineages[i], Lineage::Parted { .. })
             && matches!(status.standing, Standing::Replica | Standing::Contender)
             && matches!(status.health, Health::Up | Health::Full | Health::Suspect)
             && !self.is_fit(status)
@@ -314,6 +320,23 @@ impl State {
 /// The probe's role may not ask which cluster the node belongs to.
 const UNIDENTIFIED: &str = "the probe may not ask for its system identifier: GRANT EXECUTE ON FUNCTION \
     pg_control_system(), pg_control_checkpoint(), pg_control_recovery() TO the role of its URL";
+
+/// Why a replica's rows may not be the primary's.
+fn parting(lineage: Lineage) -> Option<String> {
+    match lineage {
+        Lineage::Shared => None,
+        Lineage::Unproven { fork } => Some(format!(
+            "nothing shows yet that it follows the primary, whose history began at {fork}: it may still follow the old one"
+        )),
+        Lineage::Parted { fork: Some(fork) } => Some(format!(
+            "its history parted from the primary's at {fork}: it has rows that the primary does not have; rebuild it"
+        )),
+        Lineage::Parted { fork: None } => Some(
+            "its history parted from the primary's: it has rows that the primary does not have; rebuild it"
+                .to_owned(),
+        ),
+    }
+}
 
 fn staleness(lag: Option<Lag>, paused: bool, limit: Duration) -> String {
     let paused = if paused { "; its replay is paused" } else { "" };

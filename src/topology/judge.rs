@@ -14,6 +14,7 @@
 use tokio::time::Instant;
 
 use super::lag::History;
+use super::lineage::{Lineage, Lineages};
 use super::{Evidence, Lag, Sighting, Standing};
 use crate::causal::Lsn;
 use crate::config::RoleGuess;
@@ -29,6 +30,8 @@ pub(crate) struct Memory {
     primary: Option<usize>,
     /// Where the primary was, and when.
     history: History,
+    /// What tells the histories of the nodes apart.
+    lineages: Lineages,
     /// How each of the primaries came to be one, in the order in which it was seen.
     pub(crate) takeovers: Vec<Takeover>,
 }
@@ -50,6 +53,8 @@ pub(crate) struct Verdict {
     pub(crate) standings: Vec<Standing>,
     /// How far each replica is behind.
     pub(crate) lags: Vec<Option<Lag>>,
+    /// How the history of each node relates to the primary's.
+    pub(crate) lineages: Vec<Lineage>,
     /// The primary, if there is exactly one.
     pub(crate) primary: Option<usize>,
     /// The highest timeline ever seen.
@@ -72,6 +77,7 @@ impl Memory {
             highest_timeline: self.highest_timeline,
             primary: None,
             history: History::default(),
+            lineages: self.lineages.carry_over(),
             takeovers: self.takeovers.clone(),
         }
     }
@@ -85,6 +91,8 @@ pub(crate) fn judge(
     now: Instant,
 ) -> (Memory, Verdict) {
     let mut memory = memory.clone();
+    memory.lineages.observe(sightings);
+    let sightings = &with_implied_timelines(sightings, &memory.lineages);
     let identity = memory.system_identifier.or_else(|| adopt_identity(sightings, guesses));
     let ours = |evidence: &Evidence| identity.is_some() && evidence.system_identifier == identity;
     let seen = || sightings.iter().filter_map(Sighting::evidence).filter(|evidence| ours(evidence));
@@ -125,16 +133,34 @@ pub(crate) fn judge(
             }
         }
     }
+    let lineages = memory.lineages.trace(sightings, &standings, primary);
     let lags = standings
         .iter()
         .zip(sightings)
-        .map(|(standing, sighting)| match standing {
-            Standing::Replica => sighting.evidence().map(|evidence| memory.history.lag(evidence, now)),
+        .zip(&lineages)
+        .map(|((standing, sighting), lineage)| match standing {
+            Standing::Replica => sighting.evidence().map(|evidence| match lineage {
+                Lineage::Shared => memory.history.lag(evidence, now),
+                // Its position says nothing about what it lacks.
+                Lineage::Unproven { .. } | Lineage::Parted { .. } => Lag { bytes: None, time: None },
+            }),
             _ => None,
         })
         .collect();
-    let verdict = Verdict { standings, lags, primary, timeline: memory.highest_timeline };
+    let verdict = Verdict { standings, lags, lineages, primary, timeline: memory.highest_timeline };
     (memory, verdict)
+}
+
+/// A standby that is further than its primary shows that there is a later timeline, whatever its control file says.
+fn with_implied_timelines(sightings: &[Sighting], lineages: &Lineages) -> Vec<Sighting> {
+    let raise = |(place, sighting): (usize, &Sighting)| match sighting {
+        Sighting::Seen(evidence) => {
+            let timeline = evidence.timeline.max(lineages.implied_timeline(place, sightings));
+            Sighting::Seen(Evidence { timeline, ..evidence.clone() })
+        }
+        Sighting::Unseen | Sighting::Lost => sighting.clone(),
+    };
+    sightings.iter().enumerate().map(raise).collect()
 }
 
 /// Whose identity the set takes while no primary has shown it.

@@ -5,6 +5,7 @@
 
 mod cuts;
 mod events;
+mod lineage;
 mod load;
 mod network;
 mod outage;

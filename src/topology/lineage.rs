@@ -1,0 +1,574 @@
+//! Which history a standby is on (pure).
+//!
+//! After a promotion, a standby that was ahead of the new primary, or that goes on following the old one, has rows
+//! that the primary does not have, and no lag. Its timeline would tell, but an ordinary role sees it only in the control
+//! file, which may show it minutes late. So positions must tell. The promotion's *fork* is the position up to which the new
+//! primary had recovered. Before it, the histories are one, but a standby that is still
+//! attached to the old primary may leave it any time. A standby past the fork is on the new history or has parted:
+//!
+//! * Its timeline, where it shows, decides.
+//! * It **parted** if it was past the fork while the new primary was still in recovery, or if it was further than the
+//!   new primary was later: nobody can receive what was not written yet.
+//! * It **follows** if its receiver brought it past the fork, and nobody but the new primary can have sent that: the receiver
+//!   was started after the promotion, and no old primary is there or none that is as far. Or it was seen where the new
+//!   primary rests, or it keeps step with it.
+//! * Otherwise it is **unproven**, and serves no read while there is a primary.
+//!
+//! The same bound gives an old primary away: a standby that was further than its primary is later follows another one.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Evidence, Sighting, Standing};
+use crate::causal::Lsn;
+
+/// How a standby's history relates to that of the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lineage {
+    /// All that it has is the primary's, as far as anything tells.
+    Shared,
+    /// It may follow an old primary: nothing shows yet that it follows this one.
+    Unproven {
+        /// Where the primary's timeline began.
+        fork: Lsn,
+    },
+    /// It has what the primary never had.
+    Parted {
+        /// Where the primary's timeline began; `None` if that was not seen.
+        fork: Option<Lsn>,
+    },
+}
+
+/// What is remembered of all nodes to tell their histories apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Lineages {
+    /// Promotions, by their timelines in ascending order.
+    forks: Vec<Fork>,
+    /// By the nodes' places.
+    tracks: Vec<Track>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fork {
+    timeline: u32,
+    /// Up to where the new primary had recovered.
+    end: Lsn,
+    /// The new primary's place, until the places change.
+    primary: Option<usize>,
+}
+
+/// What one node showed lately.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Track {
+    /// The oldest first.
+    samples: VecDeque<Sample>,
+    started_at_micros: Option<i64>,
+    /// It was out of recovery when it was last seen.
+    wrote: bool,
+    /// The highest timeline that it was found to follow.
+    proven: u32,
+    /// The timeline on which it was found not to be, though past its fork.
+    parted: Option<u32>,
+    /// Its receiver before the last promotion: `None` if it was not seen then.
+    receiver_before: Option<Option<i32>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sample {
+    sent: Instant,
+    answered: Instant,
+    in_recovery: bool,
+    position: Lsn,
+    received: Option<Lsn>,
+    receiver: Option<i32>,
+}
+
+/// Samples kept per node: seconds of regular probes, or the last half second of a failover's.
+const SAMPLES: usize = 16;
+
+/// Promotions kept: a standby that is further behind than all of them is behind by any measure.
+const FORKS: usize = 8;
+
+/// Positions in step with the new primary's that make a standby its follower; one may be chance.
+const STEPS: usize = 3;
+
+/// Longest time between two of the primary's samples that enclose a standby's position.
+const STEP: Duration = Duration::from_secs(2);
+
+impl Lineages {
+    /// Keeps what holds for the whole set when its nodes change.
+    pub(crate) fn carry_over(&self) -> Self {
+        let forks = self.forks.iter().map(|fork| Fork { primary: None, ..fork.clone() }).collect();
+        Self { forks, tracks: Vec::new() }
+    }
+
+    /// Remembers what the nodes show.
+    pub(crate) fn observe(&mut self, sightings: &[Sighting]) {
+        self.tracks.resize_with(sightings.len(), Track::default);
+        for (track, sighting) in self.tracks.iter_mut().zip(sightings) {
+            if let Some(evidence) = sighting.evidence() {
+                track.observe(evidence);
+            }
+        }
+    }
+
+    /// The timeline of which a standby is proof, if its primary is overtaken by another one's standby; 0 otherwise.
+    ///
+    /// Only a standby that is known to have followed the timeline of this primary proves that: one that may have parted
+    /// from it earlier does not fence the true primary.
+    pub(crate) fn implied_timeline(&self, standby: usize, sightings: &[Sighting]) -> u32 {
+        let Some(of) = sightings[standby].evidence().filter(|e| e.in_recovery && e.streaming) else {
+            return 0;
+        };
+        let overtaken = |(place, sighting): (usize, &Sighting)| {
+            let primary = sighting.evidence().filter(|e| !e.in_recovery)?;
+            let same_set =
+                of.system_identifier.is_some() && of.system_identifier == primary.system_identifier;
+            let followed = of.timeline >= primary.timeline && primary.timeline > 0;
+            let passed = self.tracks[standby].passed(&self.tracks[place]);
+            (same_set && followed && passed).then_some(primary.timeline + 1)
+        };
+        sightings.iter().enumerate().filter_map(overtaken).max().unwrap_or(0)
+    }
+
+    /// Finds for each node how its history relates to that of the primary.
+    pub(crate) fn trace(
+        &mut self,
+        sightings: &[Sighting],
+        standings: &[Standing],
+        primary: Option<usize>,
+    ) -> Vec<Lineage> {
+        if let Some((place, evidence)) = primary.and_then(|place| Some((place, sightings[place].evidence()?)))
+        {
+            self.note_promotion(place, evidence);
+        }
+        let lineages: Vec<_> = (0..sightings.len())
+            .map(|place| match sightings[place].evidence() {
+                Some(evidence) if standings[place] == Standing::Replica => {
+                    self.trace_one(place, evidence, sightings, standings, primary)
+                }
+                _ => Lineage::Shared,
+            })
+            .collect();
+        for (track, sighting) in self.tracks.iter_mut().zip(sightings) {
+            if let Some(evidence) = sighting.evidence() {
+                track.wrote = !evidence.in_recovery;
+            }
+        }
+        lineages
+    }
+
+    /// Remembers where the primary's timeline began, and what the others showed before.
+    fn note_promotion(&mut self, primary: usize, evidence: &Evidence) {
+        let Some(end) = evidence.recovered_to.filter(|_| evidence.timeline > 1) else { return };
+        let known = self.forks.iter().position(|fork| fork.timeline == evidence.timeline);
+        match known.map(|known| &mut self.forks[known]) {
+            // A later restart has an end of its own, which is no fork.
+            Some(fork) if fork.primary.is_none_or(|place| place == primary) => {
+                fork.primary = Some(primary);
+                return;
+            }
+            Some(fork) => (fork.end, fork.primary) = (end, Some(primary)),
+            None => {
+                self.forks.push(Fork { timeline: evidence.timeline, end, primary: Some(primary) });
+                self.forks.sort_by_key(|fork| fork.timeline);
+                if self.forks.len() > FORKS {
+                    self.forks.remove(0);
+                }
+            }
+        }
+        let waited = self.tracks[primary].samples.iter().rev().find(|sample| sample.in_recovery);
+        let waited = waited.map(|sample| sample.sent);
+        for (place, track) in self.tracks.iter_mut().enumerate() {
+            if place == primary {
+                continue;
+            }
+            if track.proven == evidence.timeline {
+                track.proven = 0;
+            }
+            let before = waited.and_then(|waited| track.samples.iter().rev().find(|s| s.answered <= waited));
+            track.receiver_before = before.map(|sample| sample.receiver);
+            // The new primary had not even been promoted.
+            if before.is_some_and(|sample| sample.in_recovery && sample.position > end) {
+                track.parted = Some(evidence.timeline);
+            }
+        }
+    }
+
+    fn trace_one(
+        &mut self,
+        place: usize,
+        evidence: &Evidence,
+        sightings: &[Sighting],
+        standings: &[Standing],
+        primary: Option<usize>,
+    ) -> Lineage {
+        self.tracks[place].proven = self.tracks[place].proven.max(evidence.timeline);
+        let timeline = match primary.and_then(|primary| sightings[primary].evidence()) {
+            Some(evidence) => evidence.timeline,
+            None => self.forks.last().map_or(0, |fork| fork.timeline),
+        };
+        // A proof by positions falls with the proof of the opposite.
+        let ahead = primary.is_some_and(|primary| self.tracks[place].passed(&self.tracks[primary]));
+        if ahead && evidence.timeline < timeline {
+            let track = &mut self.tracks[place];
+            (track.proven, track.parted) = (evidence.timeline, Some(timeline));
+        }
+        let rivals = Rivals::of(&self.tracks, sightings, standings, place, primary);
+        let unseen = Fork { timeline, end: Lsn::default(), primary };
+        let is_seen = self.forks.iter().any(|fork| fork.timeline == timeline);
+        // Without the promotion, a standby is suspected only if there is somebody else whom it may follow.
+        let unseen = Some(&unseen).filter(|_| !is_seen && !rivals.alive.is_empty());
+        let track = &self.tracks[place];
+        let mut proven = track.proven;
+        let mut parted = track.parted;
+        let mut lineage = Lineage::Shared;
+        for fork in self.forks.iter().chain(unseen).filter(|fork| fork.timeline <= timeline) {
+            let is_before = evidence.position <= fork.end;
+            if fork.timeline <= proven || is_before {
+                parted = parted.filter(|parted| *parted != fork.timeline);
+                if is_before && fork.timeline > proven && rivals.may_feed(track) {
+                    lineage = Lineage::Unproven { fork: fork.end };
+                }
+                continue;
+            }
+            let known = Some(fork.end).filter(|end| *end > Lsn::default());
+            if parted == Some(fork.timeline) {
+                lineage = Lineage::Parted { fork: known };
+            } else if primary.is_some_and(|primary| rivals.proves(track, &self.tracks[primary], fork.end)) {
+                proven = fork.timeline;
+            } else {
+                lineage = Lineage::Unproven { fork: fork.end };
+            }
+        }
+        if lineage == Lineage::Shared && parted.is_some() {
+            lineage = Lineage::Parted { fork: None };
+        }
+        if evidence.timeline >= timeline && timeline > 0 {
+            (lineage, parted) = (Lineage::Shared, None);
+        }
+        (self.tracks[place].proven, self.tracks[place].parted) = (proven, parted);
+        lineage
+    }
+}
+
+impl Track {
+    fn observe(&mut self, evidence: &Evidence) {
+        let started = evidence.server.map(|server| server.started_at_micros);
+        // A server is rewound or rebuilt while it is down.
+        if started.is_some() && self.started_at_micros.is_some() && self.started_at_micros != started {
+            *self = Self::default();
+        }
+        self.started_at_micros = started.or(self.started_at_micros);
+        if self.samples.back().is_some_and(|last| evidence.at <= last.sent) {
+            return;
+        }
+        if self.samples.len() == SAMPLES {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(Sample {
+            sent: evidence.at,
+            answered: evidence.answered_at,
+            in_recovery: evidence.in_recovery,
+            position: evidence.position,
+            received: evidence.received,
+            receiver: evidence.receiver_pid,
+        });
+    }
+
+    /// Returns `true` if the standby was further than this primary was later, so that it had that from elsewhere.
+    fn passed(&self, primary: &Self) -> bool {
+        // A position grows, so the last sample out of recovery is the one that says most.
+        let Some(later) = primary.samples.back().filter(|sample| !sample.in_recovery) else { return false };
+        let before = self.samples.iter().rev().find(|sample| sample.answered <= later.sent);
+        before.is_some_and(|sample| sample.in_recovery && sample.position > later.position)
+    }
+
+    /// Returns `true` if its receiver is another one than before the promotion.
+    fn reconnected(&self) -> bool {
+        let now = self.samples.back().and_then(|sample| sample.receiver);
+        self.receiver_before.is_some_and(|before| now.is_some() && now != before)
+    }
+
+    /// Returns `true` if it was seen exactly where the primary was, past the fork.
+    fn met(&self, primary: &Self, end: Lsn) -> bool {
+        let rests = |sample: &&Sample| sample.receiver.is_some() && sample.position > end;
+        let written = |position| primary.samples.iter().any(|s| !s.in_recovery && s.position == position);
+        self.samples.iter().filter(rests).any(|sample| written(sample.position))
+    }
+
+    /// Positions past the fork that lie between two of the primary's, taken right before and after.
+    fn steps(&self, primary: &Self, end: Lsn) -> usize {
+        let mut steps: Vec<Lsn> =
+            self.samples.iter().filter_map(|sample| sample.step(primary, end)).collect();
+        steps.dedup();
+        steps.len()
+    }
+}
+
+impl Sample {
+    fn step(&self, primary: &Track, end: Lsn) -> Option<Lsn> {
+        let position = self.received.unwrap_or_default().max(self.position);
+        let writes = || primary.samples.iter().filter(|sample| !sample.in_recovery);
+        let before = writes().rev().find(|sample| sample.answered <= self.sent)?;
+        let after = writes().find(|sample| sample.sent >= self.answered)?;
+        let in_step = (before.position..=after.position).contains(&position)
+            && after.position > before.position
+            && after.sent.saturating_duration_since(before.sent) <= STEP;
+        (in_step && position > end && self.receiver.is_some()).then_some(position)
+    }
+}
+
+/// The nodes, other than the primary, from which a standby may have got what it has.
+struct Rivals<'t> {
+    /// They are seen out of recovery.
+    alive: Vec<&'t Track>,
+    /// There is one that may be out of recovery, and is not seen.
+    absent: bool,
+}
+
+impl<'t> Rivals<'t> {
+    fn of(
+        tracks: &'t [Track],
+        sightings: &[Sighting],
+        standings: &[Standing],
+        standby: usize,
+        primary: Option<usize>,
+    ) -> Self {
+        let others = || (0..tracks.len()).filter(|place| *place != standby && Some(*place) != primary);
+        let takes_writes = |place: &usize| {
+            standings[*place] != Standing::Foreign
+                && sightings[*place].evidence().is_some_and(|evidence| !evidence.in_recovery)
+        };
+        let may_take_writes = |place: usize| {
+            let track = &tracks[place];
+            sightings[place].evidence().is_none() && (track.wrote || track.samples.is_empty())
+        };
+        Self {
+            alive: others().filter(takes_writes).map(|place| &tracks[place]).collect(),
+            absent: others().any(may_take_writes),
+        }
+    }
+
+    /// Returns `true` if the standby may get an old primary's writes any time, between two probes as well.
+    fn may_feed(&self, standby: &Track) -> bool {
+        let receives = standby.samples.back().is_some_and(|sample| sample.receiver.is_some());
+        !self.alive.is_empty() || (self.absent && receives && !standby.reconnected())
+    }
+
+    /// Returns `true` if the standby can have what is past the fork from nobody but the primary.
+    fn proves(&self, standby: &Track, primary: &Track, end: Lsn) -> bool {
+        let Some(last) = standby.samples.back() else { return false };
+        // A standby that has parted asks in vain: what it receives ends at the fork.
+        if last.receiver.is_none() || last.received.is_none_or(|received| received < last.position) {
+            return false;
+        }
+        let reconnected = standby.reconnected();
+        let not_absent = reconnected || (!self.absent && standby.receiver_before.is_none());
+        let not_alive = self.alive.iter().all(|rival| standby.passed(rival));
+        (not_absent && not_alive)
+            || (standby.met(primary, end) && !self.alive.iter().any(|rival| standby.met(rival, end)))
+            || ((self.alive.is_empty() || reconnected) && standby.steps(primary, end) >= STEPS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::ServerIdentity;
+
+    /// A set of an old primary (0), a standby (1) and the one that is promoted (2), seen every 400 ms.
+    struct Set {
+        lineages: Lineages,
+        now: Instant,
+    }
+
+    const NEW: usize = 2;
+    const FORK: u64 = 1000;
+
+    fn lost() -> Sighting {
+        Sighting::Lost
+    }
+
+    impl Set {
+        fn new() -> Self {
+            Self { lineages: Lineages::default(), now: Instant::now() }
+        }
+
+        /// The nodes answer one after the other: the standby, the old primary, the new one.
+        fn see(&mut self, old: Option<u64>, standby: Evidence, new: Evidence) -> Lineage {
+            let start = self.now;
+            let at = move |millis, evidence: Evidence| {
+                let at = start + Duration::from_millis(millis);
+                Sighting::Seen(Evidence { at, answered_at: at + Duration::from_millis(1), ..evidence })
+            };
+            let old = old.map_or_else(lost, |position| at(20, Evidence::primary(1, position, start)));
+            let promoted = !new.in_recovery;
+            let standing = match (&old, promoted) {
+                (Sighting::Lost, _) => Standing::Unknown,
+                (_, false) => Standing::Primary,
+                (_, true) => Standing::StalePrimary,
+            };
+            let standings =
+                [standing, Standing::Replica, if promoted { Standing::Primary } else { Standing::Replica }];
+            let sightings = [old, at(0, standby), at(40, new)];
+            self.lineages.observe(&sightings);
+            let primary = standings.iter().position(|standing| *standing == Standing::Primary);
+            let lineages = self.lineages.trace(&sightings, &standings, primary);
+            self.now += Duration::from_millis(400);
+            lineages[1]
+        }
+
+        fn before(old: u64, standby: u64) -> Self {
+            let mut set = Self::new();
+            let start = set.now;
+            let seen = set.see(Some(old), of(standby, 100), Evidence::standby(1, FORK, start));
+            assert_eq!(seen, Lineage::Shared, "nothing has happened yet");
+            set
+        }
+    }
+
+    /// A standby at this position, with this receiver, that shows no new timeline.
+    fn of(position: u64, receiver: i32) -> Evidence {
+        Evidence { receiver_pid: Some(receiver), ..Evidence::standby(1, position, Instant::now()) }
+    }
+
+    fn new(position: u64) -> Evidence {
+        let recovered_to = Some(Lsn::new(FORK));
+        Evidence { recovered_to, ..Evidence::primary(2, position, Instant::now()) }
+    }
+
+    const UNPROVEN: Lineage = Lineage::Unproven { fork: Lsn::new(FORK) };
+    const PARTED: Lineage = Lineage::Parted { fork: Some(Lsn::new(FORK)) };
+
+    /// Its rows that the primary did not have were served, with a lag of 2 ms.
+    #[test]
+    fn a_standby_that_was_ahead_of_the_fork_has_parted() {
+        let mut set = Set::before(1200, 1200);
+        assert_eq!(set.see(None, of(1200, 101), new(1100)), PARTED);
+        assert_eq!(set.see(None, of(1200, 102), new(5000)), PARTED, "also when the primary has passed it");
+    }
+
+    #[test]
+    fn one_that_is_further_than_the_primary_later_has_parted() {
+        // It was not seen ahead before the promotion.
+        let mut set = Set::before(900, 900);
+        assert_eq!(set.see(None, of(1200, 100), new(1100)), PARTED);
+        assert_eq!(set.see(None, of(1200, 101), new(1300)), PARTED);
+    }
+
+    #[test]
+    fn one_that_waits_past_the_fork_is_unproven() {
+        let mut set = Set::before(900, 900);
+        for _ in 0..5 {
+            let received = Some(Lsn::new(512));
+            assert_eq!(set.see(None, Evidence { received, ..of(1200, 101) }, new(1300)), UNPROVEN);
+        }
+    }
+
+    #[test]
+    fn one_that_is_repointed_is_never_left_out() {
+        let mut set = Set::before(1000, 990);
+        assert_eq!(set.see(None, Evidence { receiver_pid: None, ..of(990, 0) }, new(1100)), Lineage::Shared);
+        assert_eq!(set.see(None, of(1100, 101), new(1200)), Lineage::Shared);
+        assert_eq!(set.see(Some(1050), of(1300, 101), new(1400)), Lineage::Shared, "a proof stands");
+    }
+
+    /// Half a second of reads saw rows that the primary did not have, until the next probe.
+    #[test]
+    fn one_that_is_still_attached_to_an_old_primary_is_unproven_before_it_leaves() {
+        let mut set = Set::before(1000, 1000);
+        assert_eq!(set.see(None, of(1000, 100), new(1100)), UNPROVEN, "its receiver is the old one");
+        assert_eq!(set.see(None, Evidence { receiver_pid: None, ..of(1000, 0) }, new(1100)), Lineage::Shared);
+        assert_eq!(set.see(Some(1010), of(1000, 101), new(1100)), UNPROVEN, "the old one is there");
+    }
+
+    /// Its rows that the primary did not have were served as "1.2 s behind".
+    #[test]
+    fn one_that_goes_on_following_a_hidden_old_primary_is_unproven() {
+        let mut set = Set::before(1000, 1000);
+        for round in 0_u64..4 {
+            let seen = set.see(None, of(1001 + round, 100), new(1100 + 1000 * round));
+            assert_eq!(seen, UNPROVEN, "{round}");
+        }
+        // It may also follow the new primary in a chain: then it keeps step.
+        for round in 5_u64..12 {
+            set.see(None, of(500 + 1000 * round, 100), new(1100 + 1000 * round));
+        }
+        assert_eq!(set.see(None, of(20_000, 100), new(20_000)), Lineage::Shared);
+    }
+
+    #[test]
+    fn one_that_follows_a_fenced_old_primary_is_unproven_until_it_has_passed_it() {
+        let mut set = Set::before(1000, 1000);
+        for round in 1_u64..4 {
+            let old = 1000 + 10 * round;
+            // A new receiver proves nothing: the old primary is there to have started it.
+            assert_eq!(set.see(Some(old), of(old, 101), new(5000)), UNPROVEN, "{round}");
+        }
+        assert_eq!(set.see(Some(1040), of(1041, 101), new(5100)), Lineage::Shared);
+    }
+
+    #[test]
+    fn an_idle_follower_is_known_by_its_position() {
+        let mut set = Set::before(1000, 1000);
+        assert_eq!(set.see(Some(1100), of(1100, 100), new(1100)), UNPROVEN, "so is the old primary");
+        let mut set = Set::before(1000, 1000);
+        assert_eq!(set.see(Some(2000), of(1100, 100), new(1100)), Lineage::Shared);
+    }
+
+    #[test]
+    fn a_timeline_proves_and_a_restart_forgets() {
+        let server =
+            |started_at_micros| Some(ServerIdentity { started_at_micros, port: 5432, address: None });
+        let mut set = Set::before(1200, 1200);
+        assert_eq!(set.see(None, Evidence { server: server(1), ..of(1200, 100) }, new(1100)), PARTED);
+        let rebuilt = Evidence { server: server(2), timeline: 2, ..of(1300, 103) };
+        assert_eq!(set.see(None, rebuilt, new(1300)), Lineage::Shared);
+        let mut set = Set::before(1200, 1200);
+        assert_eq!(set.see(None, Evidence { server: server(1), ..of(1200, 100) }, new(1100)), PARTED);
+        let restarted = Evidence { server: server(2), received: None, ..of(1200, 103) };
+        assert_eq!(set.see(None, restarted, new(1300)), UNPROVEN, "a restart alone mends nothing");
+    }
+
+    #[test]
+    fn a_program_that_starts_later_needs_no_timeline_either() {
+        let mut set = Set::new();
+        // Nobody else is out of recovery, or might be.
+        let at = set.now;
+        let sightings = [
+            Sighting::Seen(Evidence::standby(1, 1300, at)),
+            Sighting::Seen(Evidence::standby(1, 1300, at)),
+            Sighting::Seen(new(1400)),
+        ];
+        set.lineages.observe(&sightings);
+        let standings = [Standing::Replica, Standing::Replica, Standing::Primary];
+        assert_eq!(set.lineages.trace(&sightings, &standings, Some(NEW)), [Lineage::Shared; 3]);
+    }
+
+    /// 145 writes went to an old primary whose standby had long followed another one.
+    #[test]
+    fn a_standby_that_passes_its_primary_gives_it_away() {
+        let start = Instant::now();
+        let at = |millis, evidence: Evidence| {
+            let at = start + Duration::from_millis(millis);
+            Sighting::Seen(Evidence { at, answered_at: at + Duration::from_millis(1), ..evidence })
+        };
+        let implied = |primary: Sighting, standby: Sighting| {
+            let mut lineages = Lineages::default();
+            let sightings = [primary, standby];
+            lineages.observe(&sightings);
+            lineages.implied_timeline(1, &sightings)
+        };
+        let primary = Evidence::primary(1, 1000, start);
+        assert_eq!(implied(at(20, primary.clone()), at(0, of(1008, 100))), 2);
+        assert_eq!(implied(at(20, primary.clone()), at(0, of(1000, 100))), 0, "it has all");
+        assert_eq!(implied(at(0, primary.clone()), at(20, of(1008, 100))), 0, "it was asked later");
+        let cut_off = Evidence { streaming: false, receiver_pid: None, ..of(1008, 100) };
+        assert_eq!(implied(at(20, primary.clone()), at(0, cut_off)), 0, "it follows nobody");
+        let newer = Evidence { timeline: 2, ..primary };
+        assert_eq!(implied(at(20, newer), at(0, of(1008, 100))), 0, "it may have parted from this primary");
+    }
+}
