@@ -13,12 +13,14 @@ use std::time::Duration;
 
 pub use self::checkout::{CheckoutError, NodeFailure};
 pub use self::connect::ConnectError;
+pub(crate) use self::proof::Proof;
 pub use self::sqlstate::SqlState;
 pub use self::transaction::{OutcomeUnknown, TransactionFailed};
 use crate::config::ConfigError;
 
 mod checkout;
 mod connect;
+mod proof;
 mod sqlstate;
 mod transaction;
 

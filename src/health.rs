@@ -4,6 +4,7 @@
 //! * `condition`: from looks to a node's health (pure)
 //! * `recovery`: ejection and ramp of a node that comes back (pure)
 //! * `board`: where the monitors post what they see, and the topology comes from
+//! * `dial_limit`: how long a monitor lets a new session take (pure)
 //! * `monitor`: the task that looks
 //! * `patience`: waiting that tells a slow peer from a slow self
 
@@ -12,6 +13,7 @@ pub(crate) use self::monitor::Monitor;
 
 mod board;
 mod condition;
+mod dial_limit;
 mod monitor;
 pub(crate) mod patience;
 mod probe;

@@ -104,6 +104,9 @@ pub enum Health {
     Full,
     /// It refuses the login.
     Refused,
+    /// Its monitor cannot check it, although the server is alive, or for a reason on this machine. Its role and its
+    /// sessions are kept.
+    Unchecked,
     /// It is starting up or shutting down.
     Starting,
     /// It does not answer.
@@ -118,6 +121,7 @@ impl fmt::Display for Health {
             Self::Suspect => "suspect",
             Self::Full => "full",
             Self::Refused => "login refused",
+            Self::Unchecked => "unchecked",
             Self::Starting => "starting",
             Self::Lost => "lost",
         })

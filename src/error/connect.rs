@@ -3,13 +3,13 @@
 use std::io;
 use std::time::Duration;
 
-use super::SqlState;
+use super::{Proof, SqlState};
 
 /// Why a session could not be opened.
 ///
-/// The kinds differ in what they say about the node: one that is [`Unreachable`](Self::Unreachable)
-/// is down; one that is [`Full`](Self::Full) or that [`Refuses`](Self::Refused) the password is
-/// alive, and no reason to fail over.
+/// The kinds differ in what they prove about the server. A closed port means that it is down. A server that is
+/// [`Full`](Self::Full) or [refuses](Self::Refused) the login is alive, and its sessions go on. A name that does not resolve
+/// or a program without a free descriptor says nothing about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -20,8 +20,8 @@ pub enum ConnectError {
         "its host name does not resolve: correct it in the URL, or look at this machine's DNS and /etc/hosts"
     )]
     NameNotResolved(#[source] io::Error),
-    /// No TCP connection (or socket file): the host is down, or the port closed.
-    #[error("no connection to its port: is the server running, and is the address right?")]
+    /// No TCP connection (or socket file): the host is down, the port closed, or this program is out of descriptors.
+    #[error("no connection to its port: {}", remedy(.0))]
     Unreachable(#[source] io::Error),
     /// The server did not complete socket, TLS and authentication in time.
     #[error("no session within {limit:?}: the server hangs or is far away (`timeouts.connect`)")]
@@ -32,9 +32,12 @@ pub enum ConnectError {
     /// TLS could not be set up.
     #[error("TLS failed: check `sslmode`, `sslrootcert` and the server's certificate")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The server refused the user, the password or the database (SQLSTATE class 28, 3D000).
+    /// The server refused the user, the password or the database.
+    ///
+    /// SQLSTATE class 28, 3D000, 42501 (no right to connect) and 55000 (the database allows no connections).
     #[error(
-        "the server refused the login (SQLSTATE {sqlstate}): check user, password, database and pg_hba.conf"
+        "the server refused the login (SQLSTATE {sqlstate}): check user, password, pg_hba.conf, and the database, \
+         its CONNECT privilege and ALLOW_CONNECTIONS"
     )]
     Refused {
         /// The server's code.
@@ -71,7 +74,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether it shows that the server is alive, so that it is no reason to call the node down.
+    /// Returns `true` if it proves the server alive, so that it is no reason to call the node down.
     ///
     /// ```
     /// use pointsman::ConnectError;
@@ -79,7 +82,17 @@ impl ConnectError {
     /// assert!(!refused.proves_alive());
     /// ```
     pub fn proves_alive(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::PasswordMissing(_) | Self::Full(_) | Self::NotReady(_))
+        self.proof() == Proof::Alive
+    }
+}
+
+/// What to look at, by what the error proves.
+fn remedy(error: &io::Error) -> &'static str {
+    match super::proof::of_socket(error) {
+        Proof::NotAsked => {
+            "this machine has no descriptor, port or buffer left, or forbids it (see `ulimit -n`)"
+        }
+        _ => "is the server running, and is the address right?",
     }
 }
 
@@ -99,7 +112,7 @@ impl From<tokio_postgres::Error> for ConnectError {
         match SqlState::new(code) {
             SqlState::TOO_MANY_CONNECTIONS => Self::Full(error),
             SqlState::CANNOT_CONNECT_NOW => Self::NotReady(error),
-            sqlstate if sqlstate.class() == "28" || code == *b"3D000" => {
+            sqlstate if sqlstate.class() == "28" || matches!(&code, b"3D000" | b"42501" | b"55000") => {
                 Self::Refused { sqlstate, source: error }
             }
             _ => Self::Protocol(error),

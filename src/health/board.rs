@@ -295,7 +295,9 @@ impl State {
         let lag = status.lag.unwrap_or(Lag { bytes: None, time: None });
         let fresh = lag.time.is_some_and(|time| time <= reads.max_lag)
             && reads.max_lag_bytes.is_none_or(|limit| lag.bytes.is_some_and(|bytes| bytes <= limit));
-        status.standing == Standing::Replica && matches!(status.health, Health::Up | Health::Full) && fresh
+        status.standing == Standing::Replica
+            && matches!(status.health, Health::Up | Health::Full | Health::Unchecked)
+            && fresh
     }
 
     /// Whether a node may serve reads though it is not fit: while there is no primary, nobody has anything fresher.
@@ -305,7 +307,7 @@ impl State {
         verdict.primary.is_none()
             && !matches!(verdict.lineages[i], Lineage::Parted { .. })
             && matches!(status.standing, Standing::Replica | Standing::Contender)
-            && matches!(status.health, Health::Up | Health::Full | Health::Suspect)
+            && matches!(status.health, Health::Up | Health::Full | Health::Unchecked | Health::Suspect)
             && !self.is_fit(status)
     }
 

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::recovery::Recovery;
 use crate::config::ReadSettings;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, Proof};
 use crate::topology::{Evidence, Health, Loss, Sighting};
 
 /// What came of one look.
@@ -13,7 +13,16 @@ pub(crate) enum Look {
     /// The node answered.
     Answered(Evidence),
     /// It did not, or not as it should.
-    Missed(Loss),
+    Missed(Loss, Signs),
+}
+
+/// What the sessions of the pools showed while a look was missed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Signs {
+    /// Whether any of them got an answer since the look before.
+    pub(crate) answered: bool,
+    /// Whether any of them is open, as far as this machine knows.
+    pub(crate) open: bool,
 }
 
 /// What a look changed.
@@ -39,10 +48,15 @@ pub(crate) struct Condition {
     away: bool,
 }
 
-/// So many looks in a row must miss before a node that merely does not answer is called lost.
+/// Consecutive looks without an answer before a silent node is lost.
 ///
-/// One can be a hiccup, of this machine as well; a connection that is refused leaves no doubt and needs no second.
+/// One can be a hiccup, of this machine as well.
 const MISSES_UNTIL_LOST: u32 = 2;
+
+/// The same for misses that take no time: the way is broken, or something in front of the server hangs up.
+///
+/// With the pauses of the default backoff in between, four of them take as long as two that time out.
+const FAST_MISSES_UNTIL_LOST: u32 = 4;
 
 impl Condition {
     /// Takes a look into account.
@@ -60,36 +74,59 @@ impl Condition {
                 }
                 Change::Nothing
             }
-            Look::Missed(loss) => {
-                let change = self.missed(&loss, now);
+            Look::Missed(loss, signs) => {
+                let change = self.missed(&loss, signs, settings, now);
                 self.loss = Some(loss);
                 change
             }
         }
     }
 
-    fn missed(&mut self, loss: &Loss, now: Instant) -> Change {
-        if let Loss::Connect(error) = loss {
-            match **error {
-                // The node lives, and the sessions that there are go on. What was seen of it stands, so that a password that
-                // was changed does not take the primary away; a promotion elsewhere still fences it.
-                ConnectError::Full(_) => return self.shut_out(Health::Full),
-                ConnectError::Refused { .. } | ConnectError::PasswordMissing(_) => {
-                    return self.shut_out(Health::Refused);
-                }
-                ConnectError::NotReady(_) => return self.set_aside(Health::Starting),
-                ConnectError::Unreachable(_) | ConnectError::NameNotResolved(_) => return self.lose(now),
-                _ => {}
-            }
-        }
+    /// Acts on what the miss proves about the server, not on the fact that it was missed.
+    fn missed(&mut self, loss: &Loss, signs: Signs, settings: &ReadSettings, now: Instant) -> Change {
+        let limit = match loss {
+            Loss::Connect(error) => match error.proof() {
+                Proof::Alive => return self.refused(error, signs),
+                Proof::NotListening => return self.lose(settings, now),
+                // Only new sessions cannot be had; those that are open are not concerned.
+                Proof::NotAsked if signs.open && !self.is_gone() => return self.shut_out(Health::Unchecked),
+                Proof::NotAsked | Proof::Silence => FAST_MISSES_UNTIL_LOST,
+            },
+            // The server answered, with an error.
+            Loss::Failed { .. } => return self.shut_out(Health::Unchecked),
+            Loss::TimedOut { .. } | Loss::Disconnected => MISSES_UNTIL_LOST,
+        };
         self.misses += 1;
-        if self.misses >= MISSES_UNTIL_LOST || self.health == Health::Unseen {
-            return self.lose(now);
+        if self.misses >= limit || self.health == Health::Unseen {
+            // A slow login or a way that only the monitor cannot take: others get their answers.
+            if signs.answered && !self.is_gone() {
+                self.health = Health::Unchecked;
+                return Change::Nothing;
+            }
+            return self.lose(settings, now);
         }
         if self.health != Health::Lost {
             self.health = Health::Suspect;
         }
         Change::Nothing
+    }
+
+    /// The node lives, and the sessions that there are go on. What was seen of it stands, so that a password that was
+    /// changed does not take the primary away; a promotion elsewhere still fences it.
+    fn refused(&mut self, error: &ConnectError, signs: Signs) -> Change {
+        match error {
+            ConnectError::Full(_) => self.shut_out(Health::Full),
+            ConnectError::Refused { .. } | ConnectError::PasswordMissing(_) => self.shut_out(Health::Refused),
+            // Shut down in the smart mode, it lets those finish who are there.
+            ConnectError::NotReady(_) if signs.open => self.shut_out(Health::Starting),
+            ConnectError::NotReady(_) => self.set_aside(Health::Starting),
+            _ => self.shut_out(Health::Unchecked),
+        }
+    }
+
+    /// Whether there is no role and no session to keep.
+    fn is_gone(&self) -> bool {
+        matches!(self.health, Health::Lost | Health::Unseen)
     }
 
     fn shut_out(&mut self, health: Health) -> Change {
@@ -108,13 +145,13 @@ impl Condition {
         Change::Nothing
     }
 
-    fn lose(&mut self, now: Instant) -> Change {
+    fn lose(&mut self, settings: &ReadSettings, now: Instant) -> Change {
         if self.health == Health::Lost {
             return Change::Nothing;
         }
         // A node that was never there has nothing to come back from, and one that is still away is lost once.
         if self.health != Health::Unseen && !self.away {
-            self.recovery.on_loss(now);
+            self.recovery.on_loss(settings, now);
         }
         self.away = true;
         self.health = Health::Lost;
@@ -136,11 +173,24 @@ mod tests {
     }
 
     fn timed_out() -> Look {
-        Look::Missed(Loss::TimedOut { limit: Duration::from_millis(300) })
+        silent(Signs::default())
     }
 
+    fn silent(signs: Signs) -> Look {
+        Look::Missed(Loss::TimedOut { limit: Duration::from_millis(300) }, signs)
+    }
+
+    fn not_asked(signs: Signs) -> Look {
+        let error = ConnectError::NameNotResolved(ErrorKind::Other.into());
+        Look::Missed(Loss::Connect(Arc::new(error)), signs)
+    }
+
+    const OPEN: Signs = Signs { answered: false, open: true };
+    const ANSWERED: Signs = Signs { answered: true, open: true };
+
     fn refused() -> Look {
-        Look::Missed(Loss::Connect(Arc::new(ConnectError::Unreachable(ErrorKind::ConnectionRefused.into()))))
+        let error = ConnectError::Unreachable(ErrorKind::ConnectionRefused.into());
+        Look::Missed(Loss::Connect(Arc::new(error)), ANSWERED)
     }
 
     #[test]
@@ -214,5 +264,43 @@ mod tests {
         assert_eq!(condition.on(refused(), &settings, now), Change::Gone);
         assert_eq!(condition.on(answer(now), &settings, now), Change::Back);
         assert!(!condition.recovery.is_ejected(now));
+    }
+
+    /// A name that did not resolve, or a program without a descriptor, severed the sessions that worked.
+    #[test]
+    fn what_fails_on_this_machine_loses_no_node_whose_sessions_are_open() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut condition = Condition::default();
+        condition.on(answer(now), &settings, now);
+        for _ in 0..100 {
+            assert_eq!(condition.on(not_asked(OPEN), &settings, now), Change::Nothing);
+        }
+        assert_eq!(condition.health, Health::Unchecked);
+        assert!(condition.sighting.evidence().is_some(), "it keeps its role");
+        let looks = (0..4).map(|_| condition.on(not_asked(Signs::default()), &settings, now));
+        assert_eq!(looks.last(), Some(Change::Gone), "nothing is left that could tell");
+    }
+
+    /// The login of a monitor timed out while the sessions of the pools were served.
+    #[test]
+    fn a_silent_node_whose_sessions_get_answers_is_not_lost_until_they_get_none() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut condition = Condition::default();
+        condition.on(answer(now), &settings, now);
+        for _ in 0..10 {
+            assert_eq!(condition.on(silent(ANSWERED), &settings, now), Change::Nothing);
+        }
+        assert_eq!(condition.health, Health::Unchecked);
+        assert_eq!(
+            condition.on(silent(OPEN), &settings, now),
+            Change::Gone,
+            "open, and silent like the node"
+        );
+        assert_eq!(condition.on(silent(ANSWERED), &settings, now), Change::Nothing);
+        assert_eq!(
+            condition.health,
+            Health::Lost,
+            "its role is gone, so an answer of a session does not bring it back"
+        );
     }
 }

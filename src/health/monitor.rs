@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
-use super::condition::Look;
+use super::condition::{Look, Signs};
+use super::dial_limit::DialLimit;
 use super::probe::{Known, look};
 use crate::backoff::Backoff;
 use crate::config::ProbeSettings;
@@ -43,7 +44,8 @@ impl Monitor {
             backoff,
             link: None,
             known: Known::default(),
-            dial_took: None,
+            dial_limit: DialLimit::default(),
+            answers_before: 0,
         };
         Self { task: tokio::spawn(eye.watch()).abort_handle() }
     }
@@ -58,13 +60,10 @@ struct Eye {
     link: Option<Link>,
     /// What earlier probes told.
     known: Known,
-    /// How long it took to open the last one.
-    dial_took: Option<Duration>,
+    dial_limit: DialLimit,
+    /// Answers that the node's sessions had when the last look was posted.
+    answers_before: u64,
 }
-
-/// A new session may take so many times as long as the last one took: over a long way it takes many round trips, and
-/// the probe's timeout alone would call such a node lost.
-const DIAL_SLACK: u32 = 3;
 
 impl Eye {
     async fn watch(mut self) {
@@ -81,7 +80,12 @@ impl Eye {
             // A second look follows a miss at once, on a connection of its own: it tells a hiccup from a loss.
             let timed_out = matches!(outcome, Err(Loss::TimedOut { .. }));
             let Some(board) = self.board.upgrade() else { return };
-            board.post(&self.node, outcome.map_or_else(Look::Missed, Look::Answered), Instant::now());
+            let look = match outcome {
+                Ok(evidence) => Look::Answered(evidence),
+                Err(loss) => Look::Missed(loss, self.signs()),
+            };
+            board.post(&self.node, look, Instant::now());
+            self.answers_before = self.node.vitals().answers.load(Ordering::Relaxed);
             drop(board);
 
             let pause = if answered {
@@ -105,12 +109,6 @@ impl Eye {
         }
     }
 
-    /// How long opening a session may take, by what it took before.
-    fn dial_limit(&self) -> Duration {
-        let limit = self.node.dialer().limit();
-        self.dial_took.map_or(limit, |took| (took * DIAL_SLACK).clamp(self.probe.timeout.min(limit), limit))
-    }
-
     /// Looks once, over a new connection where there is none or the old one ended.
     async fn look(&mut self) -> Result<Evidence, Loss> {
         self.node.vitals().probes.fetch_add(1, Ordering::Relaxed);
@@ -125,17 +123,34 @@ impl Eye {
                 Err(loss) => return Err(loss),
             }
         }
-        let began = Instant::now();
-        let (dialer, vitals) = (self.node.dialer(), Arc::clone(self.node.vitals()));
-        let dial = dialer.dial(Purpose::Probe, self.dial_limit(), vitals, CancellationToken::new());
-        let link = dial.await.map_err(|error| match error {
-            ConnectError::TimedOut { limit } => Loss::TimedOut { limit },
-            error => Loss::Connect(Arc::new(error)),
-        })?;
-        self.dial_took = Some(began.elapsed());
+        let link = self.dial().await?;
         self.known.begin_session();
         let evidence = look(&link, limit, &mut self.known).await?;
         self.link = Some(link);
         Ok(evidence)
+    }
+
+    async fn dial(&mut self) -> Result<Link, Loss> {
+        let began = Instant::now();
+        let (dialer, vitals) = (self.node.dialer(), Arc::clone(self.node.vitals()));
+        let limit = self.dial_limit.next(self.probe.timeout, dialer.limit());
+        match dialer.dial(Purpose::Probe, limit, vitals, CancellationToken::new()).await {
+            Ok(link) => {
+                self.dial_limit.on_open(began.elapsed());
+                Ok(link)
+            }
+            Err(ConnectError::TimedOut { limit }) => {
+                self.dial_limit.on_timeout();
+                Err(Loss::TimedOut { limit })
+            }
+            Err(error) => Err(Loss::Connect(Arc::new(error))),
+        }
+    }
+
+    /// What the sessions of the pools showed since the last look was posted.
+    fn signs(&self) -> Signs {
+        let vitals = self.node.vitals();
+        let answered = vitals.answers.load(Ordering::Relaxed) != self.answers_before;
+        Signs { answered, open: vitals.sessions() > 0 }
     }
 }

@@ -24,17 +24,16 @@ const RAMP_STEPS: u32 = 5;
 
 impl Recovery {
     /// The node is lost.
-    pub(crate) fn on_loss(&mut self, _now: Instant) {
-        self.losses = self.losses.saturating_add(1);
+    ///
+    /// Its earlier losses are forgiven if it was up for long since it returned; the time for which it is away does not count.
+    pub(crate) fn on_loss(&mut self, settings: &ReadSettings, now: Instant) {
+        let held_out =
+            self.returned.is_some_and(|returned| now.duration_since(returned) >= settings.ejection_max * 2);
+        self.losses = if held_out { 1 } else { self.losses.saturating_add(1) };
     }
 
     /// The node is back.
     pub(crate) fn on_return(&mut self, settings: &ReadSettings, now: Instant) {
-        let held_out =
-            self.returned.is_some_and(|returned| now.duration_since(returned) >= settings.ejection_max * 2);
-        if held_out {
-            self.losses = self.losses.min(1);
-        }
         // The first loss costs no ejection: a restart is no reason to distrust a node.
         let ejection = match self.losses {
             0 | 1 => Duration::ZERO,
@@ -88,16 +87,33 @@ mod tests {
         let mut recovery = Recovery::default();
         let mut ejections = Vec::new();
         for _ in 0..8 {
-            recovery.on_loss(now);
+            recovery.on_loss(&settings, now);
             recovery.on_return(&settings, now);
             ejections.push(recovery.ejected_until.map_or(0, |until| until.duration_since(now).as_secs()));
             now += Duration::from_secs(1);
         }
         assert_eq!(ejections, [0, 1, 2, 4, 8, 16, 30, 30]);
         now += Duration::from_secs(120);
-        recovery.on_loss(now);
+        recovery.on_loss(&settings, now);
         recovery.on_return(&settings, now);
         assert!(!recovery.is_ejected(now));
+    }
+
+    /// The time for which a node was away counted as time in which it had held out, so it was never left out.
+    #[test]
+    fn a_node_that_falls_at_once_is_not_forgiven_for_having_been_away() {
+        let settings = settings();
+        let mut now = Instant::now();
+        let mut recovery = Recovery::default();
+        let mut ejections = Vec::new();
+        for _ in 0..5 {
+            recovery.on_loss(&settings, now);
+            now += Duration::from_secs(600);
+            recovery.on_return(&settings, now);
+            ejections.push(recovery.ejected_until.map_or(0, |until| until.duration_since(now).as_secs()));
+            now += Duration::from_secs(20);
+        }
+        assert_eq!(ejections, [0, 1, 2, 4, 8]);
     }
 
     #[test]
@@ -106,7 +122,7 @@ mod tests {
         let now = Instant::now();
         let mut recovery = Recovery::default();
         assert_eq!(recovery.allowance(&settings, now), None, "a node that never fell has no limit");
-        recovery.on_loss(now);
+        recovery.on_loss(&settings, now);
         recovery.on_return(&settings, now);
         let allowances: Vec<_> =
             (0..6).map(|i| recovery.allowance(&settings, now + Duration::from_millis(400 * i))).collect();

@@ -123,11 +123,11 @@ impl Dialer {
             Some(tls) => {
                 let (client, connection) =
                     config.connect_raw(tap, tls.to_host(self.node.host())).await.map_err(failed)?;
-                (client, drive(connection, severed, Arc::clone(&wire), vitals))
+                (client, drive(connection, severed, Arc::clone(&wire), vitals, purpose))
             }
             None => {
                 let (client, connection) = config.connect_raw(tap, NoTls).await.map_err(failed)?;
-                (client, drive(connection, severed, Arc::clone(&wire), vitals))
+                (client, drive(connection, severed, Arc::clone(&wire), vitals, purpose))
             }
         };
         let cancel = client.cancel_token();
@@ -141,7 +141,7 @@ impl Dialer {
             return ConnectError::Tls("the server does not offer TLS".into());
         }
         if HandshakeFailed::of(&error) {
-            return ConnectError::Tls(error.into_source().unwrap_or_else(|| "the handshake failed".into()));
+            return ConnectError::Tls(HandshakeFailed::cause(error));
         }
         // Without a password the attempt ends when it is asked for, before anything is sent to the server.
         if self.node.password().is_none() && wire.is_asked_for_password() && error.code().is_none() {

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tokio_postgres::Connection;
 use tokio_util::sync::CancellationToken;
 
+use super::dial::Purpose;
 use super::wire::Wire;
 use crate::node::Vitals;
 
@@ -44,6 +45,7 @@ pub(super) fn drive<S, T>(
     severed: CancellationToken,
     wire: Arc<Wire>,
     vitals: Arc<Vitals>,
+    purpose: Purpose,
 ) -> Driver
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -51,7 +53,10 @@ where
 {
     let (goodbye, mut owner_is_gone) = oneshot::channel::<()>();
     let driver = Driver { severed: severed.clone(), _goodbye: goodbye };
+    // The monitor's own session proves nothing about those of the pools.
+    let session = (purpose != Purpose::Probe).then(|| vitals.open_session());
     tokio::spawn(async move {
+        let _session = session;
         let outcome = tokio::select! {
             // First, so that nothing that was asked for after the end goes out with a last round.
             biased;

@@ -28,6 +28,15 @@ impl HandshakeFailed {
     pub(super) fn of(error: &tokio_postgres::Error) -> bool {
         std::error::Error::source(error).is_some_and(|source| source.is::<Self>())
     }
+
+    /// Takes the cause out of the driver's error.
+    pub(super) fn cause(error: tokio_postgres::Error) -> Box<dyn std::error::Error + Send + Sync> {
+        match error.into_source().map(|source| source.downcast::<Self>()) {
+            Some(Ok(failed)) => failed.0,
+            Some(Err(source)) => source,
+            None => "the handshake failed".into(),
+        }
+    }
 }
 
 #[cfg(not(feature = "tls"))]

@@ -247,6 +247,7 @@ impl Wire {
                 self.answered.fetch_add(1, Ordering::AcqRel);
                 if owed && !self.owes() {
                     let micros = self.age_micros().saturating_sub(self.asked.load(Ordering::Relaxed));
+                    self.vitals.answers.fetch_add(1, Ordering::Relaxed);
                     self.vitals.latency.record(Duration::from_micros(micros));
                     self.longest_wait.fetch_max(micros.max(1), Ordering::Relaxed);
                     self.settled.notify_waiters();

@@ -1,5 +1,6 @@
 //! What a node's connections notice about it, between two looks of its monitor.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ pub(crate) struct Vitals {
     pub(crate) writes: AtomicU64,
     /// Probes that its monitor began since the start.
     pub(crate) probes: AtomicU64,
+    /// Answers that its sessions got since the start.
+    pub(crate) answers: AtomicU64,
+    /// Sessions of the pools that are open, as far as this machine knows.
+    sessions: AtomicU32,
     suspected: AtomicBool,
     /// Answers to reads that take far longer than usual, at present.
     overdue: AtomicU32,
@@ -59,6 +64,17 @@ impl Vitals {
     pub(crate) fn claim(&self) -> Claim<'_> {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         Claim(self)
+    }
+
+    /// Counts a session of a pool until the guard is dropped.
+    pub(crate) fn open_session(self: &Arc<Self>) -> OpenSession {
+        self.sessions.fetch_add(1, Ordering::AcqRel);
+        OpenSession(Arc::clone(self))
+    }
+
+    /// Returns how many sessions of the pools are open.
+    pub(crate) fn sessions(&self) -> u32 {
+        self.sessions.load(Ordering::Acquire)
     }
 
     /// Whether there was a sign of trouble since the monitor last found the node well.
@@ -109,6 +125,16 @@ impl Vitals {
     /// Waits for a sign of trouble.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
+    }
+}
+
+/// A session of a pool, for as long as it is open.
+#[derive(Debug)]
+pub(crate) struct OpenSession(Arc<Vitals>);
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -14,6 +14,7 @@ mod overload;
 mod payments;
 mod pool;
 mod probes;
+mod proofs;
 mod read_only;
 mod replay;
 mod replica_set;

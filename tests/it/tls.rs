@@ -13,12 +13,12 @@ use tempfile::TempDir;
 use crate::support::{checkout_within, start, urls_of, value};
 
 /// An authority and what it issued, in a folder of their own.
-struct Certificates {
+pub(crate) struct Certificates {
     folder: TempDir,
 }
 
 impl Certificates {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a folder") }
     }
 
@@ -37,7 +37,7 @@ impl Certificates {
     }
 
     /// Makes an authority: its certificate and its key.
-    fn authority(&self, name: &str) {
+    pub(crate) fn authority(&self, name: &str) {
         self.self_signed(name, "CA:TRUE", &format!("/CN={name}"), "DNS:authority.invalid");
     }
 
@@ -58,7 +58,21 @@ impl Certificates {
     }
 
     /// Issues a certificate for these names.
-    fn issue(&self, authority: &str, name: &str, subject: &str, names: &str) {
+    pub(crate) fn issue(&self, authority: &str, name: &str, subject: &str, names: &str) {
+        self.issue_for(authority, name, subject, names, "2");
+    }
+
+    /// Replaces a certificate and its key by ones that are out of date, for the same user of the server.
+    pub(crate) fn expire(&self, authority: &str, name: &str, subject: &str, names: &str) {
+        self.issue_for(authority, "expired", subject, names, "-1");
+        for kind in ["crt", "key"] {
+            // Written into the file that there is, which keeps its owner.
+            let bytes = std::fs::read(self.path(&format!("expired.{kind}"))).expect("a file");
+            std::fs::write(self.path(&format!("{name}.{kind}")), bytes).expect("a file");
+        }
+    }
+
+    fn issue_for(&self, authority: &str, name: &str, subject: &str, names: &str, days: &str) {
         let (key, request, certificate) =
             (format!("{name}.key"), format!("{name}.csr"), format!("{name}.crt"));
         let new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
@@ -66,7 +80,7 @@ impl Certificates {
         let extensions = self.path(&format!("{name}.ext"));
         std::fs::write(&extensions, format!("subjectAltName={names}\n")).expect("a file");
         let (ca, ca_key) = (format!("{authority}.crt"), format!("{authority}.key"));
-        let sign = ["x509", "-req", "-days", "2", "-in", &request, "-CA", &ca, "-CAkey", &ca_key];
+        let sign = ["x509", "-req", "-days", days, "-in", &request, "-CA", &ca, "-CAkey", &ca_key];
         let extensions = extensions.display().to_string();
         self.openssl(
             &[&sign[..], &["-CAcreateserial", "-extfile", &extensions, "-out", &certificate]].concat(),
@@ -74,7 +88,7 @@ impl Certificates {
     }
 
     /// A server that has this certificate, and trusts the clients of `authority`.
-    async fn server(&self, certificate: &str, more: &[(&str, &str)]) -> Cluster {
+    pub(crate) async fn server(&self, certificate: &str, more: &[(&str, &str)]) -> Cluster {
         // The server insists that nobody else can read its key, and runs as another user where the test is root.
         let owner = nix::unistd::geteuid()
             .is_root()
@@ -106,7 +120,7 @@ impl Certificates {
         builder.start().await.expect("a server with TLS")
     }
 
-    fn root(&self, name: &str) -> String {
+    pub(crate) fn root(&self, name: &str) -> String {
         format!("&sslrootcert={}", self.path(&format!("{name}.crt")).display())
     }
 }
@@ -141,7 +155,7 @@ async fn refused(url: String) -> String {
     let CheckoutError::NoNode { failures, .. } = &error else { panic!("{error}") };
     let error = failures[0].error.as_deref().unwrap_or_else(|| panic!("{error}"));
     assert!(matches!(error, ConnectError::Tls(_)), "{error:?}");
-    assert!(!error.proves_alive());
+    assert!(error.proves_alive(), "the server showed its certificate, or that it has none");
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     format!("{error}: {cause}")
 }
