@@ -2,6 +2,7 @@
 //!
 //! * `latency`: how long its answers take
 //! * `read_times`: how long whole reads take, as a percentile
+//! * `seen`: the server behind its address, as its monitor saw it last
 //! * `vitals`: what its connections notice, between two looks of its monitor
 
 use std::fmt;
@@ -12,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 
 use self::read_times::ReadTimes;
+pub(crate) use self::seen::SeenServer;
 pub(crate) use self::vitals::Vitals;
 use crate::backoff::Backoff;
 use crate::config::{Config, NodeConfig, PoolSettings};
@@ -21,6 +23,7 @@ use crate::pool::NodePool;
 
 mod latency;
 mod read_times;
+mod seen;
 mod vitals;
 
 /// Which server a node is: the same for as long as its host, port and database are.

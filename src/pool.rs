@@ -229,7 +229,10 @@ impl PooledLink {
     /// Whether the next user would find it as the first one did.
     fn is_usable(&mut self, purpose: Purpose) -> bool {
         !self.link.is_over()
-            && (purpose == Purpose::Write || !self.link.wire().writes_by_default())
+            && match purpose {
+                Purpose::Write => !self.link.wire().is_standby(),
+                Purpose::Read | Purpose::Probe => !self.link.wire().writes_by_default(),
+            }
             && self.link.wire().is_idle()
             && !self.link.is_in_transaction()
             && Instant::now() < self.expires

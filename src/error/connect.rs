@@ -1,5 +1,6 @@
 //! One attempt to open a session at one node.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -62,15 +63,62 @@ pub enum ConnectError {
         "the server takes no connections yet (SQLSTATE 57P03): it is starting up, shutting down or recovering"
     )]
     NotReady(#[source] tokio_postgres::Error),
-    /// Any other error of the server or the protocol.
-    #[error("the server did not let the session begin")]
-    Protocol(#[source] tokio_postgres::Error),
+    /// A new session reached another server than the node's monitor saw last.
+    ///
+    /// The address leads elsewhere now, or the server was restarted. The monitor connects again to find out, and no
+    /// session is handed out before.
+    #[error(
+        "the address leads to another server ({found}) than its monitor saw last ({expected}): if it is a floating \
+         one, configure the addresses of the servers themselves"
+    )]
+    WrongServer {
+        /// The cluster or the server that the monitor saw.
+        expected: String,
+        /// The one that the session reached.
+        found: String,
+    },
+    /// A new session to write reached a server in recovery, which a standby is.
+    #[error("the address leads to a server in recovery, which cannot write")]
+    InRecovery,
+    /// The session to read can write at the server, and cannot be set otherwise.
+    #[error(
+        "the session stays writable: something between here and the server drops the start-up options and resets \
+         `default_transaction_read_only`; connect to the server directly"
+    )]
+    NotReadOnly,
+    /// A pooler in transaction or statement mode is in between: the session's state is shared with other clients.
+    #[error(
+        "a pooler in transaction or statement mode stands before the server, so no session keeps its state: connect \
+         to the server directly, or set `pool_mode = session`"
+    )]
+    SharedByPooler,
+    /// Any other error of the server or the protocol, in its own words.
+    #[error("the server did not let the session begin: {}", Words(.0))]
+    Protocol(tokio_postgres::Error),
     /// The session's first statements failed.
-    #[error("the session could not be set up")]
-    Setup(#[source] diesel::ConnectionError),
+    #[error("the session could not be set up: {0}")]
+    Setup(diesel::ConnectionError),
     /// The set gave the attempt up, because it is closing or the node is known to be down.
     #[error("the attempt was given up")]
     Abandoned,
+}
+
+/// What the server said, with its code; or else what the driver says, with its causes.
+struct Words<'e>(&'e tokio_postgres::Error);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(error) = self.0.as_db_error() {
+            return write!(f, "{} (SQLSTATE {})", error.message(), error.code().code());
+        }
+        write!(f, "{}", self.0)?;
+        let mut cause = std::error::Error::source(self.0);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
 }
 
 impl ConnectError {

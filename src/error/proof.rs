@@ -35,6 +35,10 @@ impl ConnectError {
             Self::Refused { .. } | Self::PasswordMissing(_) | Self::Full(_) | Self::NotReady(_) => {
                 Proof::Alive
             }
+            // A session began, and what it showed was not what it should be.
+            Self::WrongServer { .. } | Self::InRecovery | Self::NotReadOnly | Self::SharedByPooler => {
+                Proof::Alive
+            }
             Self::NameNotResolved(_) | Self::Abandoned => Proof::NotAsked,
             Self::Unreachable(error) => of_socket(error),
             Self::TimedOut { .. } => Proof::Silence,

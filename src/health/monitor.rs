@@ -113,11 +113,13 @@ impl Eye {
     async fn look(&mut self) -> Result<Evidence, Loss> {
         self.node.vitals().probes.fetch_add(1, Ordering::Relaxed);
         let limit = self.probe.timeout;
-        if let Some(link) = self.link.take().filter(|link| !link.is_over()) {
+        // A session that reached another server proves more than one that has been open for long.
+        let redial = self.node.vitals().seen.take_redial();
+        if let Some(link) = self.link.take().filter(|link| !redial && !link.is_over()) {
             match look(&link, limit, &mut self.known).await {
                 Ok(evidence) => {
                     self.link = Some(link);
-                    return Ok(evidence);
+                    return Ok(self.met(evidence));
                 }
                 Err(Loss::Disconnected) => {}
                 Err(loss) => return Err(loss),
@@ -127,7 +129,19 @@ impl Eye {
         self.known.begin_session();
         let evidence = look(&link, limit, &mut self.known).await?;
         self.link = Some(link);
-        Ok(evidence)
+        Ok(self.met(evidence))
+    }
+
+    /// Notes which server answered. Sessions at another one, which was here before, end: nobody watches them any more.
+    fn met(&self, evidence: Evidence) -> Evidence {
+        if self.node.vitals().seen.note(&evidence) {
+            tracing::info!(
+                node = self.node.name(),
+                "the address leads to another server, or to one that was restarted"
+            );
+            self.node.sever();
+        }
+        evidence
     }
 
     async fn dial(&mut self) -> Result<Link, Loss> {

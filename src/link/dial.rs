@@ -1,4 +1,9 @@
 //! From a node's settings to a session, under one deadline.
+//!
+//! * `settings`: what a session is set to, by its purpose
+//! * `set_up`: how it gets there, and is known to be at the right server
+//! * `check`: what a session shows of itself (pure)
+//! * `pooler`: whether a pooler shares it with others
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,14 +11,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diesel_async::AsyncPgConnection;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio_postgres::Client;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::NoTls;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
+use self::set_up::Known;
+pub(crate) use self::settings::Purpose;
+use self::settings::as_options;
 use super::driver::{Driver, drive};
 use super::tls::{self, HandshakeFailed};
 use super::wire::{Tap, Wire};
@@ -23,38 +31,13 @@ use crate::health::patience::within;
 use crate::link::Link;
 use crate::node::Vitals;
 
+mod check;
+mod pooler;
+mod set_up;
+mod settings;
+
 /// A socket to a server, over TCP or in the file system.
 pub(super) type Socket = Either<TcpStream, UnixStream>;
-
-/// What a session is for, which decides how it is set up at the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// To read: read-only at the server, also on a primary.
-    Read,
-    /// To write.
-    Write,
-    /// To ask a node for its state.
-    Probe,
-}
-
-/// The server gives a probe up after so many times the time that its monitor waits: it only tidies up there, and must
-/// not be the one to say that a busy server is a dead one.
-const PROBE_SLACK: u32 = 4;
-
-impl Purpose {
-    /// The start-up options: they take effect with the session and cost no round trip.
-    fn options(self, timeouts: &Timeouts, probe_timeout: Duration) -> String {
-        let statement_timeout =
-            |limit: Duration| format!("-c statement_timeout={}", limit.as_millis().max(1));
-        let read_only = "-c default_transaction_read_only=on".to_owned();
-        let options = match self {
-            Self::Read => [Some(read_only), timeouts.read_statement.map(statement_timeout)],
-            Self::Write => [None, timeouts.write_statement.map(statement_timeout)],
-            Self::Probe => [Some(read_only), Some(statement_timeout(probe_timeout * PROBE_SLACK))],
-        };
-        options.into_iter().flatten().collect::<Vec<_>>().join(" ")
-    }
-}
 
 /// How links to one node are made.
 #[derive(Debug)]
@@ -64,6 +47,14 @@ pub(crate) struct Dialer {
     probe_timeout: Duration,
     /// Read from the certificate files once, at the start: a missing file is an error then, not at night.
     tls: Option<tls::Connector>,
+    known: Known,
+}
+
+/// A session that the server let begin.
+struct Session {
+    client: Client,
+    wire: Arc<Wire>,
+    driver: Driver,
 }
 
 impl Dialer {
@@ -78,10 +69,10 @@ impl Dialer {
         probe_timeout: Duration,
     ) -> Result<Self, ConnectError> {
         let tls = tls::connector(node.tls())?;
-        Ok(Self { node, timeouts, probe_timeout, tls })
+        Ok(Self { node, timeouts, probe_timeout, tls, known: Known::default() })
     }
 
-    /// Opens a session within a limit, which covers the socket, TLS and the authentication.
+    /// Opens a session within a limit, which covers the socket, TLS, the authentication and the check of the server.
     ///
     /// Cancelling `severed` ends the session, now or later.
     ///
@@ -100,17 +91,18 @@ impl Dialer {
             .unwrap_or(Err(ConnectError::TimedOut { limit }))
     }
 
-    async fn open(
+    /// Connects and logs in.
+    async fn begin(
         &self,
         purpose: Purpose,
         vitals: Arc<Vitals>,
         severed: CancellationToken,
-    ) -> Result<Link, ConnectError> {
+    ) -> Result<Session, ConnectError> {
         let socket = self.socket().await?;
         let wire = Arc::new(Wire::new(Arc::clone(&vitals)));
         let tap = Tap::new(socket, Arc::clone(&wire));
         let mut config = self.node.postgres().clone();
-        let options = purpose.options(&self.timeouts, self.probe_timeout);
+        let options = as_options(&purpose.settings(&self.timeouts, self.probe_timeout));
         config.options([self.node.user_options().unwrap_or_default(), &options].join(" ").trim());
         config.ssl_mode(match self.node.tls().mode {
             TlsMode::Disable => SslMode::Disable,
@@ -130,9 +122,7 @@ impl Dialer {
                 (client, drive(connection, severed, Arc::clone(&wire), vitals, purpose))
             }
         };
-        let cancel = client.cancel_token();
-        let conn = AsyncPgConnection::try_from(client).await.map_err(ConnectError::Setup)?;
-        Ok(Link::new(conn, wire, driver, cancel))
+        Ok(Session { client, wire, driver })
     }
 
     /// Tells what went wrong between the socket and the session.
@@ -185,12 +175,12 @@ impl Dialer {
             None => lookup_host((host, port)).await.map_err(ConnectError::NameNotResolved)?.collect(),
         };
         let stream = TcpStream::connect(&addresses[..]).await.map_err(ConnectError::Unreachable)?;
-        self.set_up(&stream).map_err(ConnectError::Unreachable)?;
+        self.set_options(&stream).map_err(ConnectError::Unreachable)?;
         Ok(Either::Left(stream))
     }
 
     /// Sets the options of a socket.
-    fn set_up(&self, stream: &TcpStream) -> io::Result<()> {
+    fn set_options(&self, stream: &TcpStream) -> io::Result<()> {
         let options = self.node.postgres();
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);

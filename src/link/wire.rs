@@ -10,7 +10,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -54,6 +54,10 @@ pub(crate) struct Wire {
     rolled_back: AtomicBool,
     /// Whether transactions write by default, as the server (14 or newer) last reported it.
     writes_by_default: AtomicBool,
+    /// Whether the server is a standby, as it last reported (14 or newer).
+    standby: AtomicBool,
+    /// The process that serves the session, as it was announced: a pooler announces one that does not exist.
+    backend: AtomicI32,
     /// Whether the server said that it has no TLS.
     without_tls: AtomicBool,
     /// Whether the server asked for a password.
@@ -85,6 +89,8 @@ impl Wire {
             unreplicated: AtomicBool::new(false),
             rolled_back: AtomicBool::new(false),
             writes_by_default: AtomicBool::new(false),
+            standby: AtomicBool::new(false),
+            backend: AtomicI32::new(0),
             without_tls: AtomicBool::new(false),
             asked_for_password: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -133,6 +139,16 @@ impl Wire {
     /// A read session begins otherwise, and stays so unless somebody changed its settings.
     pub(crate) fn writes_by_default(&self) -> bool {
         self.writes_by_default.load(Ordering::Acquire)
+    }
+
+    /// Returns `true` if the server reported that it is a standby.
+    pub(crate) fn is_standby(&self) -> bool {
+        self.standby.load(Ordering::Acquire)
+    }
+
+    /// Returns the process that was announced to serve the session; 0 before.
+    pub(crate) fn backend(&self) -> i32 {
+        self.backend.load(Ordering::Acquire)
     }
 
     /// Whether the server was asked for TLS and has none.
@@ -253,6 +269,11 @@ impl Wire {
                     self.settled.notify_waiters();
                 }
             }
+            b'K' => {
+                if let Some(backend) = body.get(..4).and_then(|pid| pid.try_into().ok()) {
+                    self.backend.store(i32::from_be_bytes(backend), Ordering::Release);
+                }
+            }
             b'R' => {
                 let request = body.get(..4).and_then(|code| code.try_into().ok()).map(u32::from_be_bytes);
                 if matches!(request, Some(CLEARTEXT_PASSWORD | MD5_PASSWORD | SASL)) {
@@ -272,6 +293,8 @@ impl Wire {
             b'S' => {
                 if let Some(value) = body.strip_prefix(b"default_transaction_read_only\0") {
                     self.writes_by_default.store(value != b"on\0", Ordering::Release);
+                } else if let Some(value) = body.strip_prefix(b"in_hot_standby\0") {
+                    self.standby.store(value == b"on\0", Ordering::Release);
                 }
             }
             b'E' => {

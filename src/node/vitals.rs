@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::latency::Latency;
+use super::seen::Seen;
 
 /// Signs of life and of trouble, gathered without asking the node anything.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub(crate) struct Vitals {
     pub(crate) answers: AtomicU64,
     /// Sessions of the pools that are open, as far as this machine knows.
     sessions: AtomicU32,
+    /// The server behind the node's address.
+    pub(crate) seen: Seen,
     suspected: AtomicBool,
     /// Answers to reads that take far longer than usual, at present.
     overdue: AtomicU32,

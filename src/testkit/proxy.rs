@@ -60,6 +60,7 @@ enum Action {
     Behave(Behaviour),
     Refuse,
     Reset,
+    Retarget(SocketAddr),
 }
 
 impl Proxy {
@@ -177,6 +178,25 @@ impl Proxy {
         self.ask(Action::Behave(Behaviour::CutAfter(bytes))).await
     }
 
+    /// Forwards new connections to another address, as a floating address that moves does; those that are open go on
+    /// to where they were.
+    ///
+    /// # Errors
+    ///
+    /// As [`pass`](Self::pass).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: pointsman::testkit::Cluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// let floating = cluster.primary().proxy().await?;
+    /// floating.retarget(([127, 0, 0, 1], cluster.replica(0).port()).into()).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn retarget(&self, target: SocketAddr) -> Result<()> {
+        self.ask(Action::Retarget(target)).await
+    }
+
     async fn ask(&self, action: Action) -> Result<()> {
         let (done, answer) = oneshot::channel();
         self.commands.send(Command { action, done }).map_err(|_| TestkitError::ProxyEnded)?;
@@ -227,6 +247,7 @@ impl Forwarder {
                 }
                 self.link.send_modify(|link| link.behave(behaviour));
             }
+            Action::Retarget(target) => self.target = target,
             Action::Refuse => {
                 self.listener = None;
                 self.link.send_modify(|link| link.behave(Behaviour::Pass));

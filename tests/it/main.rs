@@ -20,6 +20,8 @@ mod replay;
 mod replica_set;
 mod run_read;
 mod service;
+mod session_checks;
+mod session_settings;
 mod support;
 mod testkit;
 mod tls;
