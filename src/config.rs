@@ -15,7 +15,7 @@
 //!
 //! Inside: `url` parses one server's URL and `node` holds it; `settings` has the groups of
 //! settings and `defaults` their defaults; `file` reads the files that are named; `sources` merges file and environment (the only file
-//! that knows the `config` crate's sources), `reader` and `value` take typed settings out of it,
+//! that knows the `config` crate's sources), `simple` and `node_table` have the nodes, `reader` and `value` take typed settings out of it,
 //! `validate` checks them together.
 
 mod builder;
@@ -27,6 +27,7 @@ mod node;
 mod node_table;
 mod reader;
 mod settings;
+mod simple;
 mod sources;
 #[cfg(test)]
 mod tests;

@@ -4,12 +4,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
-use secrecy::ExposeSecret;
 
 use super::draft::Draft;
 use super::reader::{self, Known, Reader};
+use super::simple::Simple;
 use super::validate::{self, Findings};
-use super::{Config, ConfigError, Fault, NodeConfig, RoleGuess, file};
+use super::{Config, ConfigError, Fault, NodeConfig, file};
 
 /// The file that is read if it exists.
 pub(super) const FILE: &str = "pointsman.toml";
@@ -25,8 +25,6 @@ const URL_VARIABLES: &[&str] = &[
     "DATABASE_REPLICA_URL_FILE",
     "DATABASE_PASSWORD_FILE",
 ];
-/// The key of the password's file, for all URLs without a password.
-const PASSWORD_FILE: &str = "database_password_file";
 const PREFIX: &str = "POINTSMAN_";
 /// Variables with our prefix that are not settings.
 const RESERVED: &[&str] = &[FILE_VARIABLE];
@@ -97,7 +95,7 @@ fn looks_like_replica_variable(name: &str) -> bool {
 /// Every key that exists, outside of `[[nodes]]`.
 pub(super) fn known() -> Vec<Known> {
     let mut reader = Reader::new("", []);
-    urls(&mut reader);
+    Simple::take(&mut reader);
     Draft::read(&mut reader);
     reader.known
 }
@@ -217,29 +215,6 @@ fn shadowed(file: &Reader, merged: &mut Reader) {
     }
 }
 
-/// What the keys of the simple form hold.
-struct Simple {
-    /// Each path, what it was set to, and the role that it stands for; those that hold URLs come before those of files.
-    urls: [(&'static str, Option<Value>, RoleGuess); 2],
-    files: [Option<Value>; 2],
-    password: Option<Value>,
-}
-
-/// The path of the key beside `path` that names a file with the same content.
-fn file_path(path: &str) -> String {
-    format!("{path}_file")
-}
-
-/// The URLs as the keys hold them: text, or in TOML an array of texts.
-fn urls(reader: &mut Reader) -> Simple {
-    let urls = [("database_url", RoleGuess::Primary), ("database_replica_url", RoleGuess::Replica)];
-    Simple {
-        urls: urls.map(|(path, guess)| (path, reader.take_raw(path), guess)),
-        files: urls.map(|(path, _)| reader.take_raw(&file_path(path))),
-        password: reader.take_raw(PASSWORD_FILE),
-    }
-}
-
 /// All nodes, from the keys of the simple form or from `[[nodes]]`.
 fn nodes(
     reader: &mut Reader,
@@ -247,10 +222,10 @@ fn nodes(
     findings: &mut Findings,
 ) -> Vec<(String, NodeConfig)> {
     let detailed = reader.take_raw("nodes").map(|value| value.kind);
-    let given = urls(reader);
+    let given = Simple::take(reader);
     let tables = match detailed {
-        None => return simple(reader, given, findings),
-        Some(ValueKind::Array(tables)) if tables.is_empty() => return simple(reader, given, findings),
+        None => return given.nodes(reader, findings),
+        Some(ValueKind::Array(tables)) if tables.is_empty() => return given.nodes(reader, findings),
         Some(ValueKind::Array(tables)) => tables,
         Some(_) => {
             let fault =
@@ -270,11 +245,8 @@ fn nodes(
             Err(faults) => findings.node_faults(faults),
         }
     }
-    let files = given.urls.iter().map(|(path, ..)| file_path(path)).zip(given.files);
-    let urls = given.urls.iter().map(|(path, value, _)| ((*path).to_owned(), value.clone()));
-    for (path, value) in urls.chain(files).chain([(PASSWORD_FILE.to_owned(), given.password)]) {
-        let key = reader.name(&path);
-        if value.is_some() && !taken.contains(&key) && !findings.nodes_incomplete {
+    for key in given.keys(reader) {
+        if !taken.contains(&key) && !findings.nodes_incomplete {
             findings.faults.push(Fault::new(
                 key,
                 "is set beside `[[nodes]]`, so it is unclear which nodes there are",
@@ -284,126 +256,4 @@ fn nodes(
         }
     }
     nodes
-}
-
-/// The nodes of the simple form.
-fn simple(reader: &Reader, given: Simple, findings: &mut Findings) -> Vec<(String, NodeConfig)> {
-    let password = given.password.map(|value| {
-        let key = reader.name(PASSWORD_FILE);
-        path_of(value).ok_or_else(|| not_a_path(&key)).and_then(|path| file::read_password(&key, &path))
-    });
-    let password = match password.transpose() {
-        Ok(password) => password,
-        Err(fault) => {
-            findings.node_faults(vec![fault]);
-            None
-        }
-    };
-    let mut nodes = Vec::new();
-    let mut password_is_used = false;
-    for ((path, value, guess), from_file) in given.urls.into_iter().zip(given.files) {
-        let (key, value) = match (value, from_file) {
-            (value, None) => (reader.name(path), value),
-            (None, Some(named)) => {
-                let key = reader.name(&file_path(path));
-                let read = path_of(named)
-                    .ok_or_else(|| not_a_path(&key))
-                    .and_then(|named| file::read_secret(&key, &named));
-                match read {
-                    // One URL a line is as good as commas between them.
-                    Ok(text) => (key, Some(text.expose_secret().replace(['\r', '\n'], ",").into())),
-                    Err(fault) => {
-                        findings.node_faults(vec![fault]);
-                        continue;
-                    }
-                }
-            }
-            (Some(_), Some(_)) => {
-                let problem = format!("is set beside {}", reader.name(path));
-                let fault = Fault::new(reader.name(&file_path(path)), problem, "remove one of the two");
-                findings.node_faults(vec![fault]);
-                continue;
-            }
-        };
-        let Some(list) = value.map(|value| texts(value.kind)) else { continue };
-        let Some(urls) = list else {
-            let remedy = "write a URL in quotes, several separated by commas";
-            findings.node_faults(vec![Fault::new(key, "is not a text", remedy)]);
-            continue;
-        };
-        if guess == RoleGuess::Primary && urls.len() > 1 {
-            let remedy = "keep one, and put the others into DATABASE_REPLICA_URL";
-            findings.node_faults(vec![Fault::new(key, "has several URLs", remedy)]);
-            continue;
-        }
-        let several = urls.len() > 1;
-        for (index, url) in urls.iter().enumerate() {
-            let key = if several { format!("{key}[{index}]") } else { key.clone() };
-            match NodeConfig::parse(&key, url, guess) {
-                Ok(node) => {
-                    let node = match &password {
-                        // A URL may have a password of its own: that of another role.
-                        Some(password) if node.password().is_none() => {
-                            password_is_used = true;
-                            node.with_password(password.clone())
-                        }
-                        _ => node,
-                    };
-                    nodes.push((key, node));
-                }
-                Err(faults) => findings.node_faults(faults),
-            }
-        }
-    }
-    if password.is_some() && !password_is_used && !findings.nodes_incomplete && !nodes.is_empty() {
-        let problem = "is not used, because each URL has a password of its own";
-        let fault = Fault::new(reader.name(PASSWORD_FILE), problem, "remove the password from the URLs");
-        findings.faults.push(fault);
-    }
-    nodes
-}
-
-/// The path that a key is set to.
-fn path_of(value: Value) -> Option<String> {
-    match value.kind {
-        ValueKind::String(path) => Some(path.trim().to_owned()),
-        _ => None,
-    }
-}
-
-fn not_a_path(key: &str) -> Fault {
-    Fault::new(key, "is not a text", "write the path of a file in quotes")
-}
-
-/// The URLs in a text or an array of texts.
-fn texts(kind: ValueKind) -> Option<Vec<String>> {
-    match kind {
-        ValueKind::String(text) => Some(split(&text)),
-        ValueKind::Array(values) => values
-            .into_iter()
-            .map(|value| texts(value.kind))
-            .collect::<Option<Vec<_>>>()
-            .map(|lists| lists.concat()),
-        _ => None,
-    }
-}
-
-/// Splits at the commas between URLs, not at those within one: a password may have some.
-fn split(text: &str) -> Vec<String> {
-    let mut urls: Vec<String> = Vec::new();
-    for piece in text.split(',') {
-        let begins =
-            ["postgres://", "postgresql://"].iter().any(|scheme| piece.trim_start().starts_with(scheme));
-        match urls.last_mut() {
-            Some(last) if !begins => {
-                last.push(',');
-                last.push_str(piece);
-            }
-            _ => urls.push(piece.to_owned()),
-        }
-    }
-    urls.iter()
-        .map(|url| url.trim().trim_end_matches(',').trim_end().to_owned())
-        .filter(|url| !url.is_empty())
-        .collect()
 }
