@@ -18,7 +18,7 @@ pub use self::bare::LendsBare;
 pub use self::doubt::Doubt;
 pub(crate) use self::doubt::Standpoint;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
-use crate::error::SqlState;
+use crate::error::{OutcomeUnknown, SqlState};
 use crate::link::Wire;
 use crate::node::Node;
 use crate::pool::Lease;
@@ -179,6 +179,18 @@ impl<I: Intent> Conn<I> {
         !self.is_lost() && self.served.lease.wire().has_conflict()
     }
 
+    /// Passes on what a statement gave, unless it was committed without the standby that it should have waited for.
+    pub(crate) fn replicated<T>(&self, value: T) -> QueryResult<T> {
+        if self.served.lease.wire().take_unreplicated() {
+            return Err(self.unreplicated(None).into());
+        }
+        Ok(value)
+    }
+
+    fn unreplicated(&self, doubt: Option<Doubt>) -> OutcomeUnknown {
+        OutcomeUnknown { node: Some(self.node().to_owned()), sqlstate: None, doubt, committed_locally: true }
+    }
+
     /// The bare connection, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
     pub(crate) fn usable(&self) -> QueryResult<&AsyncPgConnection> {
         if self.served.poisoned {
@@ -198,8 +210,21 @@ impl<I: Intent> fmt::Debug for Conn<I> {
     }
 }
 
+impl Served {
+    /// Logs what a statement on the bare connection could not be told.
+    fn warn_of_unreplicated(&self) {
+        if self.lease.wire().take_unreplicated() {
+            tracing::warn!(
+                node = self.node.name(),
+                "a commit did not wait for its synchronous standby: a failover may lose it"
+            );
+        }
+    }
+}
+
 impl Drop for Served {
     fn drop(&mut self) {
+        self.warn_of_unreplicated();
         let vitals = self.node.vitals();
         if self.intent == Read::NAME {
             vitals.in_flight.fetch_sub(1, Ordering::AcqRel);

@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt, pin_mut};
 
-use crate::{Conn, Intent, Permits, Writable};
+use crate::{Conn, Intent, Permits, Read, Writable};
 
 /// Runs statements on a [`Conn`], as `diesel_async::RunQueryDsl` runs them on a bare connection.
 ///
@@ -36,7 +36,9 @@ use crate::{Conn, Intent, Permits, Writable};
 /// Each method fails as its counterpart does: with Diesel's error, which includes
 /// [`NotFound`](diesel::result::Error::NotFound) where one row is asked for and none is there. A
 /// connection whose transaction was cancelled fails with
-/// [`BrokenTransactionManager`](diesel::result::Error::BrokenTransactionManager).
+/// [`BrokenTransactionManager`](diesel::result::Error::BrokenTransactionManager). A statement outside a transaction that the
+/// server committed without its synchronous standby fails with [`OutcomeUnknown`](crate::OutcomeUnknown): see
+/// [`committed_locally`](crate::OutcomeUnknown::committed_locally).
 ///
 /// # Cancel safety
 ///
@@ -65,7 +67,12 @@ pub trait RunQueryDsl<I: Intent>: Sized {
         Self: QueryFragment<Pg> + QueryId + Send + 'conn,
     {
         match conn.usable() {
-            Ok(mut bare) => bare.execute_returning_count(self),
+            // A read commits nothing.
+            Ok(mut bare) if I::NAME == Read::NAME => bare.execute_returning_count(self),
+            Ok(mut bare) => {
+                let executed = bare.execute_returning_count(self);
+                executed.and_then(|count| ready(conn.replicated(count))).boxed()
+            }
             Err(error) => ready(Err(error)).boxed(),
         }
     }
@@ -80,7 +87,8 @@ pub trait RunQueryDsl<I: Intent>: Sized {
         Pg: QueryMetadata<Self::SqlType>,
         U: FromSqlRow<<Self::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
     {
-        rows(self, conn).and_then(TryStreamExt::try_collect).boxed()
+        let collected = rows(self, conn).and_then(TryStreamExt::try_collect::<Vec<U>>);
+        collected.and_then(|rows| ready(conn.replicated(rows))).boxed()
     }
 
     /// Runs a statement and hands out its rows as they come.
@@ -112,7 +120,8 @@ pub trait RunQueryDsl<I: Intent>: Sized {
         Pg: QueryMetadata<Self::SqlType>,
         U: FromSqlRow<<Self::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
     {
-        rows(self, conn).and_then(first_row).boxed()
+        let first = rows(self, conn).and_then(first_row);
+        first.and_then(|row| ready(conn.replicated(row))).boxed()
     }
 
     /// Does what [`load`](Self::load) does; it reads better after `returning`.
@@ -208,7 +217,8 @@ pub trait SaveChangesDsl<I: Intent>: Sized {
             + Send
             + 'static,
     {
-        rows(diesel::update(self).set(self), conn).and_then(first_row).boxed()
+        let saved = rows(diesel::update(self).set(self), conn).and_then(first_row);
+        saved.and_then(|row| ready(conn.replicated(row))).boxed()
     }
 }
 

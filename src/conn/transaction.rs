@@ -257,6 +257,8 @@ impl<I: Intent> Scope<'_, I> {
         let earlier = self.conn.served.lease.wire().take_sqlstate();
         let wire = self.conn.served.lease.wire();
         let unsent = wire.is_closed() || wire.is_ending();
+        // A statement before the transaction, whose user did not hear of it, is not this one.
+        self.conn.served.warn_of_unreplicated();
         let committed = AnsiTransactionManager::commit_transaction(self.bare()).await;
         let wire = self.conn.served.lease.wire();
         if committed.is_err() && wire.sqlstate().is_some() {
@@ -270,11 +272,14 @@ impl<I: Intent> Scope<'_, I> {
                 // A statement that nobody waited for failed just before the COMMIT.
                 Err(TransactionFailed { sqlstate: wire.sqlstate().or(earlier) }.into())
             }
+            // The standby may not have it, and the primary does.
+            Ok(()) if outermost && wire.take_unreplicated() => Err(self.conn.unreplicated(doubt).into()),
             // Only a server that said why not, and went on, has certainly not committed: one that crashed while it wrote
             // the commit to its log names an error as well.
             Err(_) if outermost && (wire.sqlstate().is_none() || !wire.is_idle() || wire.is_closed()) => {
                 let node = Some(self.conn.node().to_owned());
-                Err(OutcomeUnknown { node, sqlstate: wire.sqlstate(), doubt }.into())
+                let committed_locally = wire.take_unreplicated();
+                Err(OutcomeUnknown { node, sqlstate: wire.sqlstate(), doubt, committed_locally }.into())
             }
             committed => committed,
         }

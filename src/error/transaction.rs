@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use super::SqlState;
 
-/// A COMMIT was sent, and its answer never came.
+/// A COMMIT was sent, and its answer never came, or says that it may not last.
 ///
 /// The transaction may have been carried out, so running it again may do it twice. Where it
 /// matters, find out: by a key of your own, or with
@@ -22,7 +22,7 @@ use super::SqlState;
 /// assert!(OutcomeUnknown::find(&diesel::result::Error::NotFound).is_none());
 /// ```
 #[derive(Debug, Clone, Default, thiserror::Error)]
-#[error("the connection to {} was lost during COMMIT: the transaction may or may not have been carried out", .node.as_deref().unwrap_or("the primary"))]
+#[error("{}", self.message())]
 #[non_exhaustive]
 pub struct OutcomeUnknown {
     /// Name of the node that was asked to commit.
@@ -31,9 +31,27 @@ pub struct OutcomeUnknown {
     pub sqlstate: Option<SqlState>,
     /// What [`ReplicaSet::settle`](crate::ReplicaSet::settle) needs; `None` where it was not noted before the COMMIT.
     pub doubt: Option<crate::conn::Doubt>,
+    /// The server said that it carried the transaction out, without the standby that it should have waited for.
+    ///
+    /// With synchronous replication a COMMIT waits for its standby. If the wait is cancelled (`pg_cancel_backend`,
+    /// `statement_timeout`, a shutdown), the transaction is visible on the primary, and a failover may still lose it.
+    pub committed_locally: bool,
 }
 
 impl OutcomeUnknown {
+    fn message(&self) -> String {
+        let node = self.node.as_deref().unwrap_or("the primary");
+        if self.committed_locally {
+            format!(
+                "{node} carried the transaction out, but did not wait for its synchronous standby: a failover may lose it"
+            )
+        } else {
+            format!(
+                "the connection to {node} was lost during COMMIT: the transaction may or may not have been carried out"
+            )
+        }
+    }
+
     /// Looks for one in an error and the errors that caused it.
     pub fn find<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Self> {
         find(error)

@@ -193,9 +193,8 @@ impl Wire {
     }
 
     /// Takes the note that a COMMIT was carried out here without the standby that it should have waited for.
-    #[cfg(test)]
     pub(crate) fn take_unreplicated(&self) -> bool {
-        self.unreplicated.swap(false, Ordering::AcqRel)
+        self.unreplicated.load(Ordering::Acquire) && self.unreplicated.swap(false, Ordering::AcqRel)
     }
 
     /// Returns `true` if the last error was a serialization failure or a deadlock, and its transaction did not get over it.

@@ -135,11 +135,13 @@ impl From<payments::Error> for ApiError {
             Error::Settled { .. } => conflict("already_settled"),
             Error::BadCursor(_) => Self::bad_request("invalid_cursor", &error),
             Error::TimeOutOfRange(_) => Self::invalid("invalid_time", &error),
-            Error::OutcomeUnknown(_) => {
+            Error::OutcomeUnknown(unknown) => {
                 tracing::warn!(%error, "the outcome of a request is unknown");
-                Self::outcome_unknown(
-                    "the server was lost during the commit, and may have carried it out: look before you repeat it",
-                )
+                Self::outcome_unknown(if unknown.committed_locally {
+                    "it was carried out, and its standby may not have it: look before you repeat it"
+                } else {
+                    "the server was lost during the commit, and may have carried it out: look before you repeat it"
+                })
             }
             Error::Query(source) => {
                 tracing::error!(error = %source, "a statement failed");

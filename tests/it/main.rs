@@ -23,6 +23,7 @@ mod service;
 mod session_checks;
 mod session_settings;
 mod support;
+mod synchronous_commits;
 mod testkit;
 mod tls;
 mod transactions;

@@ -1,0 +1,107 @@
+//! Synchronous replication: a COMMIT whose wait for its standby is cut short is no plain success.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pointsman::prelude::*;
+use pointsman::testkit::{Cluster, Server};
+use pointsman::{Error, OutcomeUnknown, ReplicaSet, Settlement, WriteOptions};
+use tokio::join;
+
+use crate::support::{connect, eventually};
+
+const INSERT: &str = "INSERT INTO t VALUES (1) RETURNING n";
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = diesel::sql_types::Integer)]
+    n: i32,
+}
+
+/// A primary that waits for a standby which is not there.
+async fn waiting() -> (Cluster, ReplicaSet) {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let primary = cluster.primary();
+    primary.execute("CREATE TABLE t (n int)").await.unwrap();
+    let set = connect(&cluster).await;
+    primary.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
+    primary.execute("SELECT pg_reload_conf()").await.unwrap();
+    eventually("the setting is there", async || {
+        primary.query_value("SHOW synchronous_standby_names").await.unwrap() == "nobody"
+    })
+    .await;
+    (cluster, set)
+}
+
+/// Calls a function of the server for the session that waits for the standby, as an administrator does.
+async fn end_the_wait(primary: &Server, function: &str) {
+    let sql = format!("SELECT count({function}(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+    eventually("a COMMIT waits", async || primary.query_value(&sql).await.unwrap() == "1").await;
+}
+
+async fn insert(conn: &Conn<Write>) -> QueryResult<i32> {
+    let row: Row = diesel::sql_query(INSERT).get_result(conn).await?;
+    Ok(row.n)
+}
+
+#[track_caller]
+fn assert_committed_locally<T>(outcome: &Result<T, impl std::error::Error + 'static>) -> &OutcomeUnknown {
+    let error = outcome.as_ref().err().expect("it is no plain success");
+    let unknown = OutcomeUnknown::find(error).unwrap_or_else(|| panic!("{error:?}"));
+    assert!(unknown.committed_locally, "{unknown:?}");
+    assert!(error.to_string().contains("synchronous standby"), "{error}");
+    unknown
+}
+
+/// It was `Ok`: the server's warning that the standby may not have it was not looked at.
+#[tokio::test]
+async fn a_commit_whose_wait_for_its_standby_was_cancelled_is_no_plain_success() {
+    let (cluster, set) = waiting().await;
+    let primary = cluster.primary();
+    let runs = AtomicU32::new(0);
+    let committing = set.run_write_with(WriteOptions::new().settleable(), async |tx| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        Ok::<_, Error>(insert(tx).await?)
+    });
+    let (outcome, ()) = join!(committing, end_the_wait(primary, "pg_cancel_backend"));
+    assert!(matches!(outcome, Err(Error::OutcomeUnknown(_))), "{outcome:?}");
+    let unknown = assert_committed_locally(&outcome);
+    assert_eq!(runs.into_inner(), 1, "it is not run again");
+    assert_eq!(primary.query_value("SELECT count(*) FROM t").await.unwrap(), "1", "the primary has it");
+    let doubt = unknown.doubt.clone().expect("it was noted");
+    assert_eq!(set.settle(&doubt).await.unwrap(), Settlement::Committed);
+
+    let mut conn = set.write().await.unwrap();
+    let committing = conn.transaction(async |tx| insert(tx).await);
+    let (outcome, ()) = join!(committing, end_the_wait(primary, "pg_cancel_backend"));
+    assert_committed_locally(&outcome);
+    assert!(!conn.is_lost());
+    let nothing: QueryResult<()> = conn.transaction(async |_| Ok(())).await;
+    nothing.expect("the next transaction has nothing to do with it");
+}
+
+#[tokio::test]
+async fn a_session_that_was_terminated_while_it_waited_for_the_standby_says_what_is_known() {
+    let (cluster, set) = waiting().await;
+    let mut conn = set.write().await.unwrap();
+    let committing = conn.transaction(async |tx| insert(tx).await);
+    let (outcome, ()) = join!(committing, end_the_wait(cluster.primary(), "pg_terminate_backend"));
+    assert_committed_locally(&outcome);
+    assert!(conn.is_lost());
+}
+
+/// A single statement is a transaction of its own.
+#[tokio::test]
+async fn a_statement_outside_a_transaction_tells_it_too() {
+    let (cluster, set) = waiting().await;
+    let primary = cluster.primary();
+    let conn = set.write().await.unwrap();
+    let execute = diesel::sql_query(INSERT).execute(&conn);
+    let (outcome, ()) = join!(execute, end_the_wait(primary, "pg_cancel_backend"));
+    assert_committed_locally(&outcome);
+    let (outcome, ()) = join!(insert(&conn), end_the_wait(primary, "pg_cancel_backend"));
+    assert_committed_locally(&outcome);
+    let load = async { diesel::sql_query(INSERT).load::<Row>(&conn).await.map(drop) };
+    let (outcome, ()) = join!(load, end_the_wait(primary, "pg_cancel_backend"));
+    assert_committed_locally(&outcome);
+    assert_eq!(primary.query_value("SELECT count(*) FROM t").await.unwrap(), "3");
+}
