@@ -149,7 +149,7 @@ impl<I: Intent> Conn<I> {
     /// Ends the connection, so that nobody gets it after this user, with the session as it was left.
     #[cfg(feature = "migrate")]
     pub(crate) fn retire(&self) {
-        self.served.lease.sever();
+        self.served.lease.give_up();
     }
 
     /// Whether this program ended the connection: severed it from its node, or gave a transaction up in the middle.

@@ -12,6 +12,7 @@
 //! * `wire`: the tap on the byte stream
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 use tokio_postgres::CancelToken;
@@ -32,6 +33,8 @@ pub(crate) struct Link {
     conn: AsyncPgConnection,
     wire: Arc<Wire>,
     cancel: CancelToken,
+    /// Whether a cancel request was sent for a statement of this session.
+    cancelled: AtomicBool,
 }
 
 impl std::fmt::Debug for Link {
@@ -42,7 +45,7 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     fn new(conn: AsyncPgConnection, wire: Arc<Wire>, driver: Driver, cancel: CancelToken) -> Self {
-        Self { driver, conn, wire, cancel }
+        Self { driver, conn, wire, cancel, cancelled: AtomicBool::new(false) }
     }
 
     pub(crate) fn conn(&self) -> &AsyncPgConnection {
@@ -67,18 +70,33 @@ impl Link {
         &self.wire
     }
 
-    /// Ends the connection at once; statements that wait on it fail, and no later one gets out.
-    pub(crate) fn sever(&self) {
-        self.wire.close();
-        self.driver.sever();
+    /// Gives the session up: nothing more goes out on it but its end, statements that wait fail, and
+    /// [`Wire::ended`] tells when the server has ended it. Returns `false` if it was given up before.
+    pub(crate) fn give_up(&self) -> bool {
+        let first = self.wire.give_up();
+        self.driver.give_up();
+        first
     }
 
     /// Whether it was this program that ended the connection.
     pub(crate) fn was_severed(&self) -> bool {
-        self.driver.is_severed()
+        self.driver.is_severed() || self.driver.is_given_up()
     }
 
-    /// Whether the connection has ended, was severed, or the server said that its session ends.
+    /// Notes that a statement of this session is being cancelled.
+    ///
+    /// A cancel request has no answer. If it arrives late, it ends whatever runs on the session then, so the session
+    /// must have no next user.
+    pub(crate) fn note_cancelled(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Whether a statement of this session was cancelled.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Whether the connection has ended, was severed or given up, or the server said that its session ends.
     pub(crate) fn is_over(&self) -> bool {
         self.driver.is_severed() || self.wire.is_closed() || self.wire.is_ending()
     }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Semaphore;
 
 use self::read_times::ReadTimes;
 pub(crate) use self::seen::SeenServer;
@@ -19,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::config::{Config, NodeConfig, PoolSettings};
 use crate::error::ConnectError;
 use crate::link::{Dialer, Purpose};
-use crate::pool::NodePool;
+use crate::pool::{Limits, NodePool};
 
 mod latency;
 mod read_times;
@@ -47,7 +46,7 @@ pub(crate) struct Node {
     settings: PoolSettings,
     /// Waits between logins that fail.
     backoff: Backoff,
-    connects: Arc<Semaphore>,
+    limits: Arc<Limits>,
     read_times: ReadTimes,
     read_pool: NodePool,
     /// There only while the node is the primary.
@@ -63,14 +62,14 @@ impl Node {
     pub(crate) fn new(node: &NodeConfig, config: &Config) -> Result<Self, ConnectError> {
         let dialer = Arc::new(Dialer::new(node.clone(), config.timeouts().clone(), config.probe().timeout)?);
         let vitals = Arc::new(Vitals::default());
-        let connects = Arc::new(Semaphore::new(config.pool().max_concurrent_connects as usize));
+        let limits = Arc::new(Limits::new(config.pool()));
         let read_pool = NodePool::new(
             Arc::clone(&dialer),
             Purpose::Read,
             config.pool(),
             config.backoff(),
             Arc::clone(&vitals),
-            Arc::clone(&connects),
+            Arc::clone(&limits),
         );
         Ok(Self {
             id: NodeId::next(),
@@ -79,7 +78,7 @@ impl Node {
             vitals,
             settings: config.pool().clone(),
             backoff: config.backoff().clone(),
-            connects,
+            limits,
             read_times: ReadTimes::default(),
             read_pool,
             write_pool: ArcSwapOption::empty(),
@@ -127,7 +126,7 @@ impl Node {
                 &self.settings,
                 &self.backoff,
                 Arc::clone(&self.vitals),
-                Arc::clone(&self.connects),
+                Arc::clone(&self.limits),
             ))));
         }
     }
@@ -159,6 +158,11 @@ impl Node {
     pub(crate) fn close(&self) {
         self.close_writes();
         self.read_pool.close();
+    }
+
+    /// How many sessions are handed out, or were given up and have not ended.
+    pub(crate) fn unfinished(&self) -> u32 {
+        self.read_pool.unfinished() + self.write_pool().map_or(0, |pool| pool.unfinished())
     }
 
     /// How many connections are handed out.

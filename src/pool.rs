@@ -9,6 +9,7 @@
 //! * `queue`: callers past the gate that wait for a connection to be made or returned
 //! * `breaker`: when a login may be tried again after one failed (pure)
 //! * `lease`: a connection that is handed out, and how it goes back
+//! * `ending`: a session that was given up, until the server has ended it
 //!
 //! A connection is judged by what its own wire has shown, so a checkout makes no round trip.
 
@@ -36,6 +37,7 @@ use crate::link::{Dialer, Link, Purpose};
 use crate::node::Vitals;
 
 mod breaker;
+mod ending;
 mod gate;
 mod lease;
 mod queue;
@@ -53,6 +55,22 @@ pub(crate) enum PoolError {
     Severed,
 }
 
+/// What both pools of a node may do at once: a node that comes back, or is slow, is not stormed.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    /// Connections in the making.
+    connects: Semaphore,
+    /// Cancel requests, each of which is a connection of its own for a moment.
+    cancels: Semaphore,
+}
+
+impl Limits {
+    pub(crate) fn new(settings: &PoolSettings) -> Self {
+        let limit = settings.max_concurrent_connects as usize;
+        Self { connects: Semaphore::new(limit), cancels: Semaphore::new(limit) }
+    }
+}
+
 /// A pool of connections to one node for one intent.
 pub(crate) struct NodePool {
     shared: Arc<Shared>,
@@ -64,8 +82,7 @@ struct Shared {
     purpose: Purpose,
     settings: PoolSettings,
     vitals: Arc<Vitals>,
-    /// Shared by both pools of a node: a node that comes back is not stormed.
-    connects: Arc<Semaphore>,
+    limits: Arc<Limits>,
     /// Cancelled to end every connection of the present generation; then replaced by the next one's.
     generation: ArcSwap<CancellationToken>,
     gate: Gate,
@@ -73,6 +90,8 @@ struct Shared {
     queue: Queue,
     /// Connections that are handed out.
     leased: AtomicU32,
+    /// Sessions that are in nobody's hands, and have not come to an end.
+    ending: AtomicU32,
     /// A connection may be returned by code that runs outside of it.
     runtime: Handle,
 }
@@ -104,19 +123,20 @@ impl NodePool {
         settings: &PoolSettings,
         delays: &Backoff,
         vitals: Arc<Vitals>,
-        connects: Arc<Semaphore>,
+        limits: Arc<Limits>,
     ) -> Self {
         let shared = Shared {
             dialer,
             purpose,
             settings: settings.clone(),
             vitals,
-            connects,
+            limits,
             generation: ArcSwap::from_pointee(CancellationToken::new()),
             gate: Gate::new(settings.max_size),
             idle: Idle::new(purpose, settings),
             queue: Queue::new(delays),
             leased: AtomicU32::new(0),
+            ending: AtomicU32::new(0),
             runtime: Handle::current(),
         };
         Self { shared: Arc::new(shared) }
@@ -186,6 +206,11 @@ impl NodePool {
         self.shared.leased.load(Ordering::Acquire)
     }
 
+    /// How many sessions are handed out, or were given up and have not ended.
+    pub(crate) fn unfinished(&self) -> u32 {
+        self.leased() + self.shared.ending.load(Ordering::Acquire)
+    }
+
     /// How many connections there are, in use or idle.
     pub(crate) fn connections(&self) -> u32 {
         self.shared.idle.connections()
@@ -226,16 +251,21 @@ impl PooledLink {
         Self { link: Box::new(link), expires: Instant::now() + lifetime }
     }
 
-    /// Whether the next user would find it as the first one did.
+    /// Whether the next user would find it as the first one did, and for a while.
     fn is_usable(&mut self, purpose: Purpose) -> bool {
+        self.is_sound(purpose) && Instant::now() < self.expires
+    }
+
+    /// Whether the next user would find it as the first one did.
+    fn is_sound(&mut self, purpose: Purpose) -> bool {
         !self.link.is_over()
+            && !self.link.is_cancelled()
             && match purpose {
                 Purpose::Write => !self.link.wire().is_standby(),
                 Purpose::Read | Purpose::Probe => !self.link.wire().writes_by_default(),
             }
             && self.link.wire().is_idle()
             && !self.link.is_in_transaction()
-            && Instant::now() < self.expires
     }
 }
 

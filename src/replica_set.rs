@@ -195,7 +195,9 @@ impl ReplicaSet {
         let deadline = Instant::now() + limit;
         let snapshot = self.snapshot();
         let leased = || snapshot.nodes.iter().map(|placed| placed.node.leased()).sum::<u32>();
-        while leased() > 0 && Instant::now() < deadline {
+        // What was given up is ended at the server before the program is.
+        let unfinished = || snapshot.nodes.iter().map(|placed| placed.node.unfinished()).sum::<u32>();
+        while unfinished() > 0 && Instant::now() < deadline {
             // Connections come back without a word; this is asked rarely, and only at the end.
             sleep(Duration::from_millis(5)).await;
         }

@@ -42,7 +42,7 @@ impl<I: Intent> Conn<I> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future ends the connection, and with it the transaction: otherwise the next
+    /// A dropped future ends the connection, and with it the transaction, also at the server: otherwise the next
     /// transaction would be a savepoint in this one, and never be committed. What is run on
     /// the `Conn` afterwards fails with [`BrokenTransactionManager`](Error::BrokenTransactionManager).
     /// A future that is dropped during the COMMIT leaves the outcome open.
@@ -326,7 +326,7 @@ impl<I: Intent> Scope<'_, I> {
 
     fn poison(&mut self) {
         self.conn.served.poisoned = true;
-        self.conn.served.lease.sever();
+        self.conn.served.lease.give_up();
     }
 }
 
@@ -368,6 +368,11 @@ where
     let outcome = match outcome {
         Ok(value) => scope.commit(settleable).await.map(|()| value).map_err(E::from),
         Err(error) => {
+            // ROLLBACK would wait for a statement whose future was dropped, by a timeout around it, say.
+            if !scope.conn.served.lease.cancel_abandoned().await {
+                scope.poison();
+                return scope.end(Err(error));
+            }
             // What statements answer that nobody waited for counts as well.
             scope.has_failed().await;
             scope.conn.served.conflicted = scope.conn.has_conflict();

@@ -17,14 +17,20 @@ use crate::node::Vitals;
 #[derive(Debug)]
 pub(crate) struct Driver {
     severed: CancellationToken,
+    given_up: CancellationToken,
     /// Dropped with the driver, which asks the task to say goodbye to the server.
     _goodbye: oneshot::Sender<()>,
 }
 
 impl Driver {
-    /// Ends the connection at once; statements that wait on it fail.
-    pub(crate) fn sever(&self) {
-        self.severed.cancel();
+    /// Ends the session in order; statements that wait on it fail.
+    pub(super) fn give_up(&self) {
+        self.given_up.cancel();
+    }
+
+    /// Whether the session was given up.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.is_cancelled()
     }
 
     /// Whether the connection was severed, by its owner or with all others of its node.
@@ -36,7 +42,9 @@ impl Driver {
 /// How long a closed connection may take to say goodbye: to a server that hangs it never would.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// Moves a connection's bytes until it ends, is severed, or its owner is gone.
+/// Moves a connection's bytes until it ends, is severed or given up, or its owner is gone.
+///
+/// The stream of a session that was given up is kept until the server has ended it, however long it takes.
 ///
 /// An end that neither the owner nor a limit of the server's configuration asked for is a sign that the node is in
 /// trouble, so its monitor is told.
@@ -52,15 +60,16 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (goodbye, mut owner_is_gone) = oneshot::channel::<()>();
-    let driver = Driver { severed: severed.clone(), _goodbye: goodbye };
+    let given_up = CancellationToken::new();
+    let driver = Driver { severed: severed.clone(), given_up: given_up.clone(), _goodbye: goodbye };
     // The monitor's own session proves nothing about those of the pools.
     let session = (purpose != Purpose::Probe).then(|| vitals.open_session());
     tokio::spawn(async move {
-        let _session = session;
         let outcome = tokio::select! {
             // First, so that nothing that was asked for after the end goes out with a last round.
             biased;
             () = severed.cancelled() => Ok(()),
+            () = given_up.cancelled() => Ok(()),
             outcome = &mut connection => {
                 // A protocol error ends the driver though the stream is well.
                 wire.close();
@@ -71,8 +80,18 @@ where
                 }
                 outcome
             }
-            _ = &mut owner_is_gone => timeout(GOODBYE, connection).await.unwrap_or(Ok(())),
+            _ = &mut owner_is_gone => timeout(GOODBYE, &mut connection).await.unwrap_or(Ok(())),
         };
+        // It fails what waits for an answer, and leaves the stream of a session that was given up.
+        drop(connection);
+        drop(session);
+        if let Some(remains) = wire.take_remains() {
+            tokio::select! {
+                () = severed.cancelled() => {}
+                () = remains.end(&wire) => {}
+            }
+        }
+        wire.end();
         if let Err(error) = outcome {
             tracing::debug!(%error, "a connection ended");
         }

@@ -9,19 +9,21 @@
 //! Source: PostgreSQL 15 documentation, chapter 55, "Frontend/Backend Protocol".
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::frames::{TLS_ANSWER, field};
+use self::frames::{Frames, TLS_ANSWER, field};
+pub(super) use self::remains::Remains;
 pub(crate) use self::tap::Tap;
 use crate::error::SqlState;
 use crate::node::Vitals;
 
 mod frames;
+mod remains;
 mod tap;
 
 /// The codes of the authentication requests that ask for a password.
@@ -64,6 +66,12 @@ pub(crate) struct Wire {
     asked_for_password: AtomicBool,
     /// Set when the stream has ended or failed, before the driver hears of it, and at the latest when it is dropped.
     closed: AtomicBool,
+    /// Whether the session was given up, so that its stream is needed once more when its driver drops it.
+    given_up: AtomicBool,
+    /// The stream of a session that was given up.
+    remains: Mutex<Option<Remains>>,
+    /// Set when the stream is gone: the server has ended the session, or was left to notice.
+    ended: AtomicBool,
     /// Wakes those who wait for the server to owe nothing, or for the end.
     settled: Notify,
     /// When the first of the answers that are owed was asked for, in microseconds since `created`.
@@ -94,6 +102,9 @@ impl Wire {
             without_tls: AtomicBool::new(false),
             asked_for_password: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            remains: Mutex::new(None),
+            ended: AtomicBool::new(false),
             settled: Notify::new(),
             asked: AtomicU64::new(0),
             longest_wait: AtomicU64::new(0),
@@ -217,6 +228,61 @@ impl Wire {
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.settled.notify_waiters();
+    }
+
+    /// Lets nothing out any more but the end of the session. Returns `false` if it was given up before.
+    pub(super) fn give_up(&self) -> bool {
+        let first = !self.given_up.swap(true, Ordering::AcqRel);
+        self.close();
+        first
+    }
+
+    /// The stream has no driver any more: it is kept for the end of a session that was given up, and else dropped.
+    fn left<S: remains::Stream>(&self, stream: S, sent: &Frames, received: Frames) {
+        self.close();
+        if self.given_up.load(Ordering::Acquire) {
+            let remains = Remains::new(stream, sent, received);
+            *self.remains.lock().unwrap_or_else(PoisonError::into_inner) = Some(remains);
+        } else {
+            drop(stream);
+            self.end();
+        }
+    }
+
+    /// Takes what is left of a session that was given up.
+    pub(super) fn take_remains(&self) -> Option<Remains> {
+        self.remains.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The stream is gone.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.close();
+    }
+
+    /// Whether the stream is gone.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits until the stream is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub(crate) async fn ended(&self) {
+        loop {
+            let ended = self.settled.notified();
+            if self.is_ended() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Whether the server may be at work: it owes an answer, or got a part of what it would answer.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.owes() || self.working.load(Ordering::Relaxed)
     }
 
     /// Takes the SQLSTATE of the last error, so that it is not taken for a later one's.

@@ -3,15 +3,12 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
 
 use super::gate::Pass;
 use super::{Pooled, Shared};
 use crate::link::Link;
-use crate::node::Vitals;
 
 /// A connection with its room in the pool; dropped, it goes back, and the first in the queue gets it.
 pub(super) struct Slot {
@@ -30,7 +27,17 @@ impl Slot {
         self.pooled = None;
     }
 
-    fn link(&self) -> &Link {
+    /// Whether it can go back: with a session that the next user may have, or one that has ended.
+    pub(super) fn is_settled(&mut self) -> bool {
+        let purpose = self.shared.purpose;
+        self.pooled.as_mut().is_none_or(|pooled| pooled.is_sound(purpose) || pooled.link.wire().is_ended())
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn link(&self) -> &Link {
         &self.pooled.as_ref().expect("a slot has its connection until it is put back").link
     }
 
@@ -55,22 +62,6 @@ pub(crate) struct Lease {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// How long an answer that is still owed may take before its statement is cancelled.
-///
-/// The rest of a result whose first row was enough comes within this; a statement whose future was dropped may run on.
-const SETTLE: Duration = Duration::from_millis(20);
-
-/// The same for a node that is far away or slow.
-const SETTLE_FAR: Duration = Duration::from_millis(250);
-
-/// Over a long way even an answer that was given at once takes longer.
-fn settle(vitals: &Vitals) -> Duration {
-    (vitals.latency.average().unwrap_or_default() * 2).clamp(SETTLE, SETTLE_FAR)
-}
-
-/// How long a cancelled statement may take to end before its connection is dropped.
-const CANCELLED: Duration = Duration::from_secs(1);
-
 impl Lease {
     pub(super) fn new(slot: Slot, pass: Pass) -> Self {
         slot.shared.leased.fetch_add(1, Ordering::AcqRel);
@@ -83,6 +74,21 @@ impl Lease {
         self
     }
 
+    /// Gives the session up, and what it is doing at the server.
+    pub(crate) fn give_up(&self) {
+        self.slot().give_up();
+    }
+
+    /// Sees to it that the next statement need not wait for one whose future was dropped: cancels it, if it does not
+    /// end by itself within a moment. Returns `false` if the session cannot go on.
+    ///
+    /// # Cancel safety
+    ///
+    /// The statement may be cancelled, and the session has no next user then.
+    pub(crate) async fn cancel_abandoned(&self) -> bool {
+        self.slot().cancel_abandoned().await
+    }
+
     fn slot(&self) -> &Slot {
         &self.held.as_ref().expect("a lease has its connection until it is dropped").0
     }
@@ -90,41 +96,16 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some((slot, pass)) = self.held.take() else { return };
+        let Some((mut slot, pass)) = self.held.take() else { return };
         slot.shared.leased.fetch_sub(1, Ordering::AcqRel);
-        let link = slot.link();
-        if link.is_over() || !link.wire().owes() {
+        if slot.is_settled() {
+            // In this order, so that the next caller past the gate finds the connection.
             drop(slot);
             drop(pass);
-            return;
-        }
-        // The connection goes back when its statement has ended, so that the next user need not wait for it.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => {
-                runtime.spawn(finish(slot, pass));
-            }
-            Err(_) => link.sever(),
+        } else {
+            slot.finish(pass);
         }
     }
-}
-
-/// Waits for what a connection still owes and gives it back; if that takes long, cancels the statement and ends it.
-async fn finish(slot: Slot, pass: Pass) {
-    let link = slot.link();
-    let wire = link.wire();
-    if timeout(settle(&slot.shared.vitals), wire.settled()).await.is_err() {
-        let cancelled = async {
-            // The answer tells whether it worked; an error of the attempt itself only costs the connection.
-            let _ = slot.shared.dialer.cancel(link.cancel_token()).await;
-            wire.settled().await;
-        };
-        let _ = timeout(CANCELLED, cancelled).await;
-        // A cancel request has no answer. If it arrives late, it ends whatever runs on the session then, so
-        // the session must have no next user.
-        link.sever();
-    }
-    drop(slot);
-    drop(pass);
 }
 
 impl Deref for Lease {

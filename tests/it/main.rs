@@ -8,6 +8,7 @@ mod conflicts;
 mod diagnoses;
 mod ended_sessions;
 mod evidence;
+mod given_up;
 mod logs;
 mod migrate;
 mod overload;

@@ -39,6 +39,11 @@ impl Frames {
         Self { header: [0; 5], have: 0, remaining: 0, body: Vec::new(), untyped, skip: 0 }
     }
 
+    /// Whether the last message is complete.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.have == 0
+    }
+
     /// Feeds bytes; calls `message` with the kind and the kept part of each message that is complete.
     pub(super) fn feed(&mut self, mut bytes: &[u8], mut message: impl FnMut(u8, &[u8])) {
         while !bytes.is_empty() {

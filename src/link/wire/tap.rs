@@ -10,10 +10,11 @@ use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 use super::Wire;
 use super::frames::{Frames, SSL_REQUEST};
+use super::remains::Stream;
 
 /// A byte stream whose messages are watched as they pass.
 #[derive(Debug)]
-pub(crate) struct Tap<S> {
+pub(crate) struct Tap<S: Stream> {
     /// Always there, but for the moment in which TLS takes the stream over.
     stream: Option<S>,
     wire: Arc<Wire>,
@@ -21,7 +22,7 @@ pub(crate) struct Tap<S> {
     received: Frames,
 }
 
-impl<S> Tap<S> {
+impl<S: Stream> Tap<S> {
     /// Watches a stream from its first byte on.
     pub(crate) fn new(stream: S, wire: Arc<Wire>) -> Self {
         Self { stream: Some(stream), wire, sent: Frames::new(true), received: Frames::new(false) }
@@ -35,17 +36,18 @@ impl<S> Tap<S> {
     }
 }
 
-impl<S: TlsStream + Unpin> TlsStream for Tap<S> {
+impl<S: TlsStream + Stream> TlsStream for Tap<S> {
     fn channel_binding(&self) -> ChannelBinding {
         self.stream.as_ref().map_or_else(ChannelBinding::none, TlsStream::channel_binding)
     }
 }
 
-impl<S> Drop for Tap<S> {
+impl<S: Stream> Drop for Tap<S> {
     fn drop(&mut self) {
-        // A stream that was given up goes on elsewhere.
-        if self.stream.is_some() {
-            self.wire.close();
+        // A stream that was handed over to TLS goes on there.
+        if let Some(stream) = self.stream.take() {
+            let received = std::mem::replace(&mut self.received, Frames::new(false));
+            self.wire.left(stream, &self.sent, received);
         }
     }
 }
@@ -54,7 +56,7 @@ fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the stream was handed over to TLS")
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
+impl<S: Stream> AsyncRead for Tap<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -75,7 +77,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
+impl<S: Stream> AsyncWrite for Tap<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         // On another thread the driver may be in the middle of a round while its connection is severed.
