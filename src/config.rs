@@ -44,6 +44,8 @@ pub use error::{ConfigError, Fault};
 pub use node::{NodeConfig, RoleGuess};
 pub use settings::{Fallback, PoolSettings, ProbeSettings, ReadSettings, Timeouts, WriteSettings};
 pub use tls::{TlsMode, TlsSettings};
+#[cfg(test)]
+pub(crate) use validate::smallest_max_lag;
 
 use crate::backoff::Backoff;
 

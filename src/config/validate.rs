@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::draft::Draft;
 use super::reader::Names;
 use super::value::Setting;
-use super::{Config, ConfigError, Fallback, Fault, NodeConfig, RoleGuess, TlsMode, file};
+use super::{Config, ConfigError, Fallback, Fault, NodeConfig, ProbeSettings, RoleGuess, TlsMode, file};
 
 /// The faults that were found so far.
 #[derive(Default)]
@@ -199,12 +199,14 @@ impl Check<'_> {
                 "the maximum must not be below the first step",
             );
         }
-        let age = draft.probe.interval.saturating_add(draft.probe.timeout);
-        if reads.max_lag < age {
+        let smallest = smallest_max_lag(&draft.probe);
+        if reads.max_lag < smallest {
             self.contradiction(
                 &["reads.max_lag", "probe.interval", "probe.timeout"],
-                "the age of a measurement counts as lag, so below the interval and the timeout of a probe \
-                 together every replica would be too far behind between two probes",
+                &format!(
+                    "the age of a measurement counts as lag, so with these probes a replica that misses nothing is \
+                     up to {smallest:?} behind: that is the smallest usable value"
+                ),
             );
         }
     }
@@ -307,6 +309,14 @@ impl Check<'_> {
     fn of_node(&mut self, key: &str, problem: &str, remedy: &str) {
         self.findings.faults.push(Fault::new(key, problem, remedy));
     }
+}
+
+/// Returns the most that a replica lags by which misses nothing.
+///
+/// The primary's position may be an interval and a probe old when the replica is asked, and the replica's answer is used
+/// until the next one, an interval and two probes later. A probe of a healthy node takes less than a sixth of its timeout.
+pub(crate) fn smallest_max_lag(probe: &ProbeSettings) -> Duration {
+    probe.interval.saturating_mul(2).saturating_add(probe.timeout / 2)
 }
 
 const WORD_REMEDY: &str = "use 1 to 63 of the characters a-z A-Z 0-9 . _ -";

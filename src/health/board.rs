@@ -346,6 +346,9 @@ fn staleness(lag: Option<Lag>, paused: bool, limit: Duration) -> String {
         Some(time) => {
             format!("{:.1} s behind, more than {limit:?} (`reads.max_lag`){paused}", time.as_secs_f64())
         }
+        None if lag.is_some_and(|lag| lag.bytes.is_some()) => {
+            format!("further behind than this program has watched the primary, so its lag is unknown{paused}")
+        }
         None => format!("how far it is behind is unknown{paused}"),
     }
 }

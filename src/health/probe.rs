@@ -33,10 +33,7 @@ const STATE: &str = "\
         (CASE WHEN r.in_recovery THEN pg_catalog.pg_last_wal_receive_lsn() END)::pg_catalog.text AS received, \
         (CASE WHEN NOT r.in_recovery THEN pg_catalog.pg_last_wal_replay_lsn() END)::pg_catalog.text AS recovered_to, \
         w.pid AS receiver_pid, w.received_tli AS received_timeline, \
-        CASE WHEN r.in_recovery THEN pg_catalog.pg_is_wal_replay_paused() ELSE false END AS replay_paused, \
-        (extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) \
-            pg_catalog.pg_last_xact_replay_timestamp()) OPERATOR(pg_catalog.*) 1000) \
-            ::pg_catalog.int8 AS replay_age_ms, ";
+        CASE WHEN r.in_recovery THEN pg_catalog.pg_is_wal_replay_paused() ELSE false END AS replay_paused, ";
 
 const STATE_FROM: &str = " FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery) AS r \
         LEFT JOIN pg_catalog.pg_stat_wal_receiver AS w ON w.pid IS NOT NULL";
@@ -75,8 +72,6 @@ struct Row {
     received_timeline: Option<i32>,
     #[diesel(sql_type = Bool)]
     replay_paused: bool,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    replay_age_ms: Option<i64>,
     #[diesel(sql_type = Nullable<Integer>)]
     checkpoint_timeline: Option<i32>,
     #[diesel(sql_type = Nullable<Integer>)]
@@ -204,7 +199,6 @@ impl Row {
             receiver_pid: self.receiver_pid,
             received_timeline: self.received_timeline.and_then(|timeline| u32::try_from(timeline).ok()),
             replay_paused: self.replay_paused,
-            replay_age: self.replay_age_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
             at,
             answered_at: Instant::now(),
         })

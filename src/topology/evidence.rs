@@ -42,8 +42,6 @@ pub struct Evidence {
     pub received_timeline: Option<u32>,
     /// Whether replay is paused.
     pub replay_paused: bool,
-    /// How old, by the node's own clock, the last transaction is that it replayed.
-    pub replay_age: Option<Duration>,
     /// When the probe was sent: all of this is as it was then, or newer.
     pub at: Instant,
     /// When the answer came: all of this was so before.
@@ -66,7 +64,6 @@ impl Evidence {
             receiver_pid: Some(100),
             received_timeline: None,
             replay_paused: false,
-            replay_age: None,
             at,
             answered_at: at,
         }

@@ -76,7 +76,7 @@ impl Memory {
             system_identifier: self.system_identifier,
             highest_timeline: self.highest_timeline,
             primary: None,
-            history: History::default(),
+            history: self.history.clone(),
             lineages: self.lineages.carry_over(),
             takeovers: self.takeovers.clone(),
         }
@@ -124,7 +124,8 @@ pub(crate) fn judge(
             memory.history.clear();
         }
         if let Some(evidence) = sightings[primary].evidence() {
-            memory.history.record(evidence.at, evidence.position);
+            let waited = memory.lineages.last_in_recovery(primary);
+            memory.history.follow(evidence, waited);
             let takeover =
                 Takeover { timeline: evidence.timeline, end: evidence.recovered_to, at: evidence.at };
             let same = |last: &Takeover| (last.timeline, last.end) == (takeover.timeline, takeover.end);
@@ -134,6 +135,12 @@ pub(crate) fn judge(
         }
     }
     let lineages = memory.lineages.trace(sightings, &standings, primary);
+    for ((standing, sighting), lineage) in standings.iter().zip(sightings).zip(&lineages) {
+        if let (Standing::Replica, Some(evidence), Lineage::Shared) = (standing, sighting.evidence(), lineage)
+        {
+            memory.history.follow_standby(evidence);
+        }
+    }
     let lags = standings
         .iter()
         .zip(sightings)

@@ -3,7 +3,8 @@
 //! `now() - pg_last_xact_replay_timestamp()`, which most tools show, lies twice: it grows on an idle
 //! primary though nothing is missing, and it compares the clocks of two machines. Here the primary's own positions are
 //! remembered with the instants at which they were seen. A replica that has replayed up to a position misses nothing
-//! that is older than that instant; so the newest such instant bounds its lag, whatever the clocks say.
+//! that is older than that instant; so the newest such instant bounds its lag, whatever the clocks say. A replica that
+//! is further back than all of them may be behind by any time, so its lag is unknown.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,17 +18,55 @@ use crate::causal::Lsn;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct History {
     samples: VecDeque<(Instant, Lsn)>,
+    /// The timeline on which the last of them lies.
+    timeline: u32,
 }
 
-/// Two probes a second for a minute: longer than any lag with which a replica may serve by default.
-const SAMPLES: usize = 120;
+/// Samples kept: back to the first one, the sparser the older they are, so that a lag is overstated by a few percent.
+const SAMPLES: usize = 240;
 
-/// Closer samples than this are not kept apart, so that the fast probes of a failover don't shorten the memory.
+/// Closer samples than this are not kept apart, so that the fast probes of a failover don't thin out the record.
 const SPACING: Duration = Duration::from_millis(250);
+
+/// Silence of the primary's monitor after which the record goes on with what its standbys receive.
+const SILENCE: Duration = Duration::from_secs(1);
 
 impl History {
     /// Remembers where the primary is.
-    pub(crate) fn record(&mut self, at: Instant, position: Lsn) {
+    ///
+    /// `waited` is when the node was last asked and still in recovery. Up to its fork, the history of a new primary is that of
+    /// the old one, and until `waited` nothing was written after the fork.
+    pub(crate) fn follow(&mut self, primary: &Evidence, waited: Option<Instant>) {
+        if primary.timeline != self.timeline {
+            match primary.recovered_to {
+                Some(end) => {
+                    self.samples.retain(|(_, lsn)| *lsn <= end);
+                    if let Some(waited) = waited {
+                        self.record(waited, end);
+                    }
+                }
+                None => self.clear(),
+            }
+            self.timeline = primary.timeline;
+        }
+        self.record(primary.at, primary.position);
+    }
+
+    /// Goes on with what a standby receives from the primary, while the primary does not let its monitor in.
+    ///
+    /// The primary is at least there. It may be further: a standby that is cut off without noticing it lets the record say
+    /// too little until its `wal_receiver_timeout`.
+    pub(crate) fn follow_standby(&mut self, standby: &Evidence) {
+        let Some(received) = standby.received.filter(|_| standby.streaming) else { return };
+        let silent = |(at, lsn): &(Instant, Lsn)| {
+            standby.at.saturating_duration_since(*at) >= SILENCE && received >= *lsn
+        };
+        if self.samples.back().is_some_and(silent) {
+            self.record(standby.at, received);
+        }
+    }
+
+    fn record(&mut self, at: Instant, position: Lsn) {
         match self.samples.back().copied() {
             // The same look again, or one that is older.
             Some((last, _)) if at <= last => return,
@@ -44,9 +83,22 @@ impl History {
             _ => {}
         }
         if self.samples.len() == SAMPLES {
-            self.samples.pop_front();
+            self.thin_out(at);
         }
         self.samples.push_back((at, position));
+    }
+
+    /// Removes the sample whose neighbours are closest together for their age.
+    fn thin_out(&mut self, now: Instant) {
+        let gap = |place: &usize| {
+            let ((before, _), (after, _)) = (self.samples[place - 1], self.samples[place + 1]);
+            let age = now.saturating_duration_since(after).as_secs_f64();
+            after.saturating_duration_since(before).as_secs_f64() / age.max(f64::MIN_POSITIVE)
+        };
+        let least = (1..self.samples.len() - 1).min_by(|a, b| gap(a).total_cmp(&gap(b)));
+        if let Some(place) = least {
+            self.samples.remove(place);
+        }
     }
 
     /// Forgets everything: another primary writes another history.
@@ -63,13 +115,7 @@ impl History {
     pub(crate) fn lag(&self, replica: &Evidence, now: Instant) -> Lag {
         let bytes = self.last().map(|primary| primary.bytes_after(replica.position));
         let passed = self.samples.iter().rev().find(|(_, lsn)| *lsn <= replica.position);
-        let by_history = passed.map(|(at, _)| now.saturating_duration_since(*at));
-        // Further behind than is remembered: the node's own clock is the best that there is.
-        let by_clock = replica
-            .replay_age
-            .map(|age| age + now.saturating_duration_since(replica.at))
-            .filter(|_| bytes.is_some());
-        Lag { bytes, time: by_history.or(by_clock) }
+        Lag { bytes, time: passed.map(|(at, _)| now.saturating_duration_since(*at)) }
     }
 }
 
@@ -89,8 +135,7 @@ mod tests {
         for second in 0..3600 {
             history.record(at(start, second), Lsn::new(100));
         }
-        let replica =
-            Evidence { replay_age: Some(Duration::from_secs(3600)), ..standby(1, 100, at(start, 3599)) };
+        let replica = standby(1, 100, at(start, 3599));
         let lag = history.lag(&replica, at(start, 3600));
         assert_eq!(lag, Lag { bytes: Some(0), time: Some(Duration::from_secs(1)) });
     }
@@ -106,23 +151,110 @@ mod tests {
         assert_eq!(lag, Lag { bytes: Some(16_500), time: Some(Duration::from_secs(18)) });
     }
 
+    /// A clock that was slow by half an hour made such a replica fresh: "0 ns behind".
     #[test]
-    fn further_back_than_is_remembered_the_clock_tells() {
+    fn further_back_than_the_record_nothing_is_known() {
         let start = Instant::now();
         let mut history = History::default();
         history.record(at(start, 100), Lsn::new(1000));
-        let replica =
-            Evidence { replay_age: Some(Duration::from_secs(40)), ..standby(1, 10, at(start, 100)) };
-        assert_eq!(history.lag(&replica, at(start, 102)).time, Some(Duration::from_secs(42)));
-        let replica = Evidence { replay_age: None, ..replica };
-        assert_eq!(history.lag(&replica, at(start, 102)).time, None);
+        assert_eq!(
+            history.lag(&standby(1, 10, at(start, 100)), at(start, 102)),
+            Lag { bytes: Some(990), time: None }
+        );
     }
 
     #[test]
     fn without_a_primary_nothing_is_known() {
         let start = Instant::now();
-        let replica = Evidence { replay_age: Some(Duration::ZERO), ..standby(1, 10, start) };
-        assert_eq!(History::default().lag(&replica, start), Lag { bytes: None, time: None });
+        assert_eq!(History::default().lag(&standby(1, 10, start), start), Lag { bytes: None, time: None });
+    }
+
+    /// Replicas that missed nothing were out for a part of each interval: 700 ms were accepted as `max_lag`.
+    #[test]
+    fn a_healthy_replica_stays_within_the_smallest_max_lag() {
+        let probe = crate::config::ProbeSettings::default();
+        let (limit, took) = (crate::config::smallest_max_lag(&probe), probe.timeout / 6);
+        let round = probe.interval + took;
+        let start = Instant::now();
+        let written = |at: Instant| Lsn::new(u64::try_from((at - start).as_millis()).expect("small"));
+        let worst = (0..20_u32).map(|phase| {
+            let mut history = History::default();
+            let mut worst = Duration::ZERO;
+            for number in 0..20 {
+                // Each is asked once a round. Its answer is as old as the question, and used until the next one's.
+                let (primary, replica) =
+                    (start + round * number, start + round * number + round * phase / 20);
+                history.record(primary, written(primary));
+                let seen = standby(1, written(replica).as_u64(), replica);
+                let until = replica + round + took;
+                if number > 0 {
+                    let known = history.lag(&seen, until).time.expect("known");
+                    worst = worst.max(known);
+                }
+            }
+            worst
+        });
+        let worst = worst.max().expect("some");
+        assert!(worst <= limit, "{worst:?}, {limit:?}");
+        assert!(worst > Duration::from_millis(700), "{worst:?}");
+    }
+
+    #[test]
+    fn the_record_reaches_back_to_its_begin_and_overstates_little() {
+        let start = Instant::now();
+        let mut history = History::default();
+        for half_second in 0..20_000_u64 {
+            history.record(start + Duration::from_millis(500 * half_second), Lsn::new(half_second));
+        }
+        assert!(history.samples.len() <= SAMPLES);
+        let now = at(start, 10_000);
+        for behind in [1_u64, 10, 100, 1000, 9_999] {
+            let replica = standby(1, (10_000 - behind) * 2, now);
+            let lag = history.lag(&replica, now).time.expect("remembered").as_secs();
+            assert!((behind..=behind + behind / 10 + 1).contains(&lag), "{behind} s: {lag} s");
+        }
+    }
+
+    /// After each switchover, what a replica missed was forgotten, and another machine's clock was asked.
+    #[test]
+    fn a_promotion_keeps_what_the_histories_share() {
+        let start = Instant::now();
+        let mut history = History::default();
+        history.follow(&Evidence::primary(1, 1000, at(start, 1)), None);
+        history.follow(&Evidence::primary(1, 2000, at(start, 2)), None);
+        history.follow(&Evidence::primary(1, 3000, at(start, 3)), None);
+        // It was still waiting six seconds later, so nothing that counts was written before.
+        let promoted = |position, seconds| Evidence {
+            recovered_to: Some(Lsn::new(2500)),
+            ..Evidence::primary(2, position, at(start, seconds))
+        };
+        history.follow(&promoted(2600, 10), Some(at(start, 9)));
+        let lag = |position, seconds| history.lag(&standby(1, position, start), at(start, seconds)).time;
+        assert_eq!(lag(2600, 10), Some(Duration::ZERO));
+        assert_eq!(lag(2500, 10), Some(Duration::from_secs(1)), "it misses what came after the promotion");
+        assert_eq!(lag(2500, 16), Some(Duration::from_secs(7)), "and more, until it is connected again");
+        assert_eq!(lag(2400, 10), Some(Duration::from_secs(8)), "from before");
+        assert_eq!(lag(900, 10), None);
+    }
+
+    /// After `max_lag` a primary that had no slot for its monitor took every replica out: 6 of 6 reads failed.
+    #[test]
+    fn the_record_goes_on_while_the_primary_refuses_its_monitor() {
+        let start = Instant::now();
+        let mut history = History::default();
+        history.follow(&Evidence::primary(1, 1000, start), None);
+        for second in 1..60 {
+            history.follow_standby(&standby(1, 1000 + second * 10, at(start, second)));
+        }
+        let lag = history.lag(&standby(1, 1590, at(start, 59)), at(start, 60));
+        assert_eq!(lag, Lag { bytes: Some(0), time: Some(Duration::from_secs(1)) });
+        let behind = history.lag(&standby(1, 1300, at(start, 59)), at(start, 60));
+        assert_eq!(behind.time, Some(Duration::from_secs(30)));
+        // One that is not connected tells nothing of the primary, and neither does one that is behind the record.
+        let before = history.clone();
+        history.follow_standby(&Evidence { streaming: false, ..standby(1, 1590, at(start, 70)) });
+        history.follow_standby(&standby(1, 1500, at(start, 70)));
+        assert_eq!(history, before);
     }
 
     #[test]

@@ -114,6 +114,12 @@ impl Lineages {
         }
     }
 
+    /// When a node was last asked and still in recovery.
+    pub(crate) fn last_in_recovery(&self, place: usize) -> Option<Instant> {
+        let samples = &self.tracks.get(place)?.samples;
+        samples.iter().rev().find(|sample| sample.in_recovery).map(|sample| sample.sent)
+    }
+
     /// The timeline of which a standby is proof, if its primary is overtaken by another one's standby; 0 otherwise.
     ///
     /// Only a standby that is known to have followed the timeline of this primary proves that: one that may have parted
@@ -179,8 +185,7 @@ impl Lineages {
                 }
             }
         }
-        let waited = self.tracks[primary].samples.iter().rev().find(|sample| sample.in_recovery);
-        let waited = waited.map(|sample| sample.sent);
+        let waited = self.last_in_recovery(primary);
         for (place, track) in self.tracks.iter_mut().enumerate() {
             if place == primary {
                 continue;
@@ -375,200 +380,4 @@ impl<'t> Rivals<'t> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::topology::ServerIdentity;
-
-    /// A set of an old primary (0), a standby (1) and the one that is promoted (2), seen every 400 ms.
-    struct Set {
-        lineages: Lineages,
-        now: Instant,
-    }
-
-    const NEW: usize = 2;
-    const FORK: u64 = 1000;
-
-    fn lost() -> Sighting {
-        Sighting::Lost
-    }
-
-    impl Set {
-        fn new() -> Self {
-            Self { lineages: Lineages::default(), now: Instant::now() }
-        }
-
-        /// The nodes answer one after the other: the standby, the old primary, the new one.
-        fn see(&mut self, old: Option<u64>, standby: Evidence, new: Evidence) -> Lineage {
-            let start = self.now;
-            let at = move |millis, evidence: Evidence| {
-                let at = start + Duration::from_millis(millis);
-                Sighting::Seen(Evidence { at, answered_at: at + Duration::from_millis(1), ..evidence })
-            };
-            let old = old.map_or_else(lost, |position| at(20, Evidence::primary(1, position, start)));
-            let promoted = !new.in_recovery;
-            let standing = match (&old, promoted) {
-                (Sighting::Lost, _) => Standing::Unknown,
-                (_, false) => Standing::Primary,
-                (_, true) => Standing::StalePrimary,
-            };
-            let standings =
-                [standing, Standing::Replica, if promoted { Standing::Primary } else { Standing::Replica }];
-            let sightings = [old, at(0, standby), at(40, new)];
-            self.lineages.observe(&sightings);
-            let primary = standings.iter().position(|standing| *standing == Standing::Primary);
-            let lineages = self.lineages.trace(&sightings, &standings, primary);
-            self.now += Duration::from_millis(400);
-            lineages[1]
-        }
-
-        fn before(old: u64, standby: u64) -> Self {
-            let mut set = Self::new();
-            let start = set.now;
-            let seen = set.see(Some(old), of(standby, 100), Evidence::standby(1, FORK, start));
-            assert_eq!(seen, Lineage::Shared, "nothing has happened yet");
-            set
-        }
-    }
-
-    /// A standby at this position, with this receiver, that shows no new timeline.
-    fn of(position: u64, receiver: i32) -> Evidence {
-        Evidence { receiver_pid: Some(receiver), ..Evidence::standby(1, position, Instant::now()) }
-    }
-
-    fn new(position: u64) -> Evidence {
-        let recovered_to = Some(Lsn::new(FORK));
-        Evidence { recovered_to, ..Evidence::primary(2, position, Instant::now()) }
-    }
-
-    const UNPROVEN: Lineage = Lineage::Unproven { fork: Lsn::new(FORK) };
-    const PARTED: Lineage = Lineage::Parted { fork: Some(Lsn::new(FORK)) };
-
-    /// Its rows that the primary did not have were served, with a lag of 2 ms.
-    #[test]
-    fn a_standby_that_was_ahead_of_the_fork_has_parted() {
-        let mut set = Set::before(1200, 1200);
-        assert_eq!(set.see(None, of(1200, 101), new(1100)), PARTED);
-        assert_eq!(set.see(None, of(1200, 102), new(5000)), PARTED, "also when the primary has passed it");
-    }
-
-    #[test]
-    fn one_that_is_further_than_the_primary_later_has_parted() {
-        // It was not seen ahead before the promotion.
-        let mut set = Set::before(900, 900);
-        assert_eq!(set.see(None, of(1200, 100), new(1100)), PARTED);
-        assert_eq!(set.see(None, of(1200, 101), new(1300)), PARTED);
-    }
-
-    #[test]
-    fn one_that_waits_past_the_fork_is_unproven() {
-        let mut set = Set::before(900, 900);
-        for _ in 0..5 {
-            let received = Some(Lsn::new(512));
-            assert_eq!(set.see(None, Evidence { received, ..of(1200, 101) }, new(1300)), UNPROVEN);
-        }
-    }
-
-    #[test]
-    fn one_that_is_repointed_is_never_left_out() {
-        let mut set = Set::before(1000, 990);
-        assert_eq!(set.see(None, Evidence { receiver_pid: None, ..of(990, 0) }, new(1100)), Lineage::Shared);
-        assert_eq!(set.see(None, of(1100, 101), new(1200)), Lineage::Shared);
-        assert_eq!(set.see(Some(1050), of(1300, 101), new(1400)), Lineage::Shared, "a proof stands");
-    }
-
-    /// Half a second of reads saw rows that the primary did not have, until the next probe.
-    #[test]
-    fn one_that_is_still_attached_to_an_old_primary_is_unproven_before_it_leaves() {
-        let mut set = Set::before(1000, 1000);
-        assert_eq!(set.see(None, of(1000, 100), new(1100)), UNPROVEN, "its receiver is the old one");
-        assert_eq!(set.see(None, Evidence { receiver_pid: None, ..of(1000, 0) }, new(1100)), Lineage::Shared);
-        assert_eq!(set.see(Some(1010), of(1000, 101), new(1100)), UNPROVEN, "the old one is there");
-    }
-
-    /// Its rows that the primary did not have were served as "1.2 s behind".
-    #[test]
-    fn one_that_goes_on_following_a_hidden_old_primary_is_unproven() {
-        let mut set = Set::before(1000, 1000);
-        for round in 0_u64..4 {
-            let seen = set.see(None, of(1001 + round, 100), new(1100 + 1000 * round));
-            assert_eq!(seen, UNPROVEN, "{round}");
-        }
-        // It may also follow the new primary in a chain: then it keeps step.
-        for round in 5_u64..12 {
-            set.see(None, of(500 + 1000 * round, 100), new(1100 + 1000 * round));
-        }
-        assert_eq!(set.see(None, of(20_000, 100), new(20_000)), Lineage::Shared);
-    }
-
-    #[test]
-    fn one_that_follows_a_fenced_old_primary_is_unproven_until_it_has_passed_it() {
-        let mut set = Set::before(1000, 1000);
-        for round in 1_u64..4 {
-            let old = 1000 + 10 * round;
-            // A new receiver proves nothing: the old primary is there to have started it.
-            assert_eq!(set.see(Some(old), of(old, 101), new(5000)), UNPROVEN, "{round}");
-        }
-        assert_eq!(set.see(Some(1040), of(1041, 101), new(5100)), Lineage::Shared);
-    }
-
-    #[test]
-    fn an_idle_follower_is_known_by_its_position() {
-        let mut set = Set::before(1000, 1000);
-        assert_eq!(set.see(Some(1100), of(1100, 100), new(1100)), UNPROVEN, "so is the old primary");
-        let mut set = Set::before(1000, 1000);
-        assert_eq!(set.see(Some(2000), of(1100, 100), new(1100)), Lineage::Shared);
-    }
-
-    #[test]
-    fn a_timeline_proves_and_a_restart_forgets() {
-        let server =
-            |started_at_micros| Some(ServerIdentity { started_at_micros, port: 5432, address: None });
-        let mut set = Set::before(1200, 1200);
-        assert_eq!(set.see(None, Evidence { server: server(1), ..of(1200, 100) }, new(1100)), PARTED);
-        let rebuilt = Evidence { server: server(2), timeline: 2, ..of(1300, 103) };
-        assert_eq!(set.see(None, rebuilt, new(1300)), Lineage::Shared);
-        let mut set = Set::before(1200, 1200);
-        assert_eq!(set.see(None, Evidence { server: server(1), ..of(1200, 100) }, new(1100)), PARTED);
-        let restarted = Evidence { server: server(2), received: None, ..of(1200, 103) };
-        assert_eq!(set.see(None, restarted, new(1300)), UNPROVEN, "a restart alone mends nothing");
-    }
-
-    #[test]
-    fn a_program_that_starts_later_needs_no_timeline_either() {
-        let mut set = Set::new();
-        // Nobody else is out of recovery, or might be.
-        let at = set.now;
-        let sightings = [
-            Sighting::Seen(Evidence::standby(1, 1300, at)),
-            Sighting::Seen(Evidence::standby(1, 1300, at)),
-            Sighting::Seen(new(1400)),
-        ];
-        set.lineages.observe(&sightings);
-        let standings = [Standing::Replica, Standing::Replica, Standing::Primary];
-        assert_eq!(set.lineages.trace(&sightings, &standings, Some(NEW)), [Lineage::Shared; 3]);
-    }
-
-    /// 145 writes went to an old primary whose standby had long followed another one.
-    #[test]
-    fn a_standby_that_passes_its_primary_gives_it_away() {
-        let start = Instant::now();
-        let at = |millis, evidence: Evidence| {
-            let at = start + Duration::from_millis(millis);
-            Sighting::Seen(Evidence { at, answered_at: at + Duration::from_millis(1), ..evidence })
-        };
-        let implied = |primary: Sighting, standby: Sighting| {
-            let mut lineages = Lineages::default();
-            let sightings = [primary, standby];
-            lineages.observe(&sightings);
-            lineages.implied_timeline(1, &sightings)
-        };
-        let primary = Evidence::primary(1, 1000, start);
-        assert_eq!(implied(at(20, primary.clone()), at(0, of(1008, 100))), 2);
-        assert_eq!(implied(at(20, primary.clone()), at(0, of(1000, 100))), 0, "it has all");
-        assert_eq!(implied(at(0, primary.clone()), at(20, of(1008, 100))), 0, "it was asked later");
-        let cut_off = Evidence { streaming: false, receiver_pid: None, ..of(1008, 100) };
-        assert_eq!(implied(at(20, primary.clone()), at(0, cut_off)), 0, "it follows nobody");
-        let newer = Evidence { timeline: 2, ..primary };
-        assert_eq!(implied(at(20, newer), at(0, of(1008, 100))), 0, "it may have parted from this primary");
-    }
-}
+mod tests;

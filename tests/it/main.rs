@@ -9,6 +9,7 @@ mod diagnoses;
 mod ended_sessions;
 mod evidence;
 mod given_up;
+mod lag;
 mod logs;
 mod migrate;
 mod overload;

@@ -144,6 +144,17 @@ fn contradictions_name_both_keys_and_blame_what_was_written() {
     assert!(error.to_string().contains("contradicts reads.max_lag and probe.timeout"), "{error}");
 }
 
+/// 700 ms were accepted, and replicas that missed nothing were taken out and in again twice a second.
+#[test]
+fn a_max_lag_that_healthy_replicas_exceed_is_refused_with_the_smallest_one() {
+    let error = with_url("[reads]\nmax_lag = \"700ms\"", &[]).unwrap_err();
+    assert_eq!(keys(&error), ["reads.max_lag"]);
+    assert!(error.to_string().contains("950ms behind: that is the smallest usable value"), "{error}");
+    with_url("[reads]\nmax_lag = \"950ms\"", &[]).unwrap();
+    with_url("[probe]\ninterval = \"200ms\"\ntimeout = \"100ms\"\n[reads]\nmax_lag = \"450ms\"", &[])
+        .unwrap();
+}
+
 #[test]
 fn without_fallback_its_cap_does_not_matter() {
     with_url("[reads]\nfallback = \"never\"\nmax_fallback = 0", &[]).unwrap();
