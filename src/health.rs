@@ -5,6 +5,8 @@
 //! * `recovery`: ejection and ramp of a node that comes back (pure)
 //! * `board`: where the monitors post what they see, and the topology comes from
 //! * `dial_limit`: how long a monitor lets a new session take (pure)
+//! * `search`: since when a primary is being looked for (pure)
+//! * `schedule`: when a monitor looks again (pure)
 //! * `monitor`: the task that looks
 //! * `patience`: waiting that tells a slow peer from a slow self
 
@@ -18,3 +20,5 @@ mod monitor;
 pub(crate) mod patience;
 mod probe;
 mod recovery;
+mod schedule;
+mod search;

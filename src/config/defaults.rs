@@ -79,7 +79,7 @@ pub(crate) const PROBE_INTERVAL: Duration = ms(400);
 pub(crate) const PROBE_TIMEOUT: Duration = ms(300);
 
 /// Half of it is what a promotion goes unnoticed on average; the connection survives the
-/// promotion, so a probe is one query of well below 1 ms. 40 a second for a few seconds are no load.
+/// promotion, so a probe is one query of well below 1 ms. They become rarer from 0.2 s on.
 pub(crate) const PROBE_FAILOVER_INTERVAL: Duration = ms(25);
 
 /// The first retry comes soon, because many outages are short (a restart takes 0.3 s).

@@ -79,7 +79,7 @@ pub struct ProbeSettings {
     pub interval: Duration,
     /// How long a probe may take before it counts as missed; two missed in a row are a lost node.
     pub timeout: Duration,
-    /// The time between two probes while a primary is being looked for.
+    /// The time between two probes at the beginning of a search for a primary. It grows with the search.
     pub failover_interval: Duration,
 }
 

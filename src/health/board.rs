@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::condition::{Change, Condition, Look};
 use super::recovery::Recovery;
+use super::search::Search;
 use crate::config::{Config, Fallback, ReadSettings, RoleGuess};
 use crate::error::ConnectError;
 use crate::node::Node;
@@ -98,8 +99,8 @@ pub(crate) struct Board {
     current: ArcSwap<Snapshot>,
     /// Changes when a role or a health does, not with every look.
     changes: watch::Sender<Arc<Topology>>,
-    /// Whether a primary is being looked for.
-    looking: watch::Sender<bool>,
+    /// Since when a primary is being looked for.
+    looking: watch::Sender<Option<Instant>>,
 }
 
 struct State {
@@ -107,6 +108,7 @@ struct State {
     entries: Vec<Entry>,
     config: Arc<Config>,
     version: u64,
+    search: Search,
 }
 
 #[derive(Debug)]
@@ -119,11 +121,13 @@ impl Board {
     /// Sets the nodes up, none of them seen.
     pub(crate) fn new(config: Arc<Config>, nodes: Vec<Arc<Node>>) -> Self {
         let entries = nodes.into_iter().map(|node| Entry { node, condition: Condition::default() }).collect();
-        let mut state = State { memory: Memory::default(), entries, config, version: 0 };
-        let snapshot = Arc::new(state.snapshot(Instant::now()));
+        let mut state =
+            State { memory: Memory::default(), entries, config, version: 0, search: Search::default() };
+        let now = Instant::now();
+        let snapshot = Arc::new(state.snapshot(now));
         Self {
             changes: watch::Sender::new(Arc::clone(&snapshot.topology)),
-            looking: watch::Sender::new(true),
+            looking: watch::Sender::new(state.search.on(true, true, now)),
             current: ArcSwap::new(snapshot),
             state: Mutex::new(state),
         }
@@ -144,8 +148,8 @@ impl Board {
         self.changes.subscribe()
     }
 
-    /// Whether a primary is being looked for.
-    pub(crate) fn looking(&self) -> watch::Receiver<bool> {
+    /// Since when a primary is being looked for; nothing while there is one that is well.
+    pub(crate) fn looking(&self) -> watch::Receiver<Option<Instant>> {
         self.looking.subscribe()
     }
 
@@ -208,7 +212,8 @@ impl Board {
         log_changes(&before.topology, &snapshot.topology);
         let suspect = |i: usize| snapshot.topology.nodes[i].health != Health::Up;
         let looking = snapshot.primary.is_none_or(suspect);
-        self.looking.send_if_modified(|was| std::mem::replace(was, looking) != looking);
+        let search = state.search.on(looking, has_moved(&before.topology, &snapshot.topology), now);
+        self.looking.send_if_modified(|was| std::mem::replace(was, search) != search);
         self.changes.send_if_modified(|topology| {
             let changed = !same_for_users(topology, &snapshot.topology);
             if changed {
@@ -359,6 +364,14 @@ fn same_for_users(a: &Topology, b: &Topology) -> bool {
         (node.name.clone(), node.standing, node.health, node.serves_reads, node.serves_writes)
     };
     a.primary == b.primary && a.nodes.iter().map(of).eq(b.nodes.iter().map(of))
+}
+
+/// Whether a node went down or came back, or a role changed: then a primary may be found soon.
+fn has_moved(before: &Topology, after: &Topology) -> bool {
+    let is_there =
+        |node: &NodeStatus| !matches!(node.health, Health::Unseen | Health::Lost | Health::Starting);
+    let of = |node: &NodeStatus| (node.standing, is_there(node));
+    !before.nodes.iter().map(of).eq(after.nodes.iter().map(of))
 }
 
 fn log_changes(before: &Topology, after: &Topology) {

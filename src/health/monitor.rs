@@ -4,14 +4,16 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
 use super::condition::{Look, Signs};
 use super::dial_limit::DialLimit;
 use super::probe::{Known, look};
+use super::schedule::Schedule;
 use crate::backoff::Backoff;
 use crate::config::ProbeSettings;
 use crate::error::ConnectError;
@@ -31,7 +33,7 @@ impl Drop for Monitor {
     }
 }
 
-/// The shortest time between two looks, however many signs of trouble come in between.
+/// The shortest time between two looks, whatever the reason.
 const SPACING: Duration = Duration::from_millis(10);
 
 impl Monitor {
@@ -40,6 +42,7 @@ impl Monitor {
         let eye = Eye {
             node,
             board: Arc::downgrade(board),
+            schedule: Schedule::new(probe.clone(), fastrand::Rng::new()),
             probe,
             backoff,
             link: None,
@@ -60,6 +63,7 @@ struct Eye {
     link: Option<Link>,
     /// What earlier probes told.
     known: Known,
+    schedule: Schedule,
     dial_limit: DialLimit,
     /// Answers that the node's sessions had when the last look was posted.
     answers_before: u64,
@@ -90,7 +94,7 @@ impl Eye {
 
             let pause = if answered {
                 retry.reset();
-                if *looking.borrow_and_update() { self.probe.failover_interval } else { self.probe.interval }
+                self.schedule.pause(looking.borrow_and_update().map(|began| began.elapsed()))
             } else if timed_out && retry.attempt() == 0 {
                 retry.next();
                 Duration::ZERO
@@ -98,14 +102,34 @@ impl Eye {
                 // A monitor never gives up: when a schedule has an end, its last step goes on.
                 retry.next().unwrap_or_else(|| self.backoff.max_delay())
             };
-            let earliest = began + SPACING;
-            tokio::select! {
-                () = sleep(pause) => {}
-                // A node that is down gains nothing from being asked sooner: it is answered by its backoff.
-                () = self.node.vitals().woken(), if answered => {}
-                Ok(()) = looking.changed(), if answered => {}
+            let due = Instant::now() + pause;
+            // A node that is down gains nothing from being asked sooner: it is answered by its backoff.
+            if answered {
+                self.rest(due, &mut looking).await;
+            } else {
+                sleep_until(due).await;
             }
-            sleep_until(earliest).await;
+            sleep_until(began + SPACING).await;
+        }
+    }
+
+    /// Waits until the next look is due, or there is a reason to look sooner.
+    async fn rest(&mut self, mut due: Instant, looking: &mut watch::Receiver<Option<Instant>>) {
+        let mut is_woken = false;
+        loop {
+            tokio::select! {
+                () = sleep_until(due) => return,
+                () = self.node.vitals().woken(), if !is_woken => {
+                    is_woken = true;
+                    due = due.min(self.schedule.wake(Instant::now()));
+                }
+                Ok(()) = looking.changed() => {
+                    // The end of a search is no reason to look.
+                    if looking.borrow_and_update().is_some() {
+                        due = due.min(Instant::now() + self.schedule.first_of_search());
+                    }
+                }
+            }
         }
     }
 

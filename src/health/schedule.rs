@@ -1,0 +1,146 @@
+//! When a monitor looks at its node again.
+//!
+//! Three rules, for a server that hundreds of programs look at:
+//!
+//! * **The pauses of a search grow with its age.** A promotion is noticed within an eighth of the time for which it was
+//!   waited for, between `probe.failover_interval` and `probe.interval`, and a state that lasts costs no more than a healthy one.
+//! * **Everything has jitter**, the first pause most of all, so that programs that start or fail over together do not
+//!   look together. Jitter only shortens a pause: what is promised about hangs and lag holds.
+//! * **Signs of trouble wake a monitor at most ten times a second**, however many connections end at once.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::Instant;
+
+use crate::config::ProbeSettings;
+
+/// Proportion of each pause that is left to chance.
+const JITTER: f64 = 0.2;
+
+/// A search looks again after this part of its age.
+const AGE_DIVISOR: u32 = 8;
+
+/// Wakes that may come at once; with [`WAKE_REFILL`] there are at most ten in any second.
+const WAKE_BURST: u32 = 2;
+
+/// Time after which one more wake is allowed.
+const WAKE_REFILL: Duration = Duration::from_millis(125);
+
+/// The pauses of one monitor.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    settings: ProbeSettings,
+    rng: Rng,
+    /// Whether the first pause is over, which puts this monitor out of step with others.
+    begun: bool,
+    /// When the wakes that were granted will all be paid for.
+    wakes_until: Option<Instant>,
+}
+
+impl Schedule {
+    pub(crate) fn new(settings: ProbeSettings, rng: Rng) -> Self {
+        Self { settings, rng, begun: false, wakes_until: None }
+    }
+
+    /// Returns the pause after an answer, during a search of this age or without one.
+    pub(crate) fn pause(&mut self, search: Option<Duration>) -> Duration {
+        let (interval, fastest) = (self.settings.interval, self.settings.failover_interval);
+        let pause = search.map_or(interval, |age| (age / AGE_DIVISOR).max(fastest).min(interval));
+        let jitter = if std::mem::replace(&mut self.begun, true) { JITTER } else { 1.0 };
+        pause.mul_f64(1.0 - jitter * self.rng.f64())
+    }
+
+    /// Returns the pause before the first look of a search: short, and not the same in all programs.
+    pub(crate) fn first_of_search(&mut self) -> Duration {
+        self.settings.failover_interval.mul_f64(self.rng.f64())
+    }
+
+    /// Returns when a sign of trouble may be looked into.
+    pub(crate) fn wake(&mut self, now: Instant) -> Instant {
+        let paid = self.wakes_until.map_or(now, |until| until.max(now));
+        self.wakes_until = Some(paid + WAKE_REFILL);
+        let burst = WAKE_REFILL * (WAKE_BURST - 1);
+        paid.checked_sub(burst).map_or(now, |at| at.max(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::super::search::Search;
+    use super::*;
+
+    fn schedule(seed: u64) -> Schedule {
+        Schedule::new(ProbeSettings::default(), Rng::with_seed(seed))
+    }
+
+    /// Counts the probes of one minute, during which `state` says at each of them whether a primary is looked for and
+    /// whether something changed.
+    async fn probes_in_a_minute(mut state: impl FnMut(u32) -> (bool, bool)) -> u32 {
+        let (mut schedule, mut search) = (schedule(1), Search::default());
+        let (began, mut probes) = (Instant::now(), 0);
+        while began.elapsed() < Duration::from_secs(60) {
+            let (looking, changed) = state(probes);
+            let age = search.on(looking, changed, Instant::now()).map(|began| began.elapsed());
+            probes += 1;
+            sleep(schedule.pause(age)).await;
+        }
+        probes
+    }
+
+    /// There were 2,400 of them in every state but the first, for as long as it lasted.
+    #[tokio::test(start_paused = true)]
+    async fn a_state_that_persists_costs_little_more_probes_than_a_set_that_is_well() {
+        let well = probes_in_a_minute(|_| (false, false)).await;
+        assert!((150..=175).contains(&well), "{well}");
+        // A full primary, one that refuses the login, a split brain, no primary: a search in which nothing changes.
+        let searching = probes_in_a_minute(|probe| (true, probe == 0)).await;
+        assert!((well..well + 40).contains(&searching), "{searching}");
+        // A primary that misses every second probe of its own.
+        let flapping = probes_in_a_minute(|probe| (probe % 2 == 0, false)).await;
+        assert!(flapping < well + 60, "{flapping}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_search_is_fast_at_first_and_again_when_something_changes() {
+        let (mut schedule, mut search) = (schedule(2), Search::default());
+        schedule.pause(None);
+        let mut pauses = Vec::new();
+        for second in 0..12_u64 {
+            let age = search.on(true, second == 6, Instant::now()).map(|began| began.elapsed());
+            pauses.push(schedule.pause(age).as_millis());
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert!(pauses[0] <= 25 && pauses[6] <= 25, "{pauses:?}");
+        assert!((100..=125).contains(&pauses[1]) && (320..=400).contains(&pauses[5]), "{pauses:?}");
+    }
+
+    #[test]
+    fn programs_that_start_together_do_not_look_together() {
+        let mut first: Vec<_> = (0..20).map(|seed| schedule(seed).pause(None).as_millis()).collect();
+        first.sort_unstable();
+        assert!(first[0] < 80 && first[19] > 320 && first[19] <= 400, "{first:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn signs_of_trouble_wake_a_monitor_ten_times_a_second_at_most() {
+        let mut schedule = schedule(3);
+        let began = Instant::now();
+        let mut wakes = Vec::new();
+        // A new sign comes as soon as the last one was looked into.
+        while began.elapsed() < Duration::from_secs(5) {
+            tokio::time::sleep_until(schedule.wake(Instant::now())).await;
+            wakes.push(began.elapsed());
+            sleep(Duration::from_millis(1)).await;
+        }
+        for (i, wake) in wakes.iter().enumerate() {
+            let within =
+                wakes[i..].iter().take_while(|later| **later < *wake + Duration::from_secs(1)).count();
+            assert!(within <= 10, "{within} from {wake:?} on");
+        }
+        assert!(wakes[1] < Duration::from_millis(5), "the first ones are not kept waiting: {wakes:?}");
+        assert!(wakes.len() > 35, "{}", wakes.len());
+    }
+}
