@@ -1,6 +1,7 @@
 //! The commands of the program.
 //!
 //! * `serve`, `migrate`, `replay`, `status`, `config`: one command each
+//! * `forget_history`: the operator's word to a running service
 //! * `demo`: the service on a cluster of its own, with traffic, and with faults if it is asked to
 //! * `servers`: which servers a command works on, those that are configured or a cluster of its own
 //! * `failure`: how a command ends, and with which exit code
@@ -18,6 +19,7 @@ mod config;
 #[cfg(feature = "testkit")]
 mod demo;
 mod failure;
+mod forget_history;
 mod logging;
 mod migrate;
 mod replay;
@@ -56,6 +58,8 @@ enum Command {
     Replay(replay::Arguments),
     /// Shows how the nodes are.
     Status(status::Arguments),
+    /// Makes a running service forget the identity and timelines of its nodes, after an operator's decision.
+    ForgetHistory(forget_history::Arguments),
     /// Looks at the configuration; it asks no server.
     #[command(subcommand)]
     Config(config::Command),
@@ -78,6 +82,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Migrate => migrate::run(file).await,
             Command::Replay(arguments) => replay::run(file, arguments).await,
             Command::Status(arguments) => status::run(file, arguments).await,
+            Command::ForgetHistory(arguments) => forget_history::run(arguments).await,
             Command::Config(command) => config::run(file, command),
         }
     });

@@ -6,6 +6,7 @@
 //! * `run_read`, `repeat`, `hedge`: a read that survives its node, when it is run again, and when a slow one is tried twice
 //! * `budget`: what second tries and repeats may cost
 //! * `run_write`, `settle`: a transaction that is run again on a conflict, and one whose outcome is unknown
+//! * `forget`: the operator's word that ends what is remembered of the nodes
 //! * `reconfigure`: nodes that come and go while traffic runs
 //! * `report`: how everything is, for people and for `/health`
 
@@ -30,6 +31,7 @@ use crate::node::Node;
 use crate::topology::{Health, NodeStatus, Standing, Topology};
 
 mod budget;
+mod forget;
 mod hedge;
 mod read;
 mod reconfigure;

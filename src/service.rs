@@ -7,6 +7,7 @@
 //! * [`Settings`]: limits, and the assets that are known
 //! * `transactions`, `accounts`, `settlements`, `audit`: the endpoints
 //! * `health`: whether the program lives, can serve, and how its nodes are
+//! * `admin`: what an operator decides, on a listener of its own
 //! * `page`: the nodes, for people
 //! * `error`: every failure as JSON with a stable code
 //! * `extract`, `served`, `layers`: what all endpoints share
@@ -33,11 +34,13 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+pub use self::admin::ADMIN_HEADER;
 pub use self::health::{Health, Readiness};
 pub use self::settings::{KNOWN_ASSETS, Settings};
 use crate::{Conn, ReplicaSet, Write};
 
 mod accounts;
+mod admin;
 mod audit;
 mod error;
 mod extract;

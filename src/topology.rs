@@ -7,6 +7,9 @@
 //! * `evidence`: what a look at a node shows
 //! * `judge`: from evidence to roles (pure); the rules of fencing stand there
 //! * `lineage`: whether a standby has what the primary has, or has parted from it (pure)
+//! * `identity`: which cluster the set belongs to (pure)
+//! * `memory`: what is remembered of the nodes, and when it no longer holds (pure)
+//! * `recoveries`: how the primaries came to write
 //! * `lag`: how far a replica is behind (pure)
 //! * `select`: which node serves a read (pure)
 
@@ -16,14 +19,19 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 pub use self::evidence::{Evidence, Loss, ServerIdentity, Sighting};
-pub(crate) use self::judge::{Memory, Takeover, Verdict, judge};
+pub(crate) use self::judge::{Seen, Verdict, judge};
 pub(crate) use self::lineage::Lineage;
+pub(crate) use self::memory::{LostHistory, Memory};
+pub(crate) use self::recoveries::{Recoveries, Recovery};
 use crate::causal::Lsn;
 
 mod evidence;
+mod identity;
 mod judge;
 mod lag;
 mod lineage;
+mod memory;
+mod recoveries;
 pub(crate) mod select;
 
 /// The role in which a node serves a connection.
@@ -67,7 +75,8 @@ pub enum Standing {
     Primary,
     /// A standby of the set.
     Replica,
-    /// One of several primaries on the highest timeline. It takes no writes, and reads only if nobody else can.
+    /// One of several primaries on the highest timeline, some of which may be out of sight. It takes no writes, and
+    /// reads only if no other node can.
     Contender,
     /// A primary on an old timeline: it was replaced, and came back. It is fenced.
     StalePrimary,
@@ -190,13 +199,35 @@ pub enum PrimaryStatus {
     },
     /// None is known.
     None,
-    /// Several nodes take writes on one timeline, so none of them gets any from this set.
+    /// Several nodes took writes on one timeline, so none of them gets any from this set until all but one are gone for
+    /// good: rebuilt as standbys, or out of the configuration. One that is out of sight still counts.
     SplitBrain {
         /// Their names.
         nodes: Vec<String>,
         /// Their timeline.
         timeline: u32,
     },
+    /// The nodes belong to different clusters, and the majority does not tell which is the set's.
+    IdentifierMismatch {
+        /// What each node showed.
+        nodes: Vec<ShownIdentifier>,
+    },
+}
+
+/// The cluster that a node says that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ShownIdentifier {
+    /// The node's name.
+    pub node: String,
+    /// The system identifier, in decimal digits, which are more than a JSON number holds.
+    pub system_identifier: String,
+}
+
+impl fmt::Display for ShownIdentifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} shows {}", self.node, self.system_identifier)
+    }
 }
 
 /// The nodes and their roles at one moment: an immutable snapshot.

@@ -20,6 +20,9 @@ pub(super) struct Arguments {
     /// The address to serve on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Also listens there for an operator's commands (`pointsman forget-history`); a loopback address.
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
+    admin: Option<SocketAddr>,
     /// Starts a primary with so many replicas, and removes them at the end.
     #[arg(long, value_name = "REPLICAS")]
     with_cluster: Option<usize>,
@@ -31,6 +34,19 @@ pub(super) struct Arguments {
     assets: Vec<Asset>,
 }
 
+/// The endpoints there have no authentication, so no other machine may reach them.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "write an address such as 127.0.0.1:3001".to_owned())?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => {
+            Err("it has no authentication, so it must be a loopback address such as 127.0.0.1:3001"
+                .to_owned())
+        }
+    }
+}
+
 pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
     let mut end = End::listen()?;
     let reload = signals::reload()?;
@@ -39,7 +55,7 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
         prepared = prepare(file, &arguments) => prepared?,
         _ = end.asked() => return Err(ended_early()),
     };
-    let (set, cluster, listener) = prepared;
+    let (set, cluster, listener, admin) = prepared;
 
     let mut settings = Settings::default();
     if !arguments.assets.is_empty() {
@@ -48,9 +64,13 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
     // A cluster of its own is not in any file that could have changed.
     let reloads = match cluster {
         Some(_) => None,
-        None => Some(tokio::spawn(reload_on_hangup(reload, set.clone(), file.map(Path::to_owned)))),
+        None => {
+            Some(tokio::spawn(reload_on_hangup(reload, set.clone(), file.map(Path::to_owned))).abort_handle())
+        }
     };
     let service = Service::with_settings(set.clone(), settings);
+    let router = service.admin_router();
+    let admin = admin.map(|listener| tokio::spawn(async move { axum::serve(listener, router).await }));
     let stop = async move {
         let signal = end.asked().await;
         tracing::info!(signal, "finishing what is in flight");
@@ -62,8 +82,8 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
         });
     };
     let served = service.serve(listener, stop).await;
-    if let Some(reloads) = reloads {
-        reloads.abort();
+    for task in [reloads, admin.map(|admin| admin.abort_handle())].into_iter().flatten() {
+        task.abort();
     }
     servers::close(&set).await;
     drop(cluster);
@@ -76,11 +96,18 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
 async fn prepare(
     file: Option<&Path>,
     arguments: &Arguments,
-) -> Outcome<(ReplicaSet, Option<servers::OwnCluster>, TcpListener)> {
+) -> Outcome<(ReplicaSet, Option<servers::OwnCluster>, TcpListener, Option<TcpListener>)> {
     // First, since it fails fast: an address that is taken should not cost a start of servers.
     let listener = TcpListener::bind(arguments.listen).await.with_context(|| {
         format!("cannot listen on {}: choose another address with --listen", arguments.listen)
     })?;
+    let admin =
+        match arguments.admin {
+            Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+                format!("cannot listen on {address}: choose another address with --admin")
+            })?),
+            None => None,
+        };
     let (set, cluster) = match arguments.with_cluster {
         Some(replicas) => {
             tracing::info!(replicas, "starting a cluster");
@@ -98,7 +125,11 @@ async fn prepare(
         tracing::info!(node = node.name, address = node.address, standing = %node.standing, health = %node.health, "node");
     }
     tracing::info!("listening on http://{address}");
-    Ok((set, cluster, listener))
+    if let Some(admin) = &admin {
+        let address = admin.local_addr().context("the address cannot be told")?;
+        tracing::info!("an operator's commands are taken on http://{address}");
+    }
+    Ok((set, cluster, listener, admin))
 }
 
 /// Goes over to the configuration as it is now, for each SIGHUP. A faulty one changes nothing.

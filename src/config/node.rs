@@ -1,6 +1,7 @@
 //! One PostgreSQL server, as it is configured.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -170,6 +171,11 @@ impl NodeConfig {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The address by which the server is remembered, whatever the node is called: `host:port`.
+    pub(crate) fn server_key(&self) -> Arc<str> {
+        Self::default_name(&self.host.to_lowercase(), self.port).into()
     }
 
     /// The user to log in as; `None` is the user that runs the program.

@@ -1,5 +1,7 @@
 //! What is noted before a COMMIT, to find out afterwards whether it was carried out.
 
+use std::sync::Arc;
+
 use diesel::QueryableByName;
 use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Nullable, Text};
@@ -26,6 +28,8 @@ pub struct Doubt {
     pub position: Lsn,
     /// Up to where the server had recovered when it started, if it had to.
     pub recovered_to: Option<Lsn>,
+    /// The configured address of the node on which it ran: another node's timeline of the same number is another history.
+    pub(crate) node: Arc<str>,
     /// When it was noted: recoveries that the set saw later may have lost the transaction.
     pub(crate) noted: Instant,
 }
@@ -58,9 +62,10 @@ impl Standpoint {
         diesel_async::RunQueryDsl::get_result(diesel::sql_query(STANDPOINT), &mut conn).await
     }
 
-    /// The doubt about the transaction that is open; `None` where it has written nothing, so that nothing is at stake.
-    pub(crate) fn doubt(&self) -> Option<Doubt> {
+    /// The doubt about the transaction that is open on a node; `None` where it has written nothing, so that nothing is at stake.
+    pub(crate) fn doubt(&self, node: Arc<str>) -> Option<Doubt> {
         Some(Doubt {
+            node,
             transaction_id: self.transaction_id.as_deref()?.parse().ok()?,
             system_identifier: self.system_identifier(),
             timeline: self.timeline(),

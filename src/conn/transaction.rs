@@ -298,7 +298,7 @@ impl<I: Intent> Scope<'_, I> {
     /// What is needed to settle an unknown outcome.
     async fn doubt(&mut self) -> QueryResult<Option<Doubt>> {
         match Standpoint::of(self.bare()).await {
-            Ok(standpoint) => Ok(standpoint.doubt()),
+            Ok(standpoint) => Ok(standpoint.doubt(self.conn.served.node.config().server_key())),
             Err(error) => {
                 self.rollback().await;
                 Err(error)

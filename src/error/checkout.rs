@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ConnectError;
+use crate::topology::ShownIdentifier;
 
 /// Why [`ReplicaSet::read`](crate::ReplicaSet::read) or [`write`](crate::ReplicaSet::write) had no connection to give.
 ///
@@ -30,9 +31,12 @@ pub enum CheckoutError {
         /// What is known of each node.
         failures: Vec<NodeFailure>,
     },
-    /// Two nodes are out of recovery on the same timeline: writing to either could lose data.
+    /// Two nodes were out of recovery on the same timeline: writing to either could lose data.
+    ///
+    /// It ends when all but one are gone for good. One that is merely stopped still counts.
     #[error(
-        "split brain: {} all take writes on timeline {timeline}; stop all but one, and rebuild the others as standbys",
+        "split brain: {} all took writes on timeline {timeline}; choose one and rebuild the others as standbys of it (one that \
+         is only stopped still counts), remove them from the configuration, or call `forget_history`",
         .nodes.join(", ")
     )]
     SplitBrain {
@@ -52,6 +56,16 @@ pub enum CheckoutError {
         waited: Duration,
         /// The error of the last attempt to connect.
         error: Arc<ConnectError>,
+    },
+    /// The nodes belong to different clusters, and the majority does not tell which one is meant.
+    #[error(
+        "the nodes belong to different clusters, so nothing is written: system identifier of {}; remove the nodes that do not \
+         belong to the set, or call `forget_history` after a change of the cluster (pg_upgrade, a restore elsewhere)",
+        List(.nodes)
+    )]
+    IdentifierMismatch {
+        /// What each node showed.
+        nodes: Vec<ShownIdentifier>,
     },
     /// All connections of the pool were in use until the deadline; the node is alive.
     #[error(
@@ -100,6 +114,17 @@ pub struct NodeFailure {
 impl fmt::Display for NodeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.node, self.reason)
+    }
+}
+
+struct List<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for List<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, item) in self.0.iter().enumerate() {
+            write!(f, "{}{item}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
 }
 

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use super::condition::{Change, Condition, Look};
 use super::recovery::Recovery;
 use super::search::Search;
-use crate::config::{Config, Fallback, ReadSettings, RoleGuess};
+use crate::config::{Config, Fallback, ReadSettings};
 use crate::error::ConnectError;
 use crate::node::Node;
 use crate::topology::select::{Candidate, Tier};
 use crate::topology::{
-    Health, Lag, Lineage, Loss, Memory, NodeStatus, PrimaryStatus, Sighting, Standing, Takeover, Topology,
-    Verdict, judge,
+    Health, Lag, Lineage, Loss, LostHistory, Memory, NodeStatus, PrimaryStatus, Recoveries, Seen,
+    ShownIdentifier, Standing, Topology, Verdict, judge,
 };
 
 /// The nodes as they stand at one moment, for the set's own use.
@@ -109,6 +109,8 @@ struct State {
     config: Arc<Config>,
     version: u64,
     search: Search,
+    /// When the history was forgotten: probes that were sent before do not count.
+    forgotten: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -121,8 +123,14 @@ impl Board {
     /// Sets the nodes up, none of them seen.
     pub(crate) fn new(config: Arc<Config>, nodes: Vec<Arc<Node>>) -> Self {
         let entries = nodes.into_iter().map(|node| Entry { node, condition: Condition::default() }).collect();
-        let mut state =
-            State { memory: Memory::default(), entries, config, version: 0, search: Search::default() };
+        let mut state = State {
+            memory: Memory::default(),
+            entries,
+            config,
+            version: 0,
+            search: Search::default(),
+            forgotten: None,
+        };
         let now = Instant::now();
         let snapshot = Arc::new(state.snapshot(now));
         Self {
@@ -138,9 +146,9 @@ impl Board {
         self.current.load_full()
     }
 
-    /// How each of the primaries came to be one, in the order in which it was seen.
-    pub(crate) fn takeovers(&self) -> Vec<Takeover> {
-        self.lock().memory.takeovers.clone()
+    /// How the nodes came to write, in the order in which it was seen.
+    pub(crate) fn recoveries(&self) -> Arc<Recoveries> {
+        Arc::clone(&self.lock().memory.recoveries)
     }
 
     /// A view that changes when a role or a health does.
@@ -156,6 +164,9 @@ impl Board {
     /// Takes a look into account, and acts on what follows.
     pub(crate) fn post(&self, node: &Arc<Node>, look: Look, now: Instant) {
         let mut state = self.lock();
+        if matches!(&look, Look::Answered(evidence) if state.forgotten.is_some_and(|at| evidence.at < at)) {
+            return;
+        }
         let reads = state.config.reads().clone();
         let Some(entry) = state.entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.node, node)) else {
             return;
@@ -180,6 +191,18 @@ impl Board {
         self.publish(&mut state, now);
     }
 
+    /// Forgets what is known and remembered of the nodes, and has all of them probed again.
+    pub(crate) fn forget(&self, now: Instant) {
+        let mut state = self.lock();
+        state.memory.forget(now);
+        state.forgotten = Some(now);
+        for entry in &mut state.entries {
+            entry.condition = Condition::default();
+            entry.node.vitals().look();
+        }
+        self.publish(&mut state, now);
+    }
+
     /// Replaces the nodes; what is known of those that stay is kept.
     pub(crate) fn replace(&self, config: Arc<Config>, nodes: Vec<Arc<Node>>) {
         let mut state = self.lock();
@@ -190,7 +213,6 @@ impl Board {
         };
         state.entries = nodes.into_iter().map(keep).collect();
         state.config = config;
-        state.memory = state.memory.carry_over();
         self.publish(&mut state, Instant::now());
     }
 
@@ -231,11 +253,15 @@ impl Board {
 
 impl State {
     fn snapshot(&mut self, now: Instant) -> Snapshot {
-        let sightings: Vec<Sighting> =
-            self.entries.iter().map(|entry| entry.condition.sighting.clone()).collect();
-        let guesses: Vec<RoleGuess> = self.entries.iter().map(|entry| entry.node.config().guess()).collect();
-        let (memory, verdict) = judge(&self.memory, &sightings, &guesses, now);
-        self.memory = memory;
+        let seen = self.entries.iter().map(|entry| Seen {
+            node: entry.node.config().server_key(),
+            sighting: &entry.condition.sighting,
+        });
+        let seen: Vec<Seen<'_>> = seen.collect();
+        let verdict = judge(&mut self.memory, &seen, now);
+        if let Some(lost) = &verdict.lost {
+            log_lost_history(lost, verdict.timeline);
+        }
         self.version += 1;
         let statuses: Vec<NodeStatus> =
             self.entries.iter().enumerate().map(|(i, entry)| self.status(entry, i, &verdict)).collect();
@@ -250,14 +276,26 @@ impl State {
         };
         let nodes = self.entries.iter().zip(&statuses).enumerate().map(placed).collect();
         let name = |i: usize| self.entries[i].node.name().to_owned();
-        let contenders: Vec<_> = verdict.contenders().map(name).collect();
-        let primary = match verdict.primary {
-            Some(i) => PrimaryStatus::One { node: name(i), timeline: verdict.timeline },
-            None if contenders.is_empty() => PrimaryStatus::None,
-            None => PrimaryStatus::SplitBrain { nodes: contenders, timeline: verdict.timeline },
+        let primary = match (verdict.primary, &verdict.mismatch) {
+            (Some(i), _) => PrimaryStatus::One { node: name(i), timeline: verdict.timeline },
+            (None, Some(shown)) => PrimaryStatus::IdentifierMismatch { nodes: self.identifiers(shown) },
+            (None, None) if verdict.contenders.is_empty() => PrimaryStatus::None,
+            (None, None) => PrimaryStatus::SplitBrain {
+                nodes: verdict.contenders.iter().map(|i| name(*i)).collect(),
+                timeline: verdict.timeline,
+            },
         };
         let topology = Arc::new(Topology { version: self.version, primary, nodes: statuses });
         Snapshot { topology, nodes, primary: verdict.primary, reads: self.config.reads().clone() }
+    }
+
+    /// Which node showed which system identifier.
+    fn identifiers(&self, shown: &[Option<u64>]) -> Vec<ShownIdentifier> {
+        let of = |(entry, shown): (&Entry, &Option<u64>)| {
+            let (node, identifier) = (entry.node.name().to_owned(), (*shown)?);
+            Some(ShownIdentifier { node, system_identifier: identifier.to_string() })
+        };
+        self.entries.iter().zip(shown).filter_map(of).collect()
     }
 
     fn status(&self, entry: &Entry, i: usize, verdict: &Verdict) -> NodeStatus {
@@ -285,7 +323,7 @@ impl State {
         }
         status.serves_reads = on_primary || self.is_fit(&status) || self.is_last_resort(&status, i, verdict);
         if status.reason.is_none() {
-            status.reason = parting(verdict.lineages[i]);
+            status.reason = conflict(i, verdict, entry).or_else(|| parting(verdict.lineages[i]));
         }
         if status.reason.is_none() && standing == Standing::Replica && !self.is_fit(&status) {
             let paused = evidence.is_some_and(|evidence| evidence.replay_paused);
@@ -345,6 +383,34 @@ fn parting(lineage: Lineage) -> Option<String> {
     }
 }
 
+/// Why a node that claims to be a primary is none, or may not be used.
+fn conflict(i: usize, verdict: &Verdict, entry: &Entry) -> Option<String> {
+    let evidence = entry.condition.sighting.evidence()?;
+    let shown = evidence.system_identifier;
+    match verdict.standings[i] {
+        Standing::StalePrimary => Some(format!(
+            "it writes timeline {}, and timeline {} was seen: rebuild it as a standby, or rebuild every node of the higher \
+             timeline from it",
+            evidence.timeline, verdict.timeline
+        )),
+        Standing::Contender if verdict.contenders.len() > 1 => {
+            Some(format!("it writes timeline {}, and another node did as well: {REMEDY}", evidence.timeline))
+        }
+        Standing::Foreign => Some(format!(
+            "its system identifier is {}, and that of the set {}: {FORGET}",
+            shown?, verdict.system_identifier?
+        )),
+        Standing::Unknown | Standing::Contender if verdict.mismatch.is_some() => {
+            Some(format!("its system identifier is {}, and other nodes show another one: {FORGET}", shown?))
+        }
+        _ => None,
+    }
+}
+
+const REMEDY: &str = "rebuild all but one as standbys (a stopped one still counts), remove them from the configuration, or \
+    let `forget_history` decide for the one that is left";
+const FORGET: &str = "correct the configuration, or call `forget_history` after a change of the cluster";
+
 fn staleness(lag: Option<Lag>, paused: bool, limit: Duration) -> String {
     let paused = if paused { "; its replay is paused" } else { "" };
     match lag.and_then(|lag| lag.time) {
@@ -374,6 +440,16 @@ fn has_moved(before: &Topology, after: &Topology) -> bool {
     !before.nodes.iter().map(of).eq(after.nodes.iter().map(of))
 }
 
+fn log_lost_history(lost: &LostHistory, now: u32) {
+    tracing::error!(
+        timeline = lost.timeline,
+        fork = lost.fork.map(|fork| fork.to_string()),
+        position = %lost.position,
+        now,
+        "a timeline is gone: every node that showed it is on a lower one; what was written on it is lost"
+    );
+}
+
 fn log_changes(before: &Topology, after: &Topology) {
     if before.primary != after.primary {
         match &after.primary {
@@ -385,6 +461,10 @@ fn log_changes(before: &Topology, after: &Topology) {
                     timeline,
                     "split brain: writes are refused until one primary is left"
                 );
+            }
+            PrimaryStatus::IdentifierMismatch { nodes } => {
+                let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+                tracing::error!(?nodes, "the nodes belong to different clusters: writes are refused");
             }
         }
     }

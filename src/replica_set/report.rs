@@ -75,7 +75,9 @@ impl HealthReport {
         let status = match topology.primary {
             PrimaryStatus::One { .. } if topology.nodes.iter().all(serves) => Status::Healthy,
             PrimaryStatus::One { .. } => Status::Degraded,
-            PrimaryStatus::None | PrimaryStatus::SplitBrain { .. } => Status::Unhealthy,
+            PrimaryStatus::None
+            | PrimaryStatus::SplitBrain { .. }
+            | PrimaryStatus::IdentifierMismatch { .. } => Status::Unhealthy,
         };
         Self {
             status,

@@ -6,12 +6,15 @@ use diesel::QueryableByName;
 use diesel::sql_types::{Nullable, Text};
 use tokio::time::{Instant, sleep};
 
+use self::lineage::{Known, knows};
 use super::ReplicaSet;
 use crate::conn::{Conn, Doubt, Standpoint};
 use crate::error::{CheckoutError, Error};
 use crate::health::Board;
-use crate::topology::Takeover;
+use crate::topology::Recovery;
 use crate::{SqlState, Write};
+
+mod lineage;
 
 /// What became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,9 +89,21 @@ async fn ask(conn: &Conn<Write>, doubt: &Doubt, seen: &Board) -> Result<Option<S
     if standpoint.system_identifier() != doubt.system_identifier {
         return Ok(Some(Settlement::Unknown));
     }
-    let now =
-        Takeover { timeline: standpoint.timeline(), end: standpoint.recovered_to(), at: Instant::now() };
-    let known = knows(doubt, &seen.takeovers(), now);
+    let recoveries = seen.recoveries();
+    // What happened before is forgotten, by an operator's word or because too much happened since.
+    if !recoveries.is_complete_since(doubt.noted) {
+        return Ok(Some(Settlement::Unknown));
+    }
+    let now = Recovery {
+        node: conn.served_by().config().server_key(),
+        server: None,
+        timeline: standpoint.timeline(),
+        end: standpoint.recovered_to(),
+        from: None,
+        was_standby: false,
+        at: Instant::now(),
+    };
+    let known = knows(doubt, &recoveries, &now);
     let sql =
         format!("SELECT pg_catalog.pg_xact_status('{}'::pg_catalog.xid8) AS status", doubt.transaction_id);
     let fate = diesel_async::RunQueryDsl::get_result::<Fate>(diesel::sql_query(sql), &mut &**conn).await;
@@ -109,121 +124,9 @@ async fn ask(conn: &Conn<Write>, doubt: &Doubt, seen: &Board) -> Result<Option<S
     })
 }
 
-/// Whether a server knows a transaction by its id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
-    Yes,
-    /// It lost the end of the log with the transaction in it; the id may be another's by now.
-    No,
-    /// Too many recoveries lie in between, or one of them was not seen.
-    Maybe,
-}
-
-/// Judges by every recovery that the set saw since, and the one that the present primary had.
-///
-/// A server keeps only its last recovery on record. The one before may have lost the transaction and given its id to
-/// another one, so what the monitors saw counts as well. What they cannot have seen is a server that came back and
-/// was lost again between two looks.
-fn knows(doubt: &Doubt, seen: &[Takeover], now: Takeover) -> Known {
-    let before = |recovery: &&Takeover| {
-        recovery.at <= doubt.noted
-            || (recovery.timeline, recovery.end) == (doubt.timeline, doubt.recovered_to)
-    };
-    let since: Vec<_> = seen.iter().chain([&now]).filter(|recovery| !before(recovery)).collect();
-    // The timelines of a second promotion may part before those of the first.
-    if since.iter().any(|recovery| recovery.timeline > doubt.timeline + 1) {
-        return Known::Maybe;
-    }
-    if since.iter().any(|recovery| recovery.end.is_some_and(|end| end < doubt.position)) {
-        return Known::No;
-    }
-    let promotion_seen =
-        || since.iter().any(|recovery| recovery.timeline == now.timeline && recovery.end.is_some());
-    if now.timeline == doubt.timeline || promotion_seen() { Known::Yes } else { Known::Maybe }
-}
-
 impl From<CheckoutError> for diesel::result::Error {
     /// For functions whose error is Diesel's: the message is kept, and so is the fact that nothing was sent.
     fn from(error: CheckoutError) -> Self {
         Self::QueryBuilderError(Box::new(error))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    use crate::causal::Lsn;
-
-    fn doubt(timeline: u32, position: u64, recovered_to: Option<u64>) -> Doubt {
-        Doubt {
-            system_identifier: 7,
-            timeline,
-            transaction_id: 100,
-            position: Lsn::new(position),
-            recovered_to: recovered_to.map(Lsn::new),
-            noted: Instant::now(),
-        }
-    }
-
-    /// What is known after the recoveries that are given, the last of which is the present primary's.
-    fn after(doubt: &Doubt, recoveries: &[(u32, Option<u64>)]) -> Known {
-        let recovery = |(i, (timeline, end)): (usize, &(u32, Option<u64>))| Takeover {
-            timeline: *timeline,
-            end: end.map(Lsn::new),
-            at: doubt.noted + Duration::from_secs(1 + i as u64),
-        };
-        let seen: Vec<_> = recoveries.iter().enumerate().map(recovery).collect();
-        let now = *seen.last().expect("there is a primary");
-        knows(doubt, &seen, now)
-    }
-
-    #[test]
-    fn a_server_that_never_recovered_since_knows_the_transaction() {
-        assert_eq!(after(&doubt(1, 500, None), &[(1, None)]), Known::Yes);
-        // It was promoted at 200, long before the transaction.
-        assert_eq!(after(&doubt(2, 500, Some(200)), &[(2, Some(200))]), Known::Yes);
-        // ... and restarted in between.
-        assert_eq!(after(&doubt(2, 500, Some(200)), &[(2, Some(200)), (2, None)]), Known::Yes);
-    }
-
-    #[test]
-    fn a_promoted_standby_knows_what_it_had_received() {
-        assert_eq!(after(&doubt(1, 500, None), &[(1, None), (2, Some(500))]), Known::Yes);
-        assert_eq!(after(&doubt(1, 500, None), &[(1, None), (2, Some(499))]), Known::No);
-        // ... also after a clean restart, if it was seen before.
-        assert_eq!(after(&doubt(1, 500, None), &[(2, Some(500)), (2, None)]), Known::Yes);
-        assert_eq!(after(&doubt(1, 500, None), &[(2, None)]), Known::Maybe);
-    }
-
-    #[test]
-    fn a_crash_may_have_lost_the_end_of_the_log() {
-        assert_eq!(after(&doubt(1, 500, None), &[(1, Some(300))]), Known::No);
-        assert_eq!(after(&doubt(1, 500, None), &[(1, Some(600))]), Known::Yes);
-    }
-
-    /// Only the last recovery was looked at, so a transaction that was lost before was taken for the one that
-    /// got its id afterwards.
-    #[test]
-    fn what_one_recovery_lost_no_later_one_brings_back() {
-        for later in [(1, None), (1, Some(700)), (2, Some(700))] {
-            assert_eq!(after(&doubt(1, 500, None), &[(1, Some(400)), later]), Known::No, "{later:?}");
-        }
-        assert_eq!(after(&doubt(1, 500, None), &[(2, Some(400)), (2, Some(700))]), Known::No);
-    }
-
-    #[test]
-    fn recoveries_of_before_do_not_count() {
-        let at = Instant::now();
-        let crashed = Takeover { timeline: 1, end: Some(Lsn::new(400)), at };
-        let restarted = Takeover { end: None, ..crashed };
-        let mut doubt = doubt(1, 500, None);
-        doubt.noted = at + Duration::from_secs(1);
-        assert_eq!(knows(&doubt, &[crashed, restarted], restarted), Known::Yes);
-    }
-
-    #[test]
-    fn after_two_promotions_nobody_can_tell() {
-        assert_eq!(after(&doubt(1, 500, None), &[(2, Some(800)), (3, Some(900))]), Known::Maybe);
     }
 }

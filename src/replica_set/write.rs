@@ -95,8 +95,14 @@ impl ReplicaSet {
         deadline: Instant,
     ) -> Result<Result<Conn<Write>, Option<NodeFailure>>, CheckoutError> {
         let snapshot = self.snapshot();
-        if let PrimaryStatus::SplitBrain { nodes, timeline } = &snapshot.topology.primary {
-            return Err(CheckoutError::SplitBrain { nodes: nodes.clone(), timeline: *timeline });
+        match &snapshot.topology.primary {
+            PrimaryStatus::SplitBrain { nodes, timeline } => {
+                return Err(CheckoutError::SplitBrain { nodes: nodes.clone(), timeline: *timeline });
+            }
+            PrimaryStatus::IdentifierMismatch { nodes } => {
+                return Err(CheckoutError::IdentifierMismatch { nodes: nodes.clone() });
+            }
+            PrimaryStatus::One { .. } | PrimaryStatus::None => {}
         }
         let Some(node) = snapshot.primary.map(|primary| &snapshot.nodes[primary].node) else {
             return Ok(Err(None));

@@ -102,6 +102,7 @@ impl From<CheckoutError> for ApiError {
             CheckoutError::NoNode { .. } => "no_node",
             CheckoutError::CannotConnect { .. } => "cannot_connect",
             CheckoutError::SplitBrain { .. } => "split_brain",
+            CheckoutError::IdentifierMismatch { .. } => "identifier_mismatch",
             CheckoutError::Exhausted { .. }
             | CheckoutError::TooManyWaiters { .. }
             | CheckoutError::FallbackExhausted { .. } => "overloaded",
@@ -115,6 +116,9 @@ impl From<CheckoutError> for ApiError {
             "cannot_connect" => "the database accepts no more connections at the moment",
             "split_brain" => {
                 "several primaries were found, so nothing is written until an operator leaves one"
+            }
+            "identifier_mismatch" => {
+                "the servers belong to different clusters, so nothing is written until an operator decides"
             }
             "overloaded" => "too many requests wait for the database already",
             _ => "the service is ending",

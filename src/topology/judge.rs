@@ -3,47 +3,31 @@
 //! `pg_is_in_recovery() = false` does not make a primary: an old one that comes back says so too. The rules,
 //! in their order:
 //!
-//! 1. A node whose system identifier is not the set's is **foreign**.
-//! 2. A promotion begins a new timeline. The highest one ever seen is remembered, also while nobody shows it. A
-//!    node out of recovery on a lower one is a **stale primary**: what it takes now would be lost.
-//! 3. Out of recovery on the highest timeline: alone, it is **the primary**; together with others, each of
-//!    them is a **contender**, and nobody takes writes.
+//! 1. The set's system identifier is the one that most nodes show (`identity`). A node that shows another one is **foreign**.
+//! 2. A promotion begins a new timeline. The highest one is remembered, also while no node shows it. A
+//!    node out of recovery on a lower one is a **stale primary**: what it takes now would be lost. The memory ends
+//!    only when every node that showed the higher timeline was seen on a lower one since (`memory`).
+//! 3. Out of recovery on the highest timeline: alone, it is **the primary**. If another node was ever seen so,
+//!    both are **contenders**, and no node takes writes, until one of them is gone for good: it is a standby
+//!    or foreign, shows another timeline, or left the configuration.
 //!
 //! The function is pure: the same memory and sightings give the same verdict.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
-use super::lag::History;
+use super::identity::{Vote, vote};
 use super::lineage::{Lineage, Lineages};
+use super::memory::{Look, LostHistory, Memory};
 use super::{Evidence, Lag, Sighting, Standing};
-use crate::causal::Lsn;
-use crate::config::RoleGuess;
 
-/// What is remembered from one judgement to the next.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Memory {
-    /// The set's system identifier, once a primary has shown it.
-    system_identifier: Option<u64>,
-    /// The highest timeline that any node of the set ever showed.
-    highest_timeline: u32,
-    /// Which node was the primary last, to notice when another one is.
-    primary: Option<usize>,
-    /// Where the primary was, and when.
-    history: History,
-    /// What tells the histories of the nodes apart.
-    lineages: Lineages,
-    /// How each of the primaries came to be one, in the order in which it was seen.
-    pub(crate) takeovers: Vec<Takeover>,
-}
-
-/// How a primary came to write: after a recovery, which may have lost the end of the log, or after a clean start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Takeover {
-    pub(crate) timeline: u32,
-    /// Up to where it recovered; `None` after a clean start.
-    pub(crate) end: Option<Lsn>,
-    /// When it was first seen.
-    pub(crate) at: Instant,
+/// A configured node, as it was last seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen<'s> {
+    /// The configured address (`host:port`), by which it is remembered.
+    pub(crate) node: Arc<str>,
+    pub(crate) sighting: &'s Sighting,
 }
 
 /// What came out.
@@ -57,61 +41,76 @@ pub(crate) struct Verdict {
     pub(crate) lineages: Vec<Lineage>,
     /// The primary, if there is exactly one.
     pub(crate) primary: Option<usize>,
-    /// The highest timeline ever seen.
+    /// The highest timeline that counts.
     pub(crate) timeline: u32,
-}
-
-impl Verdict {
-    /// The nodes that all claim to be the primary.
-    pub(crate) fn contenders(&self) -> impl Iterator<Item = usize> + '_ {
-        let contends = |(i, standing): (usize, &Standing)| (*standing == Standing::Contender).then_some(i);
-        self.standings.iter().enumerate().filter_map(contends)
-    }
-}
-
-impl Memory {
-    /// Keeps what holds for the whole set when its nodes change: its identity and its highest timeline.
-    pub(crate) fn carry_over(&self) -> Self {
-        Self {
-            system_identifier: self.system_identifier,
-            highest_timeline: self.highest_timeline,
-            primary: None,
-            history: self.history.clone(),
-            lineages: self.lineages.carry_over(),
-            takeovers: self.takeovers.clone(),
-        }
-    }
+    /// The nodes that all claim to be the primary, also those that are out of sight.
+    pub(crate) contenders: Vec<usize>,
+    /// The identifiers that the nodes showed last, if they contradict each other so that none counts.
+    pub(crate) mismatch: Option<Vec<Option<u64>>>,
+    /// The identifier that the set goes by.
+    pub(crate) system_identifier: Option<u64>,
+    /// The history that is gone, so that the highest timeline fell.
+    pub(crate) lost: Option<LostHistory>,
 }
 
 /// Judges who is who.
-pub(crate) fn judge(
-    memory: &Memory,
-    sightings: &[Sighting],
-    guesses: &[RoleGuess],
-    now: Instant,
-) -> (Memory, Verdict) {
-    let mut memory = memory.clone();
-    memory.lineages.observe(sightings);
-    let sightings = &with_implied_timelines(sightings, &memory.lineages);
-    let identity = memory.system_identifier.or_else(|| adopt_identity(sightings, guesses));
+pub(crate) fn judge(memory: &mut Memory, nodes: &[Seen<'_>], now: Instant) -> Verdict {
+    memory.keep(nodes.iter().map(|seen| &seen.node));
+    let vote = elect(memory, nodes);
+    let shown: Vec<Sighting> = nodes.iter().map(|seen| seen.sighting.clone()).collect();
+    memory.lineages.observe(&shown);
+    let sightings = with_implied_timelines(&shown, &memory.lineages);
+    // Most nodes may speak against an adopted identity: then nothing is written, and it still tells whose the nodes are.
+    let identity = match vote {
+        Vote::One(identifier) => Some(identifier),
+        Vote::Open | Vote::Refused => memory.system_identifier,
+    };
     let ours = |evidence: &Evidence| identity.is_some() && evidence.system_identifier == identity;
-    let seen = || sightings.iter().filter_map(Sighting::evidence).filter(|evidence| ours(evidence));
-    memory.highest_timeline =
-        seen().map(|evidence| evidence.timeline).fold(memory.highest_timeline, u32::max);
+    if let Some(identity) = identity {
+        memory.go_by(identity);
+    }
+    for (i, Seen { node, .. }) in nodes.iter().enumerate() {
+        let Some(evidence) = sightings[i].evidence() else { continue };
+        if ours(evidence) {
+            let implied = shown[i].evidence().is_some_and(|shown| shown.timeline < evidence.timeline);
+            // A primary on its timeline is far enough to have sent what the node has.
+            let fed = || {
+                sightings.iter().filter_map(Sighting::evidence).filter(|e| ours(e) && !e.in_recovery).any(
+                    |primary| primary.timeline == evidence.timeline && primary.position >= evidence.position,
+                )
+            };
+            memory.record(
+                node,
+                &Look { evidence, implied, fed: evidence.in_recovery && fed(), promotable: true },
+            );
+        } else if identity.is_some()
+            && evidence.system_identifier.is_some()
+            && let Some(past) = memory.pasts.get_mut(node)
+        {
+            past.forget_writing();
+        }
+    }
+    let lost = memory.settle_highest();
+    let highest = memory.highest_timeline;
 
-    let claims = seen().filter(|e| !e.in_recovery && e.timeline == memory.highest_timeline).count();
+    let claims = |(i, seen): (usize, &Seen<'_>)| {
+        let wrote = memory.pasts.get(&seen.node).and_then(|past| past.wrote);
+        wrote.filter(|wrote| wrote.timeline == highest).map(|_| i)
+    };
+    let claims: Vec<usize> = nodes.iter().enumerate().filter_map(claims).collect();
     let standing = |sighting: &Sighting| match sighting.evidence() {
         None => Standing::Unknown,
         // Its role may not ask for its identity. If no node tells one, a standby serves what no other node can; writes
         // need more than that.
         Some(evidence) if evidence.system_identifier.is_none() => {
-            if identity.is_none() && evidence.in_recovery { Standing::Replica } else { Standing::Unknown }
+            let alone = identity.is_none() && vote != Vote::Refused;
+            if alone && evidence.in_recovery { Standing::Replica } else { Standing::Unknown }
         }
         Some(_) if identity.is_none() => Standing::Unknown,
         Some(evidence) if !ours(evidence) => Standing::Foreign,
         Some(evidence) if evidence.in_recovery => Standing::Replica,
-        Some(evidence) if evidence.timeline < memory.highest_timeline => Standing::StalePrimary,
-        Some(_) if claims > 1 => Standing::Contender,
+        Some(evidence) if evidence.timeline < highest => Standing::StalePrimary,
+        Some(_) if claims.len() > 1 || vote == Vote::Refused => Standing::Contender,
         Some(_) => Standing::Primary,
     };
     let standings: Vec<_> = sightings.iter().map(standing).collect();
@@ -120,22 +119,17 @@ pub(crate) fn judge(
     if let Some(primary) = primary {
         // An identity is kept for good once a primary bears it.
         memory.system_identifier = identity;
-        if memory.primary.replace(primary).is_some_and(|before| before != primary) {
+        let node = &nodes[primary].node;
+        if memory.primary.replace(Arc::clone(node)).is_some_and(|before| before != *node) {
             memory.history.clear();
         }
         if let Some(evidence) = sightings[primary].evidence() {
             let waited = memory.lineages.last_in_recovery(primary);
             memory.history.follow(evidence, waited);
-            let takeover =
-                Takeover { timeline: evidence.timeline, end: evidence.recovered_to, at: evidence.at };
-            let same = |last: &Takeover| (last.timeline, last.end) == (takeover.timeline, takeover.end);
-            if !memory.takeovers.last().is_some_and(same) {
-                memory.takeovers.push(takeover);
-            }
         }
     }
-    let lineages = memory.lineages.trace(sightings, &standings, primary);
-    for ((standing, sighting), lineage) in standings.iter().zip(sightings).zip(&lineages) {
+    let lineages = memory.lineages.trace(&sightings, &standings, primary);
+    for ((standing, sighting), lineage) in standings.iter().zip(&sightings).zip(&lineages) {
         if let (Standing::Replica, Some(evidence), Lineage::Shared) = (standing, sighting.evidence(), lineage)
         {
             memory.history.follow_standby(evidence);
@@ -143,7 +137,7 @@ pub(crate) fn judge(
     }
     let lags = standings
         .iter()
-        .zip(sightings)
+        .zip(&sightings)
         .zip(&lineages)
         .map(|((standing, sighting), lineage)| match standing {
             Standing::Replica => sighting.evidence().map(|evidence| match lineage {
@@ -154,8 +148,19 @@ pub(crate) fn judge(
             _ => None,
         })
         .collect();
-    let verdict = Verdict { standings, lags, lineages, primary, timeline: memory.highest_timeline };
-    (memory, verdict)
+    let mismatch = (vote == Vote::Refused).then(|| identifiers(memory, nodes));
+    let contenders = if claims.len() > 1 { claims } else { Vec::new() };
+    Verdict {
+        standings,
+        lags,
+        lineages,
+        primary,
+        timeline: highest,
+        contenders,
+        mismatch,
+        system_identifier: identity,
+        lost,
+    }
 }
 
 /// A standby that is further than its primary shows that there is a later timeline, whatever its control file says.
@@ -170,24 +175,23 @@ fn with_implied_timelines(sightings: &[Sighting], lineages: &Lineages) -> Vec<Si
     sightings.iter().enumerate().map(raise).collect()
 }
 
-/// Whose identity the set takes while no primary has shown it.
-///
-/// The node that is configured as primary decides, if it is there; otherwise, once every node was looked at,
-/// most of those that are there (of equals, the first in the configuration).
-fn adopt_identity(sightings: &[Sighting], guesses: &[RoleGuess]) -> Option<u64> {
-    let configured = sightings.iter().zip(guesses).find(|(_, guess)| **guess == RoleGuess::Primary);
-    let configured = configured.and_then(|(sighting, _)| sighting.evidence());
-    if let Some(identifier) = configured.and_then(|evidence| evidence.system_identifier) {
-        return Some(identifier);
+/// Notes the identifiers that the nodes show, and lets them vote.
+fn elect(memory: &mut Memory, nodes: &[Seen<'_>]) -> Vote {
+    for Seen { node, sighting } in nodes {
+        let Some(evidence) = sighting.evidence().filter(|e| e.system_identifier.is_some()) else { continue };
+        if let Some(past) = memory.pasts.get_mut(node) {
+            past.system_identifier = evidence.system_identifier;
+            past.last = Some(evidence.clone()).filter(|_| memory.system_identifier.is_none());
+        }
     }
-    if sightings.iter().any(|sighting| matches!(sighting, Sighting::Unseen)) {
-        return None;
-    }
-    let identities: Vec<_> =
-        sightings.iter().filter_map(Sighting::evidence).filter_map(|e| e.system_identifier).collect();
-    let votes = |identity: u64| identities.iter().filter(|other| **other == identity).count();
-    // `max_by_key` takes the last of equals, so the order is turned around.
-    identities.iter().rev().copied().max_by_key(|identity| votes(*identity))
+    let pending = nodes.iter().filter(|seen| matches!(seen.sighting, Sighting::Unseen)).count();
+    vote(memory.system_identifier, &identifiers(memory, nodes), pending)
+}
+
+/// The identifier that each node showed last.
+fn identifiers(memory: &Memory, nodes: &[Seen<'_>]) -> Vec<Option<u64>> {
+    let of = |seen: &Seen<'_>| memory.pasts.get(&seen.node).and_then(|past| past.system_identifier);
+    nodes.iter().map(of).collect()
 }
 
 #[cfg(test)]
@@ -197,6 +201,8 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::causal::Lsn;
+    use crate::topology::ServerIdentity;
 
     pub(in crate::topology) fn standby(timeline: u32, position: u64, at: Instant) -> Evidence {
         Evidence::standby(timeline, position, at)
@@ -210,10 +216,14 @@ pub(super) mod tests {
         Sighting::Seen(standby(timeline, 0, at))
     }
 
-    const GUESSES: [RoleGuess; 3] = [RoleGuess::Primary, RoleGuess::Replica, RoleGuess::Replica];
+    pub(super) fn seen(sightings: &[Sighting]) -> Vec<Seen<'_>> {
+        let node = |(i, sighting)| Seen { node: Arc::from(format!("node-{i}:5432")), sighting };
+        sightings.iter().enumerate().map(node).collect()
+    }
 
     fn run(memory: &Memory, sightings: &[Sighting], now: Instant) -> (Memory, Vec<Standing>, Option<usize>) {
-        let (memory, verdict) = judge(memory, sightings, &GUESSES, now);
+        let mut memory = memory.clone();
+        let verdict = judge(&mut memory, &seen(sightings), now);
         (memory, verdict.standings, verdict.primary)
     }
 
@@ -247,15 +257,163 @@ pub(super) mod tests {
         assert_eq!((standings[0], at), (Standing::StalePrimary, None));
     }
 
+    /// As a server process that started then, at its own port.
+    fn by(server: u16, started: i64, evidence: Evidence) -> Sighting {
+        let server = ServerIdentity { started_at_micros: started, port: server, address: None };
+        Sighting::Seen(Evidence { server: Some(server), ..evidence })
+    }
+
+    /// As soon as one of them was out of sight, the other one silently became the primary.
     #[test]
-    fn two_primaries_on_one_timeline_contend_until_one_is_left() {
+    fn two_primaries_on_one_timeline_contend_until_one_is_gone_for_good() {
         let now = Instant::now();
+        let well = [primary(1, now), replica(1, now), replica(1, now)];
+        let (memory, ..) = run(&Memory::default(), &well, now);
         let both = [Sighting::Lost, primary(2, now), primary(2, now)];
-        let (memory, standings, at) = run(&Memory::default(), &both, now);
+        let (memory, standings, at) = run(&memory, &both, now);
         assert_eq!(standings[1..], [Standing::Contender; 2]);
         assert_eq!(at, None);
-        let (_, standings, at) = run(&memory, &[Sighting::Lost, primary(2, now), Sighting::Lost], now);
-        assert_eq!((standings[1], at), (Standing::Primary, Some(1)));
+        let (memory, standings, at) = run(&memory, &[Sighting::Lost, primary(2, now), Sighting::Lost], now);
+        assert_eq!((standings[1], at), (Standing::Contender, None), "one that is out of sight still counts");
+        let foreign = Sighting::Seen(Evidence { system_identifier: Some(8), ..Evidence::primary(1, 0, now) });
+        for gone in [replica(2, now), primary(1, now), foreign] {
+            let (_, standings, at) = run(&memory, &[Sighting::Lost, primary(2, now), gone.clone()], now);
+            assert_eq!((standings[1], at), (Standing::Primary, Some(1)), "{gone:?}");
+        }
+        let (_, standings, at) = run(&memory, &[primary(3, now), primary(2, now), primary(2, now)], now);
+        assert_eq!(standings[1..], [Standing::StalePrimary; 2], "a higher timeline was begun");
+        assert_eq!(at, Some(0));
+        let mut left = memory;
+        let verdict = judge(&mut left, &seen(&[Sighting::Lost, primary(2, now)]), now);
+        assert_eq!(verdict.primary, Some(1), "it left the configuration");
+    }
+
+    /// One after the other, the two were never seen together.
+    #[test]
+    fn a_second_primary_on_one_timeline_is_a_conflict_though_the_first_is_out_of_sight() {
+        let now = Instant::now();
+        let first = [Sighting::Lost, primary(2, now), replica(1, now)];
+        let (memory, _, at) = run(&Memory::default(), &first, now);
+        assert_eq!(at, Some(1));
+        let mut memory = memory;
+        let then = [Sighting::Lost, Sighting::Lost, primary(2, now)];
+        let verdict = judge(&mut memory, &seen(&then), now);
+        assert_eq!((verdict.contenders.as_slice(), verdict.primary), (&[1, 2][..], None));
+        // Other nodes of the configuration change places, and nothing is forgotten.
+        let mut turned = seen(&then);
+        turned.reverse();
+        let verdict = judge(&mut memory, &turned, now);
+        assert_eq!((verdict.contenders.as_slice(), verdict.primary), (&[0, 1][..], None));
+        assert_eq!(memory.recoveries.iter().count(), 2, "both came to write");
+    }
+
+    /// It was remembered for ever, and the one true primary stayed fenced until the program was restarted.
+    #[test]
+    fn the_highest_timeline_falls_when_every_node_that_showed_it_shows_a_lower_one() {
+        let now = Instant::now();
+        let leader = || by(1, 10, Evidence::primary(7, 900, now));
+        let promoted = Evidence { recovered_to: Some(Lsn::new(850)), ..Evidence::primary(8, 950, now) };
+        let both = [leader(), by(2, 20, promoted.clone()), by(3, 30, standby(8, 950, now))];
+        let (memory, standings, _) = run(&Memory::default(), &both, now);
+        assert_eq!(standings[0], Standing::StalePrimary);
+        let judged = |memory: &mut Memory, sightings: [Sighting; 3]| {
+            let verdict = judge(memory, &seen(&sightings), now);
+            (verdict.primary, verdict.lost)
+        };
+        let rebuilt = |server| by(server, 100, standby(7, 900, now));
+        let mut memory = memory;
+        assert_eq!(judged(&mut memory, [leader(), Sighting::Lost, Sighting::Lost]), (None, None));
+        assert_eq!(
+            judged(&mut memory, [leader(), rebuilt(2), Sighting::Lost]),
+            (None, None),
+            "one still has it"
+        );
+        // The same process with a lower one: its receiver is gone, and the control file is late.
+        let late = by(3, 30, standby(7, 950, now));
+        assert_eq!(judged(&mut memory, [leader(), rebuilt(2), late]), (None, None));
+        let (primary, lost) = judged(&mut memory, [leader(), rebuilt(2), rebuilt(3)]);
+        assert_eq!(primary, Some(0));
+        let expected = LostHistory { timeline: 8, fork: Some(Lsn::new(850)), position: Lsn::new(950) };
+        assert_eq!(lost, Some(expected), "what was lost is told, once");
+        assert_eq!(judged(&mut memory, [leader(), rebuilt(2), rebuilt(3)]), (Some(0), None));
+        assert_eq!(judged(&mut memory, [leader(), by(2, 100, promoted), rebuilt(3)]).0, Some(1), "a new one");
+    }
+
+    #[test]
+    fn a_node_that_left_the_configuration_proves_nothing() {
+        let now = Instant::now();
+        let (memory, ..) = run(&Memory::default(), &[primary(1, now), primary(2, now)], now);
+        let (memory, standings, at) = run(&memory, &[primary(1, now)], now);
+        assert_eq!((standings[0], at), (Standing::StalePrimary, None));
+        let mut memory = memory;
+        memory.forget(now);
+        let (_, _, at) = run(&memory, &[primary(1, now)], now);
+        assert_eq!(at, Some(0), "the operator decides");
+    }
+
+    /// An address that leads to another server by now says nothing of the one that it led to before.
+    #[test]
+    fn a_floating_address_that_moves_back_to_an_old_primary_proves_nothing() {
+        let now = Instant::now();
+        let old = || by(1, 10, Evidence::primary(1, 900, now));
+        let (memory, ..) = run(&Memory::default(), &[by(2, 20, Evidence::primary(2, 900, now))], now);
+        let (_, standings, at) = run(&memory, &[old()], now);
+        assert_eq!((standings[0], at), (Standing::StalePrimary, None));
+    }
+
+    /// What a WAL receiver shows with `pg_monitor` is not shown any more when the receiver is gone.
+    #[test]
+    fn a_standby_that_lost_its_receiver_does_not_prove_that_a_timeline_is_gone() {
+        let now = Instant::now();
+        let leader = || Sighting::Seen(Evidence::primary(1, 900, now));
+        let receives =
+            |timeline| Evidence { received_timeline: Some(timeline), ..standby(timeline, 900, now) };
+        let (memory, ..) = run(&Memory::default(), &[leader(), by(2, 20, receives(2))], now);
+        let (memory, standings, _) = run(&memory, &[leader(), by(2, 30, standby(1, 900, now))], now);
+        assert_eq!(standings[0], Standing::StalePrimary, "restarted, and it receives nothing");
+        let (_, standings, _) = run(&memory, &[leader(), by(2, 30, receives(1))], now);
+        assert_eq!(standings[0], Standing::Primary);
+        // Without that privilege by now: one receiver that lives for a while, and has nothing that the primary lacks.
+        let mut memory = memory;
+        for (millis, expected) in
+            [(0, Standing::StalePrimary), (500, Standing::StalePrimary), (1000, Standing::Primary)]
+        {
+            let at = now + Duration::from_millis(millis);
+            let feeds = Sighting::Seen(Evidence::primary(1, 900, at));
+            let verdict = judge(&mut memory, &seen(&[feeds, by(2, 30, standby(1, 900, at))]), at);
+            assert_eq!(verdict.standings[0], expected, "after {millis} ms");
+        }
+    }
+
+    /// A host that was initialised anew was adopted against three nodes that agreed, because of its configured role.
+    #[test]
+    fn the_identity_is_that_of_the_majority_and_a_tie_is_refused() {
+        let now = Instant::now();
+        let other = |evidence| Sighting::Seen(Evidence { system_identifier: Some(8), ..evidence });
+        let anew = || other(Evidence::primary(1, 0, now));
+        let four = [anew(), primary(3, now), replica(3, now), replica(3, now)];
+        let (_, standings, at) = run(&Memory::default(), &four, now);
+        assert_eq!((standings[0], at), (Standing::Foreign, Some(1)));
+
+        let mut memory = Memory::default();
+        let verdict = judge(&mut memory, &seen(&[anew(), primary(3, now)]), now);
+        assert_eq!((verdict.primary, verdict.mismatch), (None, Some(vec![Some(8), Some(7)])));
+        // Once seen, an identifier counts while its node is away.
+        let verdict = judge(&mut memory, &seen(&[anew(), Sighting::Lost]), now);
+        assert_eq!((verdict.primary, verdict.standings[0]), (None, Standing::Unknown));
+
+        // Most nodes speak against the one that was adopted.
+        let (memory, _, at) =
+            run(&Memory::default(), &[primary(1, now), replica(1, now), Sighting::Lost], now);
+        assert_eq!(at, Some(0));
+        let mut memory = memory;
+        let most = [primary(1, now), other(standby(1, 0, now)), anew()];
+        let verdict = judge(&mut memory, &seen(&most), now);
+        assert_eq!(verdict.primary, None);
+        assert_eq!(verdict.standings, [Standing::Contender, Standing::Foreign, Standing::Foreign]);
+        assert!(verdict.mismatch.is_some());
+        memory.forget(now);
+        assert_eq!(judge(&mut memory, &seen(&most), now).primary, Some(2), "after the operator's word");
     }
 
     #[test]
@@ -300,41 +458,66 @@ pub(super) mod tests {
         prop_oneof![
             Just(Sighting::Unseen),
             Just(Sighting::Lost),
-            (any::<bool>(), 1_u64..3, 1_u32..4, 0_u64..100).prop_map(
-                move |(in_recovery, id, timeline, position)| {
-                    let position = standby(timeline, position, now);
-                    Sighting::Seen(Evidence { in_recovery, system_identifier: Some(id), ..position })
+            (any::<bool>(), 1_u64..3, 1_u32..4, 0_i64..3).prop_map(
+                move |(in_recovery, id, timeline, started_at_micros)| {
+                    let server = Some(ServerIdentity { started_at_micros, port: 1, address: None });
+                    let system_identifier = Some(id);
+                    let standby = standby(timeline, 0, now);
+                    Sighting::Seen(Evidence { in_recovery, system_identifier, server, ..standby })
                 }
             ),
         ]
     }
 
+    /// Whether a node of the set was seen out of recovery on this timeline, and not gone for good since.
+    fn may_write(rounds: &[Vec<Sighting>], node: usize, identity: u64, timeline: u32) -> bool {
+        let answers = rounds.iter().rev().filter_map(|round| round[node].evidence());
+        // Only what was said while the identity was known counts against it, which the first primary made so.
+        answers.into_iter().next().is_some_and(|last| {
+            last.system_identifier == Some(identity) && !last.in_recovery && last.timeline == timeline
+        })
+    }
+
     proptest! {
-        /// Whatever is seen in whatever order: at most one primary, never one in recovery, on the highest
-        /// timeline ever seen, and of one identity for good.
+        /// Whatever is seen in whatever order: at most one primary, never one in recovery, of one identity for good,
+        /// not against the majority, on the highest timeline that is not proven to be gone, and never while another node
+        /// may go on writing there out of sight.
         #[test]
         fn there_is_never_a_wrong_primary(
             rounds in prop::collection::vec(prop::collection::vec(any_sighting(Instant::now()), 3), 1..12),
         ) {
             let mut now = Instant::now();
             let mut memory = Memory::default();
-            let mut highest = 0;
             let mut identity = None;
-            for sightings in rounds {
+            for (i, sightings) in rounds.iter().enumerate() {
                 now += Duration::from_millis(500);
-                let (next, verdict) = judge(&memory, &sightings, &GUESSES, now);
-                prop_assert!(next.highest_timeline >= memory.highest_timeline);
-                highest = highest.max(next.highest_timeline);
+                let before = memory.clone();
+                let verdict = judge(&mut memory, &seen(sightings), now);
+                if memory.highest_timeline < before.highest_timeline {
+                    prop_assert!(verdict.lost.is_some() || before.system_identifier.is_none());
+                }
                 let primaries = verdict.standings.iter().filter(|s| **s == Standing::Primary).count();
                 prop_assert_eq!(primaries, usize::from(verdict.primary.is_some()));
-                if let Some(primary) = verdict.primary {
-                    let evidence = sightings[primary].evidence().expect("a primary was seen");
-                    prop_assert!(!evidence.in_recovery);
-                    prop_assert_eq!(evidence.timeline, highest);
-                    prop_assert_eq!(*identity.get_or_insert(evidence.system_identifier), evidence.system_identifier);
-                    prop_assert_eq!(verdict.contenders().count(), 0);
+                let Some(primary) = verdict.primary else { continue };
+                let evidence = sightings[primary].evidence().expect("a primary was seen");
+                prop_assert!(!evidence.in_recovery);
+                prop_assert_eq!(evidence.timeline, verdict.timeline);
+                prop_assert_eq!(*identity.get_or_insert(evidence.system_identifier), evidence.system_identifier);
+                prop_assert!(verdict.contenders.is_empty() && verdict.mismatch.is_none());
+                let last = |node: usize| rounds[..=i].iter().rev().find_map(|round| round[node].evidence());
+                let others = (0..3).filter(|node| *node != primary);
+                let against =
+                    others.clone().filter_map(last).filter(|e| e.system_identifier != evidence.system_identifier);
+                prop_assert!(against.count() < 2, "two of three belong to another cluster");
+                let id = evidence.system_identifier.expect("all of these show one");
+                for other in others {
+                    prop_assert!(!may_write(&rounds[..=i], other, id, evidence.timeline), "node {other} writes");
+                    // A process that showed a higher timeline still has it.
+                    let higher = last(other).is_some_and(|last| {
+                        last.system_identifier == Some(id) && last.timeline > evidence.timeline
+                    });
+                    prop_assert!(!higher, "node {other} has a higher timeline");
                 }
-                memory = next;
             }
         }
     }

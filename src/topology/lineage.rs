@@ -104,6 +104,15 @@ impl Lineages {
         Self { forks, tracks: Vec::new() }
     }
 
+    /// Forgets the promotions to timelines that are proven to be gone.
+    pub(crate) fn forget_above(&mut self, timeline: u32) {
+        self.forks.retain(|fork| fork.timeline <= timeline);
+        for track in &mut self.tracks {
+            track.proven = track.proven.min(timeline);
+            track.parted = track.parted.filter(|parted| *parted <= timeline);
+        }
+    }
+
     /// Remembers what the nodes show.
     pub(crate) fn observe(&mut self, sightings: &[Sighting]) {
         self.tracks.resize_with(sightings.len(), Track::default);

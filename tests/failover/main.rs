@@ -5,6 +5,7 @@
 
 mod cuts;
 mod events;
+mod histories;
 mod lineage;
 mod load;
 mod network;
@@ -13,4 +14,5 @@ mod policy;
 mod primary;
 mod replicas;
 mod settle;
+mod two_histories;
 mod writes;

@@ -21,7 +21,7 @@ const HELD: &str = "\
         FOR EACH ROW EXECUTE FUNCTION wait_for_leave();";
 
 /// A cluster whose primary is behind a proxy, with a table whose inserts wait in their COMMIT for a lock.
-async fn scene(replicas: usize) -> (Cluster, ReplicaSet) {
+pub(crate) async fn scene(replicas: usize) -> (Cluster, ReplicaSet) {
     let builder = Cluster::builder().replicas(replicas);
     // Nothing reaches the disk before somebody waits for it.
     let cluster = builder.setting("wal_writer_delay", "10s").start().await.expect("a cluster");
@@ -39,7 +39,7 @@ async fn scene(replicas: usize) -> (Cluster, ReplicaSet) {
 }
 
 /// A session that holds what a COMMIT waits for, as long as it lives.
-async fn hold(server: &Server) -> tokio_postgres::Client {
+pub(crate) async fn hold(server: &Server) -> tokio_postgres::Client {
     let (client, connection) =
         tokio_postgres::connect(&server.admin_url(), tokio_postgres::NoTls).await.expect("a session");
     tokio::spawn(connection);
@@ -48,13 +48,13 @@ async fn hold(server: &Server) -> tokio_postgres::Client {
 }
 
 /// Waits until a session of the program waits for this kind of event.
-async fn until_waiting(server: &Server, event: &str) {
+pub(crate) async fn until_waiting(server: &Server, event: &str) {
     let sql =
         format!("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event = '{event}'");
     until_value(server, &sql, "1").await;
 }
 
-async fn until_value(server: &Server, sql: &str, wanted: &str) {
+pub(crate) async fn until_value(server: &Server, sql: &str, wanted: &str) {
     let deadline = Instant::now() + std::time::Duration::from_secs(20);
     while server.query_value(sql).await.expect("an answer") != wanted {
         assert!(Instant::now() < deadline, "it never happened: {sql}");
@@ -63,14 +63,14 @@ async fn until_value(server: &Server, sql: &str, wanted: &str) {
 }
 
 /// Lets commits reach the primary's disk and go no further.
-async fn hold_when_written(server: &Server) {
+pub(crate) async fn hold_when_written(server: &Server) {
     server.execute("ALTER TABLE acks DISABLE TRIGGER held").await.expect("disabled");
     server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.expect("set");
     server.execute("SELECT pg_reload_conf()").await.expect("reloaded");
 }
 
 /// Inserts a row, in a task of its own, and gives the doubt that is left.
-fn insert(set: &ReplicaSet) -> JoinHandle<Doubt> {
+pub(crate) fn insert(set: &ReplicaSet) -> JoinHandle<Doubt> {
     let set = set.clone();
     tokio::spawn(async move {
         let options = WriteOptions::new().settleable();
@@ -83,12 +83,12 @@ fn insert(set: &ReplicaSet) -> JoinHandle<Doubt> {
     })
 }
 
-async fn has_row(server: &Server) -> bool {
+pub(crate) async fn has_row(server: &Server) -> bool {
     server.query_value("SELECT count(*) FROM acks WHERE id = 1").await.expect("an answer") == "1"
 }
 
 /// Commits transactions until one of them has the id that a lost one had.
-async fn give_id_again(server: &Server, doubt: &Doubt) {
+pub(crate) async fn give_id_again(server: &Server, doubt: &Doubt) {
     server.execute("CREATE TABLE others (id xid8)").await.expect("a table");
     loop {
         server.execute("INSERT INTO others VALUES (pg_current_xact_id())").await.expect("a row");
@@ -102,7 +102,7 @@ async fn give_id_again(server: &Server, doubt: &Doubt) {
     assert_eq!(server.query_value(&sql).await.expect("an answer"), "committed", "the trap is set");
 }
 
-async fn promoted(set: &ReplicaSet, server: &Server) {
+pub(crate) async fn promoted(set: &ReplicaSet, server: &Server) {
     server.promote().await.expect("promoted");
     let name = server.name().to_owned();
     until(set, "the new primary is seen", |topology| {

@@ -1,5 +1,6 @@
 //! The program itself, as its users start it.
 
+mod forget;
 mod reload;
 
 use std::process::Stdio;

@@ -200,6 +200,7 @@ async fn strike(stage: &Stage, traffic: &Traffic, fault: Fault) -> anyhow::Resul
             contender.stop().await?;
             // Two histories by one name: nothing can be rewound to where they part.
             contender.rebuild(heir).await?;
+            traffic.answered(SECOND).await;
             primary.rejoin(heir).await?;
             acknowledge_after_replication(heir, false).await?;
             return Ok(Struck { promoted: None, conflict });

@@ -1,0 +1,306 @@
+//! What the set remembers of its nodes from one judgement to the next.
+//!
+//! A node is remembered by the address that is configured for it, so it keeps its past through a change of the
+//! configuration, and while it is out of sight.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::lag::History;
+use super::lineage::Lineages;
+use super::recoveries::{Recoveries, Recovery};
+use super::{Evidence, ServerIdentity};
+use crate::causal::Lsn;
+
+/// What is remembered from one judgement to the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// The set's system identifier, once a primary has shown it.
+    pub(super) system_identifier: Option<u64>,
+    /// The identifier by which the pasts were recorded, which is open until it is adopted.
+    recorded_by: Option<u64>,
+    /// The highest timeline that counts: see [`settle_highest`](Self::settle_highest).
+    pub(super) highest_timeline: u32,
+    /// The highest timeline of nodes that left the configuration so long ago that they are remembered no more.
+    floor: u32,
+    pub(super) pasts: BTreeMap<Arc<str>, Past>,
+    /// Which node was the primary last, to notice when another one is.
+    pub(super) primary: Option<Arc<str>>,
+    /// Where the primary was, and when.
+    pub(super) history: History,
+    /// What tells the histories of the nodes apart, by their places.
+    pub(super) lineages: Lineages,
+    /// The nodes in their places.
+    places: Vec<Arc<str>>,
+    /// Histories that are gone from some of the nodes that showed them.
+    gone: Vec<LostHistory>,
+    /// How the nodes came to write. Shared: it changes once in a failover, and is read by whoever resolves a doubt.
+    pub(crate) recoveries: Arc<Recoveries>,
+}
+
+/// What is remembered of one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Past {
+    /// The system identifier that it showed last.
+    pub(super) system_identifier: Option<u64>,
+    /// What it showed last, until the set has an identity by which it counts.
+    pub(super) last: Option<Evidence>,
+    /// The highest timeline that it showed, until it is proven to be gone from it.
+    pub(super) highest: Option<Shown>,
+    /// Where it wrote last, until it can write there no more: see [`Past::forget_writing`].
+    pub(super) wrote: Option<Wrote>,
+    /// The timeline that it showed as a standby, if its last answer was one.
+    follows: Option<(u32, Option<ServerIdentity>)>,
+    /// Its WAL receiver, and since when a primary on its timeline may feed that.
+    receives_since: Option<(i32, Instant)>,
+    /// The timeline to which it was promoted although it is not promotable.
+    promoted_to: Option<u32>,
+    configured: bool,
+}
+
+/// A timeline that a node showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) timeline: u32,
+    /// Its last known position there.
+    pub(super) position: Lsn,
+    /// Up to where it had recovered when it began to write there: the fork of the timeline.
+    pub(super) fork: Option<Lsn>,
+    server: Option<ServerIdentity>,
+    /// Only its WAL receiver or its position showed it, and not yet its control file.
+    volatile: bool,
+}
+
+/// Where a node was seen out of recovery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wrote {
+    pub(super) timeline: u32,
+    /// Up to where it was seen to write.
+    pub(super) position: Lsn,
+    pub(super) server: Option<ServerIdentity>,
+}
+
+/// A history that is gone: every node that showed it was seen on a lower timeline since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LostHistory {
+    pub(crate) timeline: u32,
+    /// Where it parted from the timeline before, if that was seen.
+    pub(crate) fork: Option<Lsn>,
+    /// Up to where it was seen.
+    pub(crate) position: Lsn,
+}
+
+/// One answer of a node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look<'e> {
+    pub(super) evidence: &'e Evidence,
+    /// Its timeline is a conclusion from its position.
+    pub(super) implied: bool,
+    /// A primary on its timeline is seen, and is as far, so that it may have sent what the node has.
+    pub(super) fed: bool,
+    /// It may be promoted.
+    pub(super) promotable: bool,
+}
+
+/// How long one WAL receiver must live to show what it receives: one that asks for a history that its sender does not have
+/// ends within milliseconds.
+const RECEIVES: Duration = Duration::from_secs(1);
+
+/// Nodes that left the configuration and are remembered one by one.
+const DEPARTED: usize = 64;
+
+impl Memory {
+    /// Forgets everything: the operator says that what was seen before decides nothing any more.
+    pub(crate) fn forget(&mut self, now: Instant) {
+        *self = Self { recoveries: Arc::new(Recoveries::since(now)), ..Self::default() };
+    }
+
+    /// Notes which nodes are configured. One that is not proves nothing any more, and writes for nobody.
+    pub(super) fn keep<'k>(&mut self, configured: impl Iterator<Item = &'k Arc<str>> + Clone) {
+        if configured.clone().eq(&self.places) {
+            return;
+        }
+        self.places = configured.clone().cloned().collect();
+        self.lineages = self.lineages.carry_over();
+        for past in self.pasts.values_mut() {
+            past.configured = false;
+        }
+        for key in configured {
+            self.pasts.entry(Arc::clone(key)).or_default().configured = true;
+        }
+        for past in self.pasts.values_mut().filter(|past| !past.configured) {
+            past.wrote = None;
+            past.follows = None;
+        }
+        self.pasts.retain(|_, past| past.configured || past.highest.is_some());
+        if self.pasts.values().filter(|past| !past.configured).count() > DEPARTED {
+            let departed = self.pasts.values().filter(|past| !past.configured);
+            self.floor = departed.filter_map(Past::timeline).fold(self.floor, u32::max);
+            self.pasts.retain(|_, past| past.configured);
+        }
+    }
+
+    /// Goes by an identity. What was recorded by another one is forgotten, and what was seen before there was one counts.
+    pub(super) fn go_by(&mut self, identifier: u64) {
+        if self.recorded_by.replace(identifier) != Some(identifier) {
+            (self.highest_timeline, self.floor, self.gone) = (0, 0, Vec::new());
+            for past in self.pasts.values_mut() {
+                let (system_identifier, configured) = (past.system_identifier, past.configured);
+                *past = Past { system_identifier, configured, last: past.last.take(), ..Past::default() };
+            }
+        }
+        if self.system_identifier.is_some() {
+            return;
+        }
+        // A promotion that was not watched from the beginning is not witnessed, so no recovery is noted of it.
+        for past in self.pasts.values_mut() {
+            if let Some(evidence) =
+                past.last.clone().filter(|last| last.system_identifier == Some(identifier))
+            {
+                let receives_since = past.receives_since;
+                past.record(&Look { evidence: &evidence, implied: false, fed: false, promotable: true });
+                past.receives_since = receives_since;
+            }
+        }
+    }
+
+    /// Draws the highest timeline from the pasts. Returns the history that is gone, if it fell.
+    pub(super) fn settle_highest(&mut self) -> Option<LostHistory> {
+        let highest = self.pasts.values().filter_map(Past::timeline).fold(self.floor, u32::max);
+        let before = std::mem::replace(&mut self.highest_timeline, highest);
+        self.gone.retain(|gone| gone.timeline >= before);
+        if highest >= before {
+            return None;
+        }
+        self.lineages.forget_above(highest);
+        let all = std::mem::take(&mut self.gone).into_iter().filter(|gone| gone.timeline == before);
+        all.reduce(|one, other| LostHistory {
+            fork: one.fork.or(other.fork),
+            position: one.position.max(other.position),
+            ..one
+        })
+    }
+
+    /// Takes in what a node of the set shows.
+    pub(super) fn record(&mut self, node: &Arc<str>, look: &Look<'_>) {
+        let evidence = look.evidence;
+        let past = self.pasts.entry(Arc::clone(node)).or_default();
+        if !evidence.in_recovery {
+            let recovery = past.recovery(node, evidence);
+            let same = |last: &Recovery| {
+                !recovery.was_standby
+                    && (last.timeline, last.end, last.server)
+                        == (recovery.timeline, recovery.end, recovery.server)
+            };
+            if !self.recoveries.last_of(node).is_some_and(same) {
+                Arc::make_mut(&mut self.recoveries).push(recovery);
+            }
+        }
+        self.gone.extend(past.record(look));
+    }
+}
+
+impl Past {
+    fn timeline(&self) -> Option<u32> {
+        self.highest.map(|shown| shown.timeline)
+    }
+
+    /// It is gone for good as a primary: it is a standby, belongs to another cluster, or left the configuration.
+    pub(super) fn forget_writing(&mut self) {
+        self.wrote = None;
+        self.follows = None;
+    }
+
+    fn recovery(&self, node: &Arc<str>, evidence: &Evidence) -> Recovery {
+        let same_process = |before: Option<ServerIdentity>| {
+            before.zip(evidence.server).is_some_and(|(before, now)| before.is_same_server(&now))
+        };
+        let from = self.follows.filter(|(_, server)| same_process(*server)).map(|(timeline, _)| timeline);
+        Recovery {
+            node: Arc::clone(node),
+            server: evidence.server,
+            timeline: evidence.timeline,
+            end: evidence.recovered_to,
+            from,
+            was_standby: self.follows.is_some(),
+            at: evidence.at,
+        }
+    }
+
+    fn note_receiver(&mut self, look: &Look<'_>) {
+        let receiver = look.evidence.receiver_pid.filter(|_| look.fed);
+        let since = self.receives_since.filter(|(pid, _)| Some(*pid) == receiver);
+        self.receives_since = since.or_else(|| Some((receiver?, look.evidence.at)));
+    }
+
+    /// Takes in what the node shows. Returns the history that is gone from it, if one is.
+    fn record(&mut self, look: &Look<'_>) -> Option<LostHistory> {
+        let &Look { evidence, promotable, .. } = look;
+        if evidence.in_recovery {
+            self.wrote = None;
+            self.follows = Some((evidence.timeline, evidence.server));
+        } else {
+            self.follows = None;
+            if !promotable {
+                self.promoted_to = Some(evidence.timeline);
+            } else {
+                self.wrote = Some(Wrote {
+                    timeline: evidence.timeline,
+                    position: evidence.position,
+                    server: evidence.server,
+                });
+            }
+        }
+        // What it wrote by itself is no history of the set, whether it still writes or only replays it again.
+        if self.promoted_to == Some(evidence.timeline) && !promotable {
+            return None;
+        }
+        let now = Shown {
+            timeline: evidence.timeline,
+            position: evidence.position,
+            fork: if evidence.in_recovery { None } else { evidence.recovered_to },
+            server: evidence.server,
+            volatile: look.implied
+                || evidence.in_recovery && evidence.received_timeline == Some(evidence.timeline),
+        };
+        let before = self.highest.filter(|before| now.timeline < before.timeline);
+        self.note_receiver(look);
+        if before.is_some_and(|before| !before.is_gone(evidence, self.receives_since)) {
+            return None;
+        }
+        // A restart forgets the fork, and what the control file showed stays shown.
+        let same = self.highest.filter(|before| now.timeline == before.timeline);
+        let fork = same.and_then(|before| before.fork).or(now.fork);
+        let volatile = now.volatile && same.is_none_or(|before| before.volatile);
+        self.highest = Some(Shown { fork, volatile, ..now });
+        before.map(|before| LostHistory {
+            timeline: before.timeline,
+            fork: before.fork,
+            position: before.position,
+        })
+    }
+}
+
+impl Shown {
+    /// Whether a lower timeline proves that the node has this history no more.
+    ///
+    /// The control file of one data directory never shows a lower timeline than before, so the directory was replaced
+    /// (rebuilt, rewound, restored), for which the server was restarted. Another address is another server's: a floating one
+    /// moved. What the control file did not show may just be out of sight, so the node must receive from another history.
+    fn is_gone(&self, evidence: &Evidence, receives: Option<(i32, Instant)>) -> bool {
+        let another_process = self.server.zip(evidence.server).is_some_and(|(before, now)| {
+            let moved = before.port != now.port
+                || before.address.zip(now.address).is_some_and(|(before, now)| before != now);
+            !moved && before.started_at_micros != now.started_at_micros
+        });
+        let receives = || match evidence.received_timeline {
+            Some(timeline) => timeline == evidence.timeline,
+            None => receives.is_some_and(|(_, since)| evidence.at.duration_since(since) >= RECEIVES),
+        };
+        another_process && evidence.timeline > 0 && (!evidence.in_recovery || !self.volatile || receives())
+    }
+}
