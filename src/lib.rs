@@ -76,6 +76,7 @@ pub mod error;
 mod guide;
 mod health;
 pub mod intent;
+mod limit;
 mod link;
 #[cfg(feature = "migrate")]
 pub mod migrate;

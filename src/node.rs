@@ -6,19 +6,19 @@
 //! * `vitals`: what its connections notice, between two looks of its monitor
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use self::read_times::ReadTimes;
 pub(crate) use self::seen::SeenServer;
 pub(crate) use self::vitals::Vitals;
 use crate::backoff::Backoff;
-use crate::config::{Config, NodeConfig, PoolSettings};
+use crate::config::{Config, NodeConfig, PoolSettings, Timeouts};
 use crate::error::ConnectError;
 use crate::link::{Dialer, Purpose};
-use crate::pool::{Limits, NodePool};
+use crate::pool::{Gate, Limits, NodePool};
 
 mod latency;
 mod read_times;
@@ -37,20 +37,50 @@ impl NodeId {
     }
 }
 
-/// One server of the set.
+/// One server of the set, with the settings of one configuration.
+///
+/// When the settings change, another `Node` of the same server [succeeds](Node::succeed) it, with the same identity. It
+/// takes over what is known of the server, and the connections that were opened before, until they are returned.
 pub(crate) struct Node {
-    id: NodeId,
     config: NodeConfig,
     dialer: Arc<Dialer>,
-    vitals: Arc<Vitals>,
-    settings: PoolSettings,
+    pool: PoolSettings,
+    timeouts: Timeouts,
     /// Waits between logins that fail.
     backoff: Backoff,
-    limits: Arc<Limits>,
-    read_times: ReadTimes,
-    read_pool: NodePool,
+    server: Arc<Server>,
+    read_pool: Arc<NodePool>,
     /// There only while the node is the primary.
     write_pool: ArcSwapOption<NodePool>,
+    /// Pools that were replaced, as long as connections of them are in use.
+    retired: Mutex<Vec<Retired>>,
+}
+
+/// What stays when the settings change.
+struct Server {
+    id: NodeId,
+    vitals: Arc<Vitals>,
+    read_times: ReadTimes,
+    limits: Arc<Limits>,
+    reads: Gate,
+    /// Another one after each fencing, because sessions that were severed hold no place at the server.
+    writes: ArcSwap<Gate>,
+    /// The newest one, for the monitor.
+    dialer: ArcSwap<Dialer>,
+}
+
+/// A pool that was replaced.
+#[derive(Debug, Clone)]
+pub(crate) struct Retired {
+    purpose: Purpose,
+    pool: Arc<NodePool>,
+}
+
+impl Retired {
+    /// Connections of it that are in use.
+    pub(crate) fn leased(&self) -> u32 {
+        self.pool.leased()
+    }
 }
 
 impl Node {
@@ -61,32 +91,105 @@ impl Node {
     /// A certificate file that cannot be used.
     pub(crate) fn new(node: &NodeConfig, config: &Config) -> Result<Self, ConnectError> {
         let dialer = Arc::new(Dialer::new(node.clone(), config.timeouts().clone(), config.probe().timeout)?);
-        let vitals = Arc::new(Vitals::default());
-        let limits = Arc::new(Limits::new(config.pool()));
-        let read_pool = NodePool::new(
-            Arc::clone(&dialer),
-            Purpose::Read,
-            config.pool(),
-            config.backoff(),
-            Arc::clone(&vitals),
-            Arc::clone(&limits),
-        );
-        Ok(Self {
+        let server = Arc::new(Server {
             id: NodeId::next(),
+            vitals: Arc::default(),
+            read_times: ReadTimes::default(),
+            limits: Arc::new(Limits::new(config.pool())),
+            reads: Gate::new(config.pool().max_size),
+            writes: ArcSwap::from_pointee(Gate::new(config.pool().max_size)),
+            dialer: ArcSwap::new(Arc::clone(&dialer)),
+        });
+        Ok(Self::with(node, config, dialer, server, None))
+    }
+
+    /// Prepares the same server with other settings; nothing of the present node changes yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn succeed(&self, node: &NodeConfig, config: &Config) -> Result<Self, ConnectError> {
+        let same_sessions = self.config.has_same_sessions(node)
+            && self.pool == *config.pool()
+            && self.timeouts == *config.timeouts()
+            && self.backoff == *config.backoff();
+        let dialer = Arc::new(Dialer::new(node.clone(), config.timeouts().clone(), config.probe().timeout)?);
+        let pool = same_sessions.then(|| Arc::clone(&self.read_pool));
+        Ok(Self::with(node, config, dialer, Arc::clone(&self.server), pool))
+    }
+
+    fn with(
+        node: &NodeConfig,
+        config: &Config,
+        dialer: Arc<Dialer>,
+        server: Arc<Server>,
+        read_pool: Option<Arc<NodePool>>,
+    ) -> Self {
+        let (pool, backoff) = (config.pool().clone(), config.backoff().clone());
+        let read_pool = read_pool.unwrap_or_else(|| {
+            let gate = server.reads.clone();
+            Arc::new(new_pool(&server, &dialer, Purpose::Read, &pool, &backoff, gate))
+        });
+        Self {
             config: node.clone(),
             dialer,
-            vitals,
-            settings: config.pool().clone(),
-            backoff: config.backoff().clone(),
-            limits,
-            read_times: ReadTimes::default(),
+            pool,
+            timeouts: config.timeouts().clone(),
+            backoff,
+            server,
             read_pool,
             write_pool: ArcSwapOption::empty(),
-        })
+            retired: Mutex::default(),
+        }
+    }
+
+    /// Takes over from the node of the same server that it succeeds. What is returned was replaced, and is to be
+    /// [retired](Self::retire) when nobody is sent there any more.
+    pub(crate) fn take_over(&self, before: &Self) -> Vec<Retired> {
+        self.server.limits.resize(&self.pool);
+        self.server.reads.resize(self.pool.max_size);
+        self.server.writes.load().resize(self.pool.max_size);
+        self.server.dialer.store(Arc::clone(&self.dialer));
+        let mut earlier = std::mem::take(&mut *before.earlier());
+        let writes = before.write_pool.load_full();
+        if Arc::ptr_eq(&self.read_pool, &before.read_pool) {
+            self.write_pool.store(writes);
+            *self.earlier() = earlier;
+            return Vec::new();
+        }
+        if writes.is_some() {
+            self.open_writes();
+        }
+        let read_pool = Retired { purpose: Purpose::Read, pool: Arc::clone(&before.read_pool) };
+        let writes = writes.map(|pool| Retired { purpose: Purpose::Write, pool });
+        let replaced: Vec<_> = [read_pool].into_iter().chain(writes).collect();
+        earlier.extend(replaced.iter().cloned());
+        *self.earlier() = earlier;
+        replaced
+    }
+
+    /// Ends what is idle, and lets those who wait turn to what took its place.
+    pub(crate) fn retire(replaced: &[Retired]) {
+        for retired in replaced {
+            retired.pool.retire();
+        }
+    }
+
+    /// Lets what is in use finish, and nothing new begin: the node was removed.
+    pub(crate) fn drain(&self) {
+        self.read_pool.retire();
+        if let Some(pool) = self.write_pool() {
+            pool.retire();
+        }
+    }
+
+    /// Whether connections of both are the same.
+    pub(crate) fn shares_sessions_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.read_pool, &other.read_pool)
     }
 
     pub(crate) fn id(&self) -> NodeId {
-        self.id
+        self.server.id
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -97,16 +200,17 @@ impl Node {
         &self.config
     }
 
-    pub(crate) fn dialer(&self) -> &Dialer {
-        &self.dialer
+    /// The newest settings of the server, also where this node was succeeded.
+    pub(crate) fn dialer(&self) -> Arc<Dialer> {
+        self.server.dialer.load_full()
     }
 
     pub(crate) fn vitals(&self) -> &Arc<Vitals> {
-        &self.vitals
+        &self.server.vitals
     }
 
     pub(crate) fn read_times(&self) -> &ReadTimes {
-        &self.read_times
+        &self.server.read_times
     }
 
     pub(crate) fn read_pool(&self) -> &NodePool {
@@ -120,21 +224,25 @@ impl Node {
     /// Lets the node take writes: it is the primary.
     pub(crate) fn open_writes(&self) {
         if self.write_pool.load().is_none() {
-            self.write_pool.store(Some(Arc::new(NodePool::new(
-                Arc::clone(&self.dialer),
-                Purpose::Write,
-                &self.settings,
-                &self.backoff,
-                Arc::clone(&self.vitals),
-                Arc::clone(&self.limits),
-            ))));
+            let gate = Gate::clone(&self.server.writes.load());
+            let (server, dialer) = (&self.server, &self.dialer);
+            let pool = new_pool(server, dialer, Purpose::Write, &self.pool, &self.backoff, gate);
+            self.write_pool.store(Some(Arc::new(pool)));
         }
     }
 
     /// Fences the node: every connection that could write to it ends at once, and none is made.
     pub(crate) fn close_writes(&self) {
-        if let Some(pool) = self.write_pool.swap(None) {
+        let mut earlier = self.earlier();
+        let pool = self.write_pool.swap(None);
+        if let Some(pool) = &pool {
             pool.close();
+        }
+        for retired in earlier.extract_if(.., |retired| retired.purpose == Purpose::Write) {
+            retired.pool.close();
+        }
+        if pool.is_some() {
+            self.server.writes.store(Arc::new(Gate::new(self.pool.max_size)));
         }
     }
 
@@ -144,9 +252,19 @@ impl Node {
         if let Some(pool) = self.write_pool() {
             pool.sever();
         }
+        for retired in self.earlier().drain(..) {
+            retired.pool.close();
+        }
     }
 
-    /// The node is well again, so what it refused before is no reason to keep from connecting.
+    /// Ends every connection to the node for good.
+    pub(crate) fn close(&self) {
+        self.close_writes();
+        self.sever();
+        self.read_pool.close();
+    }
+
+    /// The server is known to be well, so that the pools may log in again at once.
     pub(crate) fn on_well(&self) {
         self.read_pool.on_well();
         if let Some(pool) = self.write_pool() {
@@ -154,21 +272,43 @@ impl Node {
         }
     }
 
-    /// Ends every connection to the node for good.
-    pub(crate) fn close(&self) {
-        self.close_writes();
-        self.read_pool.close();
+    /// How many connections are handed out, those with earlier settings as well.
+    pub(crate) fn leased(&self) -> u32 {
+        let mut earlier = self.earlier();
+        // Nothing else asks whether they are still needed. What was given up may still be cancelled at the server.
+        earlier.retain(|retired| retired.pool.connections() > 0 || retired.pool.unfinished() > 0);
+        let leased: u32 = earlier.iter().map(Retired::leased).sum();
+        leased + self.read_pool.leased() + self.write_pool().map_or(0, |pool| pool.leased())
     }
 
     /// How many sessions are handed out, or were given up and have not ended.
     pub(crate) fn unfinished(&self) -> u32 {
-        self.read_pool.unfinished() + self.write_pool().map_or(0, |pool| pool.unfinished())
+        let earlier: u32 = self.earlier().iter().map(|retired| retired.pool.unfinished()).sum();
+        earlier + self.read_pool.unfinished() + self.write_pool().map_or(0, |pool| pool.unfinished())
     }
 
-    /// How many connections are handed out.
-    pub(crate) fn leased(&self) -> u32 {
-        self.read_pool.leased() + self.write_pool().map_or(0, |pool| pool.leased())
+    /// How many connections there are, in use or idle, those with earlier settings as well.
+    pub(crate) fn connections(&self) -> u32 {
+        let earlier: u32 = self.earlier().iter().map(|retired| retired.pool.connections()).sum();
+        earlier + self.read_pool.connections() + self.write_pool().map_or(0, |pool| pool.connections())
     }
+
+    fn earlier(&self) -> MutexGuard<'_, Vec<Retired>> {
+        // Nothing panics while it is held.
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn new_pool(
+    server: &Server,
+    dialer: &Arc<Dialer>,
+    purpose: Purpose,
+    settings: &PoolSettings,
+    backoff: &Backoff,
+    gate: Gate,
+) -> NodePool {
+    let (vitals, limits) = (Arc::clone(&server.vitals), Arc::clone(&server.limits));
+    NodePool::new(Arc::clone(dialer), purpose, settings, backoff, vitals, limits, gate)
 }
 
 impl fmt::Debug for Node {

@@ -16,23 +16,24 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use self::gate::{Gate, Pass};
+pub(crate) use self::gate::Gate;
+use self::gate::Pass;
 pub(crate) use self::lease::Lease;
 use self::lease::Slot;
 use self::queue::Queue;
 use crate::backoff::Backoff;
 use crate::config::PoolSettings;
 use crate::error::ConnectError;
+use crate::limit::Limit;
 use crate::link::{Dialer, Link, Purpose};
 use crate::node::Vitals;
 
@@ -53,21 +54,29 @@ pub(crate) enum PoolError {
     Connecting,
     /// The pool was severed while the caller waited.
     Severed,
+    /// Another pool has taken the place of this one, whose settings changed.
+    Retired,
 }
 
 /// What both pools of a node may do at once: a node that comes back, or is slow, is not stormed.
 #[derive(Debug)]
 pub(crate) struct Limits {
     /// Connections in the making.
-    connects: Semaphore,
+    connects: Limit,
     /// Cancel requests, each of which is a connection of its own for a moment.
-    cancels: Semaphore,
+    cancels: Limit,
 }
 
 impl Limits {
     pub(crate) fn new(settings: &PoolSettings) -> Self {
-        let limit = settings.max_concurrent_connects as usize;
-        Self { connects: Semaphore::new(limit), cancels: Semaphore::new(limit) }
+        let limit = settings.max_concurrent_connects;
+        Self { connects: Limit::new(limit), cancels: Limit::new(limit) }
+    }
+
+    /// Follows other settings; what is under way counts.
+    pub(crate) fn resize(&self, settings: &PoolSettings) {
+        self.connects.resize(settings.max_concurrent_connects);
+        self.cancels.resize(settings.max_concurrent_connects);
     }
 }
 
@@ -85,7 +94,12 @@ struct Shared {
     limits: Arc<Limits>,
     /// Cancelled to end every connection of the present generation; then replaced by the next one's.
     generation: ArcSwap<CancellationToken>,
+    /// Shared with the pools whose place this one took.
     gate: Gate,
+    /// Another pool has taken its place: it hands nothing out, and keeps nothing that comes back.
+    retired: Arc<AtomicBool>,
+    /// Cancelled with it, for the callers that wait.
+    retiring: CancellationToken,
     idle: Idle,
     queue: Queue,
     /// Connections that are handed out.
@@ -124,7 +138,9 @@ impl NodePool {
         delays: &Backoff,
         vitals: Arc<Vitals>,
         limits: Arc<Limits>,
+        gate: Gate,
     ) -> Self {
+        let retired = Arc::new(AtomicBool::new(false));
         let shared = Shared {
             dialer,
             purpose,
@@ -132,8 +148,10 @@ impl NodePool {
             vitals,
             limits,
             generation: ArcSwap::from_pointee(CancellationToken::new()),
-            gate: Gate::new(settings.max_size),
-            idle: Idle::new(purpose, settings),
+            gate,
+            idle: Idle::new(purpose, settings, Arc::clone(&retired)),
+            retired,
+            retiring: CancellationToken::new(),
             queue: Queue::new(delays),
             leased: AtomicU32::new(0),
             ending: AtomicU32::new(0),
@@ -149,6 +167,9 @@ impl NodePool {
     /// A dropped future takes nothing; a connection that was in the making for it goes to the pool.
     pub(crate) async fn get(&self, deadline: Instant) -> Result<Lease, PoolError> {
         let shared = &self.shared;
+        if shared.retired.load(Ordering::Acquire) {
+            return Err(PoolError::Retired);
+        }
         let pass = shared.gate.try_enter();
         if let Some(pass) = pass {
             match shared.take_idle() {
@@ -181,6 +202,7 @@ impl NodePool {
         tokio::select! {
             biased;
             () = generation.cancelled() => Err(PoolError::Severed),
+            () = shared.retiring.cancelled() => Err(PoolError::Retired),
             outcome = &mut turn => outcome,
             () = sleep_until(deadline) => Err(shared.at_deadline()),
         }
@@ -194,6 +216,15 @@ impl NodePool {
     /// Ends every connection for good: none is made any more.
     pub(crate) fn close(&self) {
         self.shared.generation.load().cancel();
+    }
+
+    /// Makes place for another pool: idle connections end, those in use do when they are returned, and callers that
+    /// wait turn to the other one.
+    pub(crate) fn retire(&self) {
+        self.shared.retired.store(true, Ordering::Release);
+        self.shared.retiring.cancel();
+        // What is taken now is not kept when it is dropped.
+        while self.shared.idle.take().is_some() {}
     }
 
     /// The node is known to be well, so that a login may be tried again at once.
@@ -225,7 +256,7 @@ impl Shared {
 
     /// What a caller hears that had no turn in time.
     fn at_deadline(&self) -> PoolError {
-        if self.idle.connections() >= self.settings.max_size {
+        if self.idle.connections() >= self.settings.max_size || self.gate.is_shut() {
             return PoolError::Exhausted;
         }
         self.queue.cause().map_or(PoolError::Connecting, PoolError::Connect)
@@ -272,6 +303,7 @@ impl PooledLink {
 /// The idle connections, in bb8.
 struct Idle {
     pool: bb8::Pool<Keeper>,
+    retired: Arc<AtomicBool>,
 }
 
 /// A connection that was taken out of bb8, which still counts it.
@@ -280,6 +312,7 @@ type Pooled = bb8::PooledConnection<'static, Keeper>;
 /// Tells bb8 which connections are worth keeping.
 struct Keeper {
     purpose: Purpose,
+    retired: Arc<AtomicBool>,
 }
 
 /// What bb8 hears when it asks for a connection: they are made by the queue, which knows for whom.
@@ -287,7 +320,7 @@ struct Keeper {
 struct MadeElsewhere;
 
 impl Idle {
-    fn new(purpose: Purpose, settings: &PoolSettings) -> Self {
+    fn new(purpose: Purpose, settings: &PoolSettings, retired: Arc<AtomicBool>) -> Self {
         let pool = bb8::Pool::builder()
             // The queue bounds them, and knows of those that are being made. bb8 would count its own attempts.
             .max_size(u32::MAX)
@@ -298,8 +331,8 @@ impl Idle {
             .retry_connection(false)
             // The connection that was used last is the one that is surely alive, and the others may age out.
             .queue_strategy(bb8::QueueStrategy::Lifo)
-            .build_unchecked(Keeper { purpose });
-        Self { pool }
+            .build_unchecked(Keeper { purpose, retired: Arc::clone(&retired) });
+        Self { pool, retired }
     }
 
     /// Takes a usable connection, if there is one; the unusable ones on its way are closed.
@@ -310,6 +343,9 @@ impl Idle {
 
     /// Adds a connection that was made.
     fn add(&self, link: PooledLink) {
+        if self.retired.load(Ordering::Acquire) {
+            return;
+        }
         // One that ended meanwhile is refused, and there is always room.
         let _ = self.pool.add(link);
     }
@@ -333,6 +369,6 @@ impl bb8::ManageConnection for Keeper {
     }
 
     fn has_broken(&self, pooled: &mut PooledLink) -> bool {
-        !pooled.is_usable(self.purpose)
+        self.retired.load(Ordering::Acquire) || !pooled.is_usable(self.purpose)
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,8 @@ pub use self::settle::Settlement;
 use crate::config::{Config, NodeConfig};
 use crate::error::{CheckoutError, Error, NodeFailure};
 use crate::health::{Board, Monitor, Placed, Snapshot};
-use crate::node::Node;
+use crate::limit::Limit;
+use crate::node::{Node, NodeId};
 use crate::topology::{Health, NodeStatus, Standing, Topology};
 
 mod budget;
@@ -73,7 +74,7 @@ pub struct ReplicaSet {
 struct Inner {
     live: ArcSwap<Live>,
     board: Arc<Board>,
-    monitors: Mutex<Vec<Monitor>>,
+    monitors: Mutex<Vec<Watch>>,
     closed: CancellationToken,
     started: Instant,
 }
@@ -81,23 +82,34 @@ struct Inner {
 /// What a change of the configuration replaces.
 struct Live {
     config: Arc<Config>,
+    limits: Arc<Limits>,
+}
+
+/// What is bounded for the whole set, through all changes of the configuration.
+struct Limits {
     /// Places for reads that fall back to the primary.
-    fallback: Arc<Semaphore>,
+    fallback: Limit,
     /// Places for callers that wait for a primary.
-    waiters: Semaphore,
+    waiters: Limit,
     hedges: Budget,
     repeats: Budget,
 }
 
-impl Live {
-    fn new(config: Arc<Config>) -> Self {
+impl Limits {
+    fn new(config: &Config) -> Self {
         Self {
-            fallback: Arc::new(Semaphore::new(config.reads().max_fallback as usize)),
-            waiters: Semaphore::new(config.writes().max_waiters as usize),
+            fallback: Limit::new(config.reads().max_fallback),
+            waiters: Limit::new(config.writes().max_waiters),
             hedges: hedge::budget(config.reads()),
             repeats: repeat::budget(),
-            config,
         }
+    }
+
+    /// Follows a change of the configuration; what is held or was spent still counts.
+    fn follow(&self, config: &Config) {
+        self.fallback.resize(config.reads().max_fallback);
+        self.waiters.resize(config.writes().max_waiters);
+        self.hedges.set_share(config.reads().hedge_budget);
     }
 }
 
@@ -125,8 +137,8 @@ impl ReplicaSet {
             config.nodes().iter().map(|node| prepare(node, &config)).collect::<Result<Vec<_>, _>>()?;
         let board = Arc::new(Board::new(Arc::clone(&config), nodes.clone()));
         let inner = Inner {
-            monitors: Mutex::new(watch_over(&nodes, &board, &config)),
-            live: ArcSwap::from_pointee(Live::new(config)),
+            monitors: Mutex::new(nodes.iter().map(|node| watch(node, &board, &config)).collect()),
+            live: ArcSwap::from_pointee(Live { limits: Arc::new(Limits::new(&config)), config }),
             board,
             closed: CancellationToken::new(),
             started: Instant::now(),
@@ -165,7 +177,7 @@ impl ReplicaSet {
     /// }
     /// # }
     /// ```
-    pub fn watch(&self) -> watch::Receiver<Arc<Topology>> {
+    pub fn watch(&self) -> channel::Receiver<Arc<Topology>> {
         self.inner.board.changes()
     }
 
@@ -191,22 +203,23 @@ impl ReplicaSet {
     pub async fn close(&self) -> Result<(), Error> {
         self.inner.closed.cancel();
         let live = self.live();
-        live.fallback.close();
-        live.waiters.close();
+        live.limits.fallback.close();
+        live.limits.waiters.close();
         let limit = live.config.timeouts().shutdown;
         let deadline = Instant::now() + limit;
-        let snapshot = self.snapshot();
-        let leased = || snapshot.nodes.iter().map(|placed| placed.node.leased()).sum::<u32>();
+        // Removed nodes and earlier settings as well: nothing may run on when this returns.
+        let nodes = self.inner.board.nodes();
+        let leased = || nodes.iter().map(|node| node.leased()).sum::<u32>();
         // What was given up is ended at the server before the program is.
-        let unfinished = || snapshot.nodes.iter().map(|placed| placed.node.unfinished()).sum::<u32>();
+        let unfinished = || nodes.iter().map(|node| node.unfinished()).sum::<u32>();
         while unfinished() > 0 && Instant::now() < deadline {
             // Connections come back without a word; this is asked rarely, and only at the end.
             sleep(Duration::from_millis(5)).await;
         }
         let connections = leased();
         self.monitors().clear();
-        for placed in &snapshot.nodes {
-            placed.node.close();
+        for node in &nodes {
+            node.close();
         }
         if connections > 0 { Err(Error::Close { connections, after: limit }) } else { Ok(()) }
     }
@@ -216,7 +229,7 @@ impl ReplicaSet {
         self.inner.closed.is_cancelled()
     }
 
-    fn monitors(&self) -> MutexGuard<'_, Vec<Monitor>> {
+    fn monitors(&self) -> MutexGuard<'_, Vec<Watch>> {
         self.inner.monitors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -263,11 +276,16 @@ fn prepare(node: &NodeConfig, config: &Config) -> Result<Arc<Node>, Error> {
         .map_err(|source| Error::Node { node: node.name().to_owned(), source })
 }
 
-/// Starts a monitor for each node.
-fn watch_over(nodes: &[Arc<Node>], board: &Arc<Board>, config: &Config) -> Vec<Monitor> {
-    let monitor =
-        |node| Monitor::start(Arc::clone(node), board, config.probe().clone(), config.backoff().clone());
-    nodes.iter().map(monitor).collect()
+/// A monitor and its node.
+struct Watch {
+    node: NodeId,
+    _monitor: Monitor,
+}
+
+/// Starts a monitor for a node.
+fn watch(node: &Arc<Node>, board: &Arc<Board>, config: &Config) -> Watch {
+    let (probe, backoff) = (config.probe().clone(), config.backoff().clone());
+    Watch { node: node.id(), _monitor: Monitor::start(Arc::clone(node), board, probe, backoff) }
 }
 
 /// What is known of each node, for an error.

@@ -226,6 +226,22 @@ impl NodeConfig {
         self.weight
     }
 
+    /// Returns `true` if both name the same server and the same database, by the same name of the node.
+    pub(crate) fn is_same_server(&self, other: &Self) -> bool {
+        let place = |node: &Self| (node.name.clone(), node.host.to_lowercase(), node.port);
+        place(self) == place(other)
+            && self.database() == other.database()
+            && self.postgres.get_hostaddrs() == other.postgres.get_hostaddrs()
+    }
+
+    /// Returns `true` if sessions of both are set up and log in in the same way.
+    pub(crate) fn has_same_sessions(&self, other: &Self) -> bool {
+        self.is_same_server(other)
+            && self.tls == other.tls
+            && self.user_options == other.user_options
+            && self.postgres == other.postgres
+    }
+
     /// What tokio-postgres connects with: all but the `options`, which each kind of session sets.
     pub(crate) fn postgres(&self) -> &tokio_postgres::Config {
         &self.postgres

@@ -12,7 +12,7 @@ use super::recovery::Recovery;
 use super::search::Search;
 use crate::config::{Config, Fallback, ReadSettings};
 use crate::error::ConnectError;
-use crate::node::Node;
+use crate::node::{Node, Retired};
 use crate::topology::select::{Candidate, Tier};
 use crate::topology::{
     Health, Lag, Lineage, Loss, LostHistory, Memory, NodeStatus, PrimaryStatus, Recoveries, Seen,
@@ -106,6 +106,8 @@ pub(crate) struct Board {
 struct State {
     memory: Memory,
     entries: Vec<Entry>,
+    /// Nodes that were removed, as long as connections to them are in use: they stay watched, and are fenced if need be.
+    leaving: Vec<Entry>,
     config: Arc<Config>,
     version: u64,
     search: Search,
@@ -119,6 +121,20 @@ struct Entry {
     condition: Condition,
 }
 
+impl Entry {
+    /// Whether this primary took over from a node that was removed and writes, or did when it was last seen.
+    fn has_replaced(&self, removed: &Self) -> bool {
+        let (Some(primary), Some(old)) =
+            (self.condition.sighting.evidence(), removed.condition.sighting.evidence())
+        else {
+            return false;
+        };
+        let same_server = self.node.config().is_same_server(removed.node.config())
+            || primary.server.zip(old.server).is_some_and(|(primary, old)| primary.is_same_server(&old));
+        !old.in_recovery && !same_server && primary.system_identifier == old.system_identifier
+    }
+}
+
 impl Board {
     /// Sets the nodes up, none of them seen.
     pub(crate) fn new(config: Arc<Config>, nodes: Vec<Arc<Node>>) -> Self {
@@ -126,6 +142,7 @@ impl Board {
         let mut state = State {
             memory: Memory::default(),
             entries,
+            leaving: Vec::new(),
             config,
             version: 0,
             search: Search::default(),
@@ -168,9 +185,11 @@ impl Board {
             return;
         }
         let reads = state.config.reads().clone();
-        let Some(entry) = state.entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.node, node)) else {
-            return;
-        };
+        let State { entries, leaving, .. } = &mut *state;
+        let mut known = entries.iter_mut().chain(leaving);
+        let Some(entry) = known.find(|entry| entry.node.id() == node.id()) else { return };
+        // The monitor may still hold the node whose settings were replaced.
+        let node = Arc::clone(&entry.node);
         let before = entry.condition.health;
         if matches!(look, Look::Answered(_)) {
             node.vitals().trust();
@@ -203,17 +222,44 @@ impl Board {
         self.publish(&mut state, now);
     }
 
-    /// Replaces the nodes; what is known of those that stay is kept.
-    pub(crate) fn replace(&self, config: Arc<Config>, nodes: Vec<Arc<Node>>) {
+    /// Replaces the nodes; what is known of those that stay is kept, and those that go are watched until they are drained.
+    pub(crate) fn replace(&self, config: Arc<Config>, nodes: Vec<Arc<Node>>) -> Vec<Retired> {
         let mut state = self.lock();
         let mut old = std::mem::take(&mut state.entries);
+        old.append(&mut state.leaving);
+        let mut replaced = Vec::new();
         let keep = |node: Arc<Node>| {
-            let known = old.iter().position(|entry| Arc::ptr_eq(&entry.node, &node));
-            known.map_or_else(|| Entry { node, condition: Condition::default() }, |i| old.swap_remove(i))
+            let Some(i) = old.iter().position(|entry| entry.node.id() == node.id()) else {
+                return Entry { node, condition: Condition::default() };
+            };
+            let known = old.swap_remove(i);
+            if !Arc::ptr_eq(&known.node, &node) {
+                replaced.extend(node.take_over(&known.node));
+            }
+            Entry { node, ..known }
         };
         state.entries = nodes.into_iter().map(keep).collect();
+        state.leaving = old;
         state.config = config;
         self.publish(&mut state, Instant::now());
+        // Only now, when nobody is sent there any more.
+        Node::retire(&replaced);
+        for entry in &state.leaving {
+            entry.node.drain();
+        }
+        replaced
+    }
+
+    /// Whether a node is to be watched: it is configured, or connections to it are in use.
+    pub(crate) fn is_watched(&self, node: &Node) -> bool {
+        let state = self.lock();
+        state.entries.iter().chain(&state.leaving).any(|entry| entry.node.id() == node.id())
+    }
+
+    /// Returns the nodes, those that were removed and are not drained yet as well.
+    pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
+        let state = self.lock();
+        state.entries.iter().chain(&state.leaving).map(|entry| Arc::clone(&entry.node)).collect()
     }
 
     fn publish(&self, state: &mut State, now: Instant) {
@@ -230,6 +276,7 @@ impl Board {
         if let Some(primary) = snapshot.primary {
             snapshot.nodes[primary].node.open_writes();
         }
+        state.fence_leaving(&snapshot);
         let before = self.current.swap(Arc::clone(&snapshot));
         log_changes(&before.topology, &snapshot.topology);
         let suspect = |i: usize| snapshot.topology.nodes[i].health != Health::Up;
@@ -252,6 +299,22 @@ impl Board {
 }
 
 impl State {
+    /// Fences a removed primary once another server has taken over, and lets go of what has drained.
+    fn fence_leaving(&mut self, snapshot: &Snapshot) {
+        let primary = snapshot.primary.map(|primary| &self.entries[primary]);
+        self.leaving.retain(|entry| {
+            if primary.is_some_and(|primary| primary.has_replaced(entry)) {
+                entry.node.close_writes();
+                entry.node.sever();
+            }
+            let in_use = entry.node.connections() > 0;
+            if !in_use {
+                entry.node.close();
+            }
+            in_use
+        });
+    }
+
     fn snapshot(&mut self, now: Instant) -> Snapshot {
         let seen = self.entries.iter().map(|entry| Seen {
             node: entry.node.config().server_key(),

@@ -90,6 +90,10 @@ impl Eye {
             };
             board.post(&self.node, look, Instant::now());
             self.answers_before = self.node.vitals().answers.load(Ordering::Relaxed);
+            // It was removed, and has drained.
+            if !board.is_watched(&self.node) {
+                return;
+            }
             drop(board);
 
             let pause = if answered {

@@ -108,7 +108,7 @@ async fn cancel(shared: Arc<Shared>, wire: Arc<Wire>, token: CancelToken) {
 
 /// Sends one cancel request.
 async fn request(shared: &Shared, token: CancelToken) {
-    let Ok(_place) = shared.limits.cancels.acquire().await else { return };
+    let Some(_place) = shared.limits.cancels.acquire().await else { return };
     // It has no answer, and what became of it shows on the session.
     let _ = shared.dialer.cancel(token).await;
 }

@@ -1,29 +1,41 @@
 //! The entrance to a pool: as many callers at once as it may have connections, first come, first served.
 
-use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use crate::limit::Limit;
 
 /// Callers that are past the gate hold a connection, or wait for one that is made or comes back.
 ///
 /// A store of idle connections alone is not fair: a caller that returns its connection and asks again takes it before
 /// the callers that wait have woken up. Tokio's semaphore gives what is returned to the first in its queue.
-#[derive(Debug)]
-pub(super) struct Gate {
-    places: Arc<Semaphore>,
+///
+/// It outlives its pool: connections of a pool that was retired count against the one that replaced it.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    places: Limit,
 }
 
 /// A place past the gate, until it is dropped: after its connection went back, so that the next caller finds it.
 pub(super) type Pass = OwnedSemaphorePermit;
 
 impl Gate {
-    pub(super) fn new(places: u32) -> Self {
-        Self { places: Arc::new(Semaphore::new(places as usize)) }
+    pub(crate) fn new(places: u32) -> Self {
+        Self { places: Limit::new(places) }
+    }
+
+    /// Lets as many callers through at once from now on, those that are through included.
+    pub(crate) fn resize(&self, places: u32) {
+        self.places.resize(places);
+    }
+
+    /// Returns `true` if no caller gets through for now.
+    pub(super) fn is_shut(&self) -> bool {
+        self.places.semaphore().available_permits() == 0
     }
 
     /// Enters, unless there is a queue.
     pub(super) fn try_enter(&self) -> Option<Pass> {
-        Arc::clone(&self.places).try_acquire_owned().ok()
+        self.places.try_acquire()
     }
 
     /// Enters at the end of the queue.
@@ -32,6 +44,6 @@ impl Gate {
     ///
     /// A dropped future leaves the queue.
     pub(super) async fn enter(&self) -> Pass {
-        Arc::clone(&self.places).acquire_owned().await.expect("nothing closes a gate")
+        self.places.acquire().await.expect("nothing closes a gate")
     }
 }

@@ -168,7 +168,7 @@ impl Shared {
     async fn attempt(self: Arc<Self>, begun: bool) {
         let generation = self.generation.load_full();
         let dial = async {
-            let _place = self.limits.connects.acquire().await.map_err(|_| ConnectError::Abandoned)?;
+            let _place = self.limits.connects.acquire().await.ok_or(ConnectError::Abandoned)?;
             // Another attempt may have failed while this one waited for its place.
             if !begun && !self.queue.lock().breaker.begin(Instant::now()) {
                 return Err(ConnectError::Abandoned);

@@ -18,8 +18,8 @@ pub(super) struct Limits {
 pub(super) struct Budget {
     /// In thousandths of an extra request.
     balance: AtomicU64,
-    share: u64,
-    most: u64,
+    share: AtomicU64,
+    limits: Limits,
 }
 
 const ONE: u64 = 1000;
@@ -27,19 +27,31 @@ const ONE: u64 = 1000;
 impl Budget {
     /// Makes a budget of a proportion of the requests; 0 allows no extra one.
     pub(super) fn new(share: f64, limits: Limits) -> Self {
+        let budget = Self { balance: AtomicU64::new(0), share: AtomicU64::new(0), limits };
+        budget.set_share(share);
+        budget
+    }
+
+    /// Changes the proportion. What was saved stays, so that a change of the configuration is no present.
+    pub(super) fn set_share(&self, share: f64) {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "validated to lie in 0..=1"
         )]
         let share = (share * 1000.0).round() as u64;
-        let start = if share == 0 { 0 } else { limits.start * ONE };
-        Self { balance: AtomicU64::new(start), share, most: limits.most * ONE }
+        let before = self.share.swap(share, Ordering::Relaxed);
+        match (before, share) {
+            (_, 0) => self.balance.store(0, Ordering::Relaxed),
+            (0, _) => self.balance.store(self.limits.start * ONE, Ordering::Relaxed),
+            _ => {}
+        }
     }
 
     /// Pays a request's share in.
     pub(super) fn deposit(&self) {
-        let pay = |balance: u64| (balance < self.most).then(|| (balance + self.share).min(self.most));
+        let (share, most) = (self.share.load(Ordering::Relaxed), self.limits.most * ONE);
+        let pay = |balance: u64| (balance < most).then(|| (balance + share).min(most));
         // A full budget refuses the share, which is the point.
         let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay);
     }
@@ -79,5 +91,17 @@ mod tests {
         let off = Budget::new(0.0, LIMITS);
         off.deposit();
         assert!(!off.withdraw());
+    }
+
+    /// Each change of the configuration came with a new start.
+    #[test]
+    fn a_change_of_the_share_keeps_what_was_saved() {
+        let budget = Budget::new(0.05, LIMITS);
+        while budget.withdraw() {}
+        budget.set_share(0.1);
+        assert!(!budget.withdraw());
+        budget.set_share(0.0);
+        budget.set_share(0.1);
+        assert!(budget.withdraw());
     }
 }

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{ReplicaSet, failures};
@@ -65,6 +66,8 @@ enum Attempt {
     Full,
     /// No more reads may fall back to the primary.
     NoFallback,
+    /// Its settings were replaced.
+    Retired,
 }
 
 impl ReplicaSet {
@@ -112,7 +115,7 @@ impl ReplicaSet {
         let mut changes = None;
         let mut tried: Vec<NodeFailure> = Vec::new();
         let mut busy = false;
-        loop {
+        'nodes: loop {
             self.check_open()?;
             let snapshot = self.snapshot();
             let mut candidates = snapshot.candidates(now);
@@ -155,6 +158,11 @@ impl ReplicaSet {
                         full = Some(placed.node.name().to_owned());
                     }
                     Attempt::NoFallback => no_fallback = true,
+                    // The node is still there, in another snapshot.
+                    Attempt::Retired => {
+                        yield_now().await;
+                        continue 'nodes;
+                    }
                 }
             }
             busy = full.is_some();
@@ -185,11 +193,12 @@ impl ReplicaSet {
 
     async fn attempt(&self, placed: &Placed, tier: Tier, is_last: bool, deadline: Instant) -> Attempt {
         let permit = if tier == Tier::Fallback {
-            let places = Arc::clone(&self.live().fallback);
-            let mut permit = Arc::clone(&places).try_acquire_owned().ok();
+            let live = self.live();
+            let places = &live.limits.fallback;
+            let mut permit = places.try_acquire();
             // Worth waiting for only where nobody else can be asked.
             if permit.is_none() && is_last {
-                permit = timeout_at(deadline, places.acquire_owned()).await.ok().and_then(Result::ok);
+                permit = timeout_at(deadline, places.acquire()).await.ok().flatten();
             }
             let Some(permit) = permit else { return Attempt::NoFallback };
             Some(permit)
@@ -214,6 +223,7 @@ impl ReplicaSet {
                 node.vitals().look();
                 Attempt::Failed(failed("a connection to it was not there in time"))
             }
+            Err(PoolError::Retired) => Attempt::Retired,
             Err(PoolError::Severed) => Attempt::Failed(failed("it was lost while a connection was made")),
             Err(PoolError::Connect(error)) => {
                 Attempt::Failed(NodeFailure { error: Some(Arc::clone(&error)), ..failed(&error.to_string()) })

@@ -5,29 +5,34 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Live, ReplicaSet, prepare, watch_over};
-use crate::config::Config;
+use super::{Live, ReplicaSet, prepare, watch};
+use crate::config::{Config, NodeConfig};
 use crate::error::Error;
-use crate::node::Node;
+use crate::node::{Node, Retired};
 
 /// What a change of the configuration did.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Reconfigured {
-    /// Names of the nodes that are new, or were made anew because their settings changed.
+    /// Names of the nodes that are new.
     pub added: Vec<String>,
+    /// Names of the nodes whose connections are opened in another way from now on: with other credentials, say.
+    pub changed: Vec<String>,
     /// Names of the nodes that are gone; they get no more work, and finish what they have.
     pub removed: Vec<String>,
     draining: Vec<Arc<Node>>,
+    replaced: Vec<Retired>,
 }
 
 impl Reconfigured {
-    /// How many connections to removed nodes are still in use.
+    /// How many connections to removed nodes, or with the settings of before, are still in use.
     pub fn in_use(&self) -> u32 {
-        self.draining.iter().map(|node| node.leased()).sum()
+        let removed: u32 = self.draining.iter().map(|node| node.leased()).sum();
+        removed + self.replaced.iter().map(Retired::leased).sum::<u32>()
     }
 
-    /// Waits until the removed nodes have finished what they had: then their servers may be stopped.
+    /// Waits until all that is [in use](Self::in_use) was returned: then the servers of removed nodes may be stopped, and
+    /// old credentials be withdrawn.
     ///
     /// # Cancel safety
     ///
@@ -43,9 +48,13 @@ impl Reconfigured {
 impl ReplicaSet {
     /// Goes over to another configuration while traffic runs.
     ///
-    /// Nodes whose settings are the same keep their connections and what is known of them. New ones are looked
-    /// at before this returns, within `timeouts.connect`. Removed ones get no more work; what runs on them
-    /// finishes. The set remembers its identity and its highest timeline, so a reconfiguration
+    /// A node is the same as long as its name, host, port and database are. Then it keeps its monitor, its role, and
+    /// what is known of it, whatever else changes. New connections follow the new settings at once; those that are in use
+    /// go on until they are returned, count against the new limits, and end with the node if it is lost or fenced.
+    ///
+    /// Removed nodes get no more work; what runs on them finishes. They stay watched until then, so a removed primary
+    /// is fenced as soon as another one has taken over. New ones are looked at before this returns, within
+    /// `timeouts.connect`. The set remembers its identity and its highest timeline, so a reconfiguration
     /// does not let an old primary back in.
     ///
     /// # Errors
@@ -68,7 +77,8 @@ impl ReplicaSet {
     pub async fn reconfigure(&self, config: Config) -> Result<Reconfigured, Error> {
         let config = Arc::new(config);
         let change = self.replace(&config)?;
-        tracing::info!(added = ?change.added, removed = ?change.removed, "the configuration changed");
+        let (added, changed, removed) = (&change.added, &change.changed, &change.removed);
+        tracing::info!(?added, ?changed, ?removed, "the configuration changed");
         self.settled().await;
         Ok(change)
     }
@@ -78,28 +88,49 @@ impl ReplicaSet {
         let mut monitors = self.monitors();
         self.check_open()?;
         let before = self.config();
+        let board = &self.inner.board;
         let old: Vec<Arc<Node>> =
             self.snapshot().nodes.iter().map(|placed| Arc::clone(&placed.node)).collect();
-        let same_settings = before.pool() == config.pool()
-            && before.timeouts() == config.timeouts()
-            && before.probe() == config.probe()
-            && before.application_name() == config.application_name();
-        let node = |node: &crate::config::NodeConfig| {
-            let kept = old.iter().find(|old| same_settings && old.config() == node);
-            kept.map_or_else(|| prepare(node, config), |kept| Ok(Arc::clone(kept)))
+        // Also those that are still leaving: a node that was removed by mistake comes back with all that is known of it.
+        let known = board.nodes();
+        let node = |node: &NodeConfig| match known.iter().find(|known| known.config().is_same_server(node)) {
+            Some(known) => succeed(known, node, config),
+            None => prepare(node, config),
         };
         let nodes = config.nodes().iter().map(node).collect::<Result<Vec<_>, _>>()?;
         let not_in =
-            |nodes: &[Arc<Node>], node: &Arc<Node>| !nodes.iter().any(|other| Arc::ptr_eq(other, node));
-        let names = |nodes: &[Arc<Node>]| nodes.iter().map(|node| node.name().to_owned()).collect();
-        let added: Vec<_> = nodes.iter().filter(|node| not_in(&old, node)).cloned().collect();
+            |nodes: &[Arc<Node>], node: &Arc<Node>| nodes.iter().all(|other| other.id() != node.id());
+        let added =
+            nodes.iter().filter(|node| not_in(&old, node)).map(|node| node.name().to_owned()).collect();
         let draining: Vec<_> = old.iter().filter(|node| not_in(&nodes, node)).cloned().collect();
+        let removed = draining.iter().map(|node| node.name().to_owned()).collect();
 
-        self.inner.board.replace(Arc::clone(config), nodes.clone());
-        *monitors = watch_over(&nodes, &self.inner.board, config);
-        let live = self.inner.live.swap(Arc::new(Live::new(Arc::clone(config))));
-        // Whoever waits on a limit of before looks again, at the new one.
-        live.fallback.close();
-        Ok(Reconfigured { added: names(&added), removed: names(&draining), draining })
+        self.inner.live.load().limits.follow(config);
+        let replaced = board.replace(Arc::clone(config), nodes.clone());
+        let changed = nodes.iter().filter(|node| {
+            let same = |old: &&Arc<Node>| old.id() == node.id() && !node.shares_sessions_with(old);
+            old.iter().any(|old| same(&old))
+        });
+        let changed = changed.map(|node| node.name().to_owned()).collect();
+        let limits = Arc::clone(&self.inner.live.load().limits);
+        self.inner.live.store(Arc::new(Live { config: Arc::clone(config), limits }));
+
+        // A monitor whose own settings changed begins anew, from what is known.
+        let same_probes = before.probe() == config.probe() && before.backoff() == config.backoff();
+        let watched = board.nodes();
+        monitors.retain(|watch| same_probes && watched.iter().any(|node| node.id() == watch.node));
+        for node in watched {
+            if monitors.iter().all(|watch| watch.node != node.id()) {
+                monitors.push(watch(&node, board, config));
+            }
+        }
+        Ok(Reconfigured { added, changed, removed, draining, replaced })
     }
+}
+
+fn succeed(known: &Node, node: &NodeConfig, config: &Config) -> Result<Arc<Node>, Error> {
+    known
+        .succeed(node, config)
+        .map(Arc::new)
+        .map_err(|source| Error::Node { node: node.name().to_owned(), source })
 }

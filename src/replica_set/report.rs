@@ -93,7 +93,6 @@ impl NodeReport {
     fn of((status, placed): (&NodeStatus, &Placed)) -> Self {
         let node = &placed.node;
         let vitals = node.vitals();
-        let writes = node.write_pool();
         let micros = |latency: Duration| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         Self {
             status: status.clone(),
@@ -101,7 +100,7 @@ impl NodeReport {
             writes: vitals.writes.load(Ordering::Relaxed),
             probes: vitals.probes.load(Ordering::Relaxed),
             in_use: node.leased(),
-            connections: node.read_pool().connections() + writes.map_or(0, |pool| pool.connections()),
+            connections: node.connections(),
             latency_us: vitals.latency.average().map(micros),
         }
     }

@@ -108,8 +108,8 @@ impl ReplicaSet {
         R: Send + 'a,
     {
         let live = self.live();
-        live.hedges.deposit();
-        live.repeats.deposit();
+        live.limits.hedges.deposit();
+        live.limits.repeats.deposit();
         let mut repeats = Repeats::new(live.config.reads().retries);
         let mut confined = false;
         let mut last = None;
@@ -123,7 +123,7 @@ impl ReplicaSet {
                 Try::Stale => {}
             }
             self.acquit(&mut repeats).await;
-            let (pause, on_the_same) = match repeats.decide(&live.repeats) {
+            let (pause, on_the_same) = match repeats.decide(&live.limits.repeats) {
                 Decision::Again(pause) => (pause, false),
                 Decision::OnTheSame(pause) => (pause, true),
                 Decision::GiveUp(reason) => {
@@ -182,7 +182,7 @@ impl ReplicaSet {
         // Slow, or gone: its monitor finds out. Until then the node ranks lower among its equals.
         let _overdue = node.vitals().overdue();
         node.vitals().look_at_slow_answer();
-        while !self.has_other_than(&node) || !live.hedges.withdraw() {
+        while !self.has_other_than(&node) || !live.limits.hedges.withdraw() {
             if let Ok(outcome) = timeout(patience.max(NEXT_HEDGE), first.as_mut()).await {
                 return note(repeats, outcome);
             }

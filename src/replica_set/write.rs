@@ -4,7 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::{ReplicaSet, failures};
@@ -16,6 +17,14 @@ use crate::{Intent, Write};
 
 /// How long to wait before the primary is tried again, unless the topology changes before.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// What the primary answered.
+enum Asked {
+    Served(Conn<Write>),
+    Failed(Option<NodeFailure>),
+    /// Its settings were replaced.
+    Retired,
+}
 
 impl ReplicaSet {
     /// Checks out a connection to write: from the primary that was discovered.
@@ -49,7 +58,7 @@ impl ReplicaSet {
         let live = self.live();
         let settings = live.config.writes();
         let deadline = began + settings.failover_wait;
-        let mut waiting: Option<(_, SemaphorePermit<'_>)> = None;
+        let mut waiting: Option<(_, OwnedSemaphorePermit)> = None;
         let mut refused_since = None;
         loop {
             self.check_open()?;
@@ -76,7 +85,7 @@ impl ReplicaSet {
             let (changes, _) = match &mut waiting {
                 Some(waiting) => waiting,
                 None => {
-                    let Ok(permit) = live.waiters.try_acquire() else {
+                    let Some(permit) = live.limits.waiters.try_acquire() else {
                         self.check_open()?;
                         return Err(CheckoutError::TooManyWaiters { limit: settings.max_waiters });
                     };
@@ -94,6 +103,17 @@ impl ReplicaSet {
         began: Instant,
         deadline: Instant,
     ) -> Result<Result<Conn<Write>, Option<NodeFailure>>, CheckoutError> {
+        loop {
+            match self.ask_primary(began, deadline).await? {
+                // The primary is still there, with other settings: in another snapshot.
+                Asked::Retired => yield_now().await,
+                Asked::Served(conn) => return Ok(Ok(conn)),
+                Asked::Failed(failure) => return Ok(Err(failure)),
+            }
+        }
+    }
+
+    async fn ask_primary(&self, began: Instant, deadline: Instant) -> Result<Asked, CheckoutError> {
         let snapshot = self.snapshot();
         match &snapshot.topology.primary {
             PrimaryStatus::SplitBrain { nodes, timeline } => {
@@ -105,26 +125,28 @@ impl ReplicaSet {
             PrimaryStatus::One { .. } | PrimaryStatus::None => {}
         }
         let Some(node) = snapshot.primary.map(|primary| &snapshot.nodes[primary].node) else {
-            return Ok(Err(None));
+            return Ok(Asked::Failed(None));
         };
-        let Some(pool) = node.write_pool() else { return Ok(Err(None)) };
+        let Some(pool) = node.write_pool() else { return Ok(Asked::Failed(None)) };
         let config = self.config();
         let failure = |reason: String| NodeFailure { node: node.name().to_owned(), reason, error: None };
         match pool.get(deadline).await {
-            Ok(lease) => Ok(Ok(Conn::new(lease, Arc::clone(node), Role::Primary))),
+            Ok(lease) => Ok(Asked::Served(Conn::new(lease, Arc::clone(node), Role::Primary))),
+            Err(PoolError::Retired) => Ok(Asked::Retired),
             Err(PoolError::Exhausted) => Err(CheckoutError::Exhausted {
                 node: node.name().to_owned(),
                 intent: Write::NAME,
                 waited: began.elapsed(),
                 max_size: config.pool().max_size,
             }),
-            Err(PoolError::Severed) => Ok(Err(Some(failure("it was lost or replaced".to_owned())))),
+            Err(PoolError::Severed) => Ok(Asked::Failed(Some(failure("it was lost or replaced".to_owned())))),
             Err(PoolError::Connecting) => {
-                Ok(Err(Some(failure("a connection to it was not there in time".to_owned()))))
+                Ok(Asked::Failed(Some(failure("a connection to it was not there in time".to_owned()))))
             }
-            Err(PoolError::Connect(error)) => {
-                Ok(Err(Some(NodeFailure { error: Some(Arc::clone(&error)), ..failure(error.to_string()) })))
-            }
+            Err(PoolError::Connect(error)) => Ok(Asked::Failed(Some(NodeFailure {
+                error: Some(Arc::clone(&error)),
+                ..failure(error.to_string())
+            }))),
         }
     }
 }

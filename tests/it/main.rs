@@ -18,6 +18,7 @@ mod pool;
 mod probes;
 mod proofs;
 mod read_only;
+mod reconfigure;
 mod replay;
 mod replica_set;
 mod run_read;

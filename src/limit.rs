@@ -1,0 +1,145 @@
+//! A number of permits that can be changed while some of them are held.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A semaphore whose size follows the configuration.
+///
+/// Permits that are held count against the new size: a change of the configuration lets nobody have twice as much. First
+/// come, first served.
+#[derive(Debug, Clone)]
+pub(crate) struct Limit {
+    semaphore: Arc<Semaphore>,
+    size: Arc<Mutex<Size>>,
+}
+
+#[derive(Debug)]
+struct Size {
+    /// Permits that there are.
+    now: u32,
+    /// Permits that there are to be.
+    wanted: u32,
+    /// Whether a task collects those that are too many.
+    collecting: bool,
+}
+
+impl Limit {
+    pub(crate) fn new(size: u32) -> Self {
+        Self {
+            semaphore: Arc::new(Semaphore::new(size as usize)),
+            size: Arc::new(Mutex::new(Size { now: size, wanted: size, collecting: false })),
+        }
+    }
+
+    /// The permits themselves.
+    pub(crate) fn semaphore(&self) -> &Arc<Semaphore> {
+        &self.semaphore
+    }
+
+    /// Takes a permit, unless all are held or others wait.
+    pub(crate) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.semaphore).try_acquire_owned().ok()
+    }
+
+    /// Waits for a permit; `None` after [`close`](Self::close).
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves the queue.
+    pub(crate) async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.semaphore).acquire_owned().await.ok()
+    }
+
+    /// Changes the number of permits. Those that are too many are taken away as soon as they are returned, before
+    /// anybody else gets them.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub(crate) fn resize(&self, size: u32) {
+        let mut state = self.lock();
+        state.wanted = size;
+        if state.now < size {
+            self.semaphore.add_permits((size - state.now) as usize);
+            state.now = size;
+        }
+        if state.now > size {
+            let free = self.semaphore.forget_permits((state.now - size) as usize);
+            state.now -= u32::try_from(free).unwrap_or(0);
+        }
+        if state.now > size && !std::mem::replace(&mut state.collecting, true) {
+            tokio::spawn(self.clone().collect());
+        }
+    }
+
+    /// Takes permits away one by one until there are as many as wanted.
+    async fn collect(self) {
+        loop {
+            {
+                let mut state = self.lock();
+                if state.now <= state.wanted {
+                    state.collecting = false;
+                    return;
+                }
+            }
+            let Some(permit) = self.acquire().await else { return };
+            let mut state = self.lock();
+            if state.now > state.wanted {
+                permit.forget();
+                state.now -= 1;
+            }
+        }
+    }
+
+    /// Ends all waiting.
+    pub(crate) fn close(&self) {
+        self.semaphore.close();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Size> {
+        // Nothing in here panics half-way through a change.
+        self.size.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free(limit: &Limit) -> usize {
+        limit.semaphore.available_permits()
+    }
+
+    /// A change of the configuration gave everybody a second set of permits.
+    #[tokio::test]
+    async fn permits_that_are_held_count_against_the_new_size() {
+        let limit = Limit::new(3);
+        let mut held: Vec<_> = (0..3).map(|_| limit.try_acquire().expect("three")).collect();
+        limit.resize(3);
+        assert!(limit.try_acquire().is_none());
+        limit.resize(4);
+        held.push(limit.try_acquire().expect("a fourth"));
+        assert!(limit.try_acquire().is_none());
+        limit.resize(2);
+        for left in [3, 2, 1] {
+            held.pop();
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            assert_eq!((held.len(), free(&limit)), (left, usize::from(left < 2)));
+        }
+        limit.resize(5);
+        held.clear();
+        tokio::task::yield_now().await;
+        assert_eq!(free(&limit), 5);
+    }
+
+    #[tokio::test]
+    async fn free_permits_are_taken_away_at_once() {
+        let limit = Limit::new(10);
+        limit.resize(4);
+        assert_eq!(free(&limit), 4);
+        limit.resize(6);
+        assert_eq!(free(&limit), 6);
+    }
+}
