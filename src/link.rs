@@ -19,7 +19,7 @@ use tokio_postgres::CancelToken;
 
 pub(crate) use self::dial::{Dialer, Purpose};
 use self::driver::Driver;
-pub(crate) use self::wire::Wire;
+pub(crate) use self::wire::{Leftover, Wire};
 
 mod dial;
 mod driver;

@@ -9,6 +9,7 @@
 //! * `queue`: callers past the gate that wait for a connection to be made or returned
 //! * `breaker`: when a login may be tried again after one failed (pure)
 //! * `lease`: a connection that is handed out, and how it goes back
+//! * `reset`: a session on which its user set something, before the next one gets it
 //! * `ending`: a session that was given up, until the server has ended it
 //!
 //! A connection is judged by what its own wire has shown, so a checkout makes no round trip.
@@ -42,6 +43,7 @@ mod ending;
 mod gate;
 mod lease;
 mod queue;
+mod reset;
 
 /// Why a pool had no connection to give.
 #[derive(Debug)]
@@ -277,6 +279,8 @@ impl fmt::Debug for NodePool {
 
 impl PooledLink {
     fn new(link: Link, settings: &PoolSettings) -> Self {
+        // Its set-up is what later users expect.
+        link.wire().forget_leftover();
         let jitter = settings.lifetime_jitter * fastrand::f64();
         let lifetime = settings.max_lifetime.mul_f64(1.0 - jitter);
         Self { link: Box::new(link), expires: Instant::now() + lifetime }

@@ -39,6 +39,10 @@ pub(crate) const POOL_LIFETIME_JITTER: f64 = 0.2;
 /// at a time fill a pool of ten in a few rounds and leave a recovering server room for queries.
 pub(crate) const POOL_MAX_CONCURRENT_CONNECTS: u32 = 4;
 
+/// The next user of a session must not work in the schema, or under the locks, of the one before. It costs a round trip
+/// where something was set, and nothing elsewhere.
+pub(crate) const POOL_RESET_SESSIONS: bool = true;
+
 /// A healthy server accepts in milliseconds, across a continent in about half a second with TLS
 /// and SCRAM; whoever needs more than 2 s is better replaced by another node.
 pub(crate) const TIMEOUT_CONNECT: Duration = secs(2);

@@ -50,6 +50,7 @@ impl Draft {
                 lifetime_jitter: from.take("pool.lifetime_jitter", pool.lifetime_jitter),
                 max_concurrent_connects: from
                     .take("pool.max_concurrent_connects", pool.max_concurrent_connects),
+                reset_sessions: from.take("pool.reset_sessions", pool.reset_sessions),
             },
             timeouts: Timeouts {
                 connect: from.take("timeouts.connect", timeouts.connect),

@@ -19,6 +19,9 @@ pub struct PoolSettings {
     pub lifetime_jitter: f64,
     /// How many connections to one node may be in the making at once.
     pub max_concurrent_connects: u32,
+    /// Whether a session on which something was set (`search_path`, an advisory lock, a temporary table) is reset
+    /// before its next user gets it.
+    pub reset_sessions: bool,
 }
 
 impl Default for PoolSettings {
@@ -29,6 +32,7 @@ impl Default for PoolSettings {
             max_lifetime: defaults::POOL_MAX_LIFETIME,
             lifetime_jitter: defaults::POOL_LIFETIME_JITTER,
             max_concurrent_connects: defaults::POOL_MAX_CONCURRENT_CONNECTS,
+            reset_sessions: defaults::POOL_RESET_SESSIONS,
         }
     }
 }

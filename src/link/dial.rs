@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::set_up::Known;
 pub(crate) use self::settings::Purpose;
-use self::settings::as_options;
+use self::settings::{as_options, as_statements};
 use super::driver::{Driver, drive};
 use super::tls::{self, HandshakeFailed};
 use super::wire::{Tap, Wire};
@@ -138,6 +138,17 @@ impl Dialer {
             return ConnectError::PasswordMissing(error);
         }
         error.into()
+    }
+
+    /// The statements that bring a session back to what it was when it began, in one request.
+    ///
+    /// The order matters: the search path is reset before a function is called.
+    pub(crate) fn reset(&self, purpose: Purpose) -> String {
+        let settings = as_statements(&purpose.settings(&self.timeouts, self.probe_timeout), true);
+        format!(
+            "SET SESSION AUTHORIZATION DEFAULT; {settings}; CLOSE ALL; UNLISTEN *; \
+             SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+        )
     }
 
     /// How long opening a session may take: what the node's URL says, or else `timeouts.connect`.

@@ -18,12 +18,14 @@ use tokio::time::Instant;
 
 use self::frames::{Frames, TLS_ANSWER, field};
 pub(super) use self::remains::Remains;
+pub(crate) use self::state::Leftover;
 pub(crate) use self::tap::Tap;
 use crate::error::SqlState;
 use crate::node::Vitals;
 
 mod frames;
 mod remains;
+mod state;
 mod tap;
 
 /// The codes of the authentication requests that ask for a password.
@@ -60,6 +62,8 @@ pub(crate) struct Wire {
     standby: AtomicBool,
     /// The process that serves the session, as it was announced: a pooler announces one that does not exist.
     backend: AtomicI32,
+    /// What was left on the session for its next user, packed.
+    leftover: AtomicU8,
     /// Whether the server said that it has no TLS.
     without_tls: AtomicBool,
     /// Whether the server asked for a password.
@@ -99,6 +103,7 @@ impl Wire {
             writes_by_default: AtomicBool::new(false),
             standby: AtomicBool::new(false),
             backend: AtomicI32::new(0),
+            leftover: AtomicU8::new(Leftover::None.pack()),
             without_tls: AtomicBool::new(false),
             asked_for_password: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -160,6 +165,20 @@ impl Wire {
     /// Returns the process that was announced to serve the session; 0 before.
     pub(crate) fn backend(&self) -> i32 {
         self.backend.load(Ordering::Acquire)
+    }
+
+    /// What has to happen to the session before it has a next user.
+    pub(crate) fn leftover(&self) -> Leftover {
+        Leftover::unpack(self.leftover.load(Ordering::Acquire))
+    }
+
+    /// The session is as it was when it began.
+    pub(crate) fn forget_leftover(&self) {
+        self.leftover.store(Leftover::None.pack(), Ordering::Release);
+    }
+
+    fn leave(&self, leftover: Leftover) {
+        self.leftover.fetch_max(leftover.pack(), Ordering::AcqRel);
     }
 
     /// Whether the server was asked for TLS and has none.
@@ -353,6 +372,10 @@ impl Wire {
                 }
                 if !rollback && self.has_conflict() {
                     self.conflict.store(false, Ordering::Release);
+                }
+                let leftover = Leftover::of_command(body);
+                if leftover != Leftover::None {
+                    self.leave(leftover);
                 }
             }
             b'S' => {

@@ -66,6 +66,9 @@ impl Slot {
                 let _ = timeout(settle(&slot.shared().vitals), wire.settled()).await;
             }
             if !slot.is_settled() {
+                slot.reset().await;
+            }
+            if !slot.is_settled() {
                 slot.give_up();
                 wire.ended().await;
             }

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::gate::Pass;
 use super::{Pooled, Shared};
-use crate::link::Link;
+use crate::link::{Leftover, Link, Purpose};
 
 /// A connection with its room in the pool; dropped, it goes back, and the first in the queue gets it.
 pub(super) struct Slot {
@@ -30,7 +30,17 @@ impl Slot {
     /// Whether it can go back: with a session that the next user may have, or one that has ended.
     pub(super) fn is_settled(&mut self) -> bool {
         let purpose = self.shared.purpose;
-        self.pooled.as_mut().is_none_or(|pooled| pooled.is_sound(purpose) || pooled.link.wire().is_ended())
+        let resets = self.shared.settings.reset_sessions;
+        self.pooled.as_mut().is_none_or(|pooled| {
+            let sound =
+                pooled.is_sound(purpose) && !(resets && pooled.link.wire().leftover() != Leftover::None);
+            sound || pooled.link.wire().is_ended()
+        })
+    }
+
+    /// Whether its session is one that goes on, apart from what was set on it.
+    pub(super) fn is_sound(&mut self, purpose: Purpose) -> bool {
+        self.pooled.as_mut().is_some_and(|pooled| pooled.is_sound(purpose))
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -41,7 +51,7 @@ impl Slot {
         &self.pooled.as_ref().expect("a slot has its connection until it is put back").link
     }
 
-    fn link_mut(&mut self) -> &mut Link {
+    pub(super) fn link_mut(&mut self) -> &mut Link {
         &mut self.pooled.as_mut().expect("a slot has its connection until it is put back").link
     }
 }

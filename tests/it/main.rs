@@ -25,6 +25,7 @@ mod run_read;
 mod service;
 mod session_checks;
 mod session_settings;
+mod session_state;
 mod support;
 mod synchronous_commits;
 mod testkit;

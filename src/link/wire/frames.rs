@@ -1,5 +1,7 @@
 //! The borders of PostgreSQL's messages, followed in one direction without parsing what is inside.
 
+use super::state::STATEMENT_KEPT;
+
 /// Follows the borders of messages in one direction.
 #[derive(Debug)]
 pub(super) struct Frames {
@@ -72,8 +74,15 @@ impl Frames {
                 self.body.clear();
             }
             let n = self.remaining.min(bytes.len());
-            if matches!(self.header[0], 0 | b'Z' | b'C' | b'E' | b'S' | b'N' | b'K' | b'R') {
-                let limit = if self.header[0] == b'N' { NOTICE_KEPT } else { BODY_KEPT };
+            if matches!(
+                self.header[0],
+                0 | b'Z' | b'C' | b'E' | b'S' | b'N' | b'K' | b'R' | b'P' | b'Q' | b'B'
+            ) {
+                let limit = match self.header[0] {
+                    b'N' => NOTICE_KEPT,
+                    b'P' | b'Q' => STATEMENT_KEPT,
+                    _ => BODY_KEPT,
+                };
                 let keep = n.min(limit.saturating_sub(self.body.len()));
                 self.body.extend_from_slice(&bytes[..keep]);
             }
@@ -86,6 +95,8 @@ impl Frames {
                     self.untyped = self.body.get(..4) == Some(&SSL_REQUEST[..]);
                 }
                 message(self.header[0], &self.body);
+                // A long statement is rare, and its memory is not kept for the next one.
+                self.body.shrink_to(NOTICE_KEPT);
             }
         }
     }

@@ -11,6 +11,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsStream};
 use super::Wire;
 use super::frames::{Frames, SSL_REQUEST};
 use super::remains::Stream;
+use super::state::{Leftover, Prepared};
 
 /// A byte stream whose messages are watched as they pass.
 #[derive(Debug)]
@@ -20,12 +21,19 @@ pub(crate) struct Tap<S: Stream> {
     wire: Arc<Wire>,
     sent: Frames,
     received: Frames,
+    prepared: Prepared,
 }
 
 impl<S: Stream> Tap<S> {
     /// Watches a stream from its first byte on.
     pub(crate) fn new(stream: S, wire: Arc<Wire>) -> Self {
-        Self { stream: Some(stream), wire, sent: Frames::new(true), received: Frames::new(false) }
+        Self {
+            stream: Some(stream),
+            wire,
+            sent: Frames::new(true),
+            received: Frames::new(false),
+            prepared: Prepared::default(),
+        }
     }
 
     /// Gives the stream up, to TLS say, whose inside is then watched instead.
@@ -86,10 +94,13 @@ impl<S: Stream> AsyncWrite for Tap<S> {
         }
         let stream = this.stream.as_mut().ok_or_else(gone)?;
         let n = this.wire.closed_by(ready!(Pin::new(stream).poll_write(cx, buf)))?;
-        let Tap { wire, sent, received, .. } = this;
+        let Tap { wire, sent, received, prepared, .. } = this;
         sent.feed(&buf[..n], |kind, body| {
             if kind == 0 && body.get(..4) == Some(&SSL_REQUEST[..]) {
                 received.skip = 1;
+            }
+            if prepared.sent(kind, body) {
+                wire.leave(Leftover::State);
             }
             wire.sent(kind);
         });

@@ -1,0 +1,31 @@
+//! A session on which its user set something, before the next one gets it.
+//!
+//! It is put back into the state in which it began, by one round trip in the background: settings, role, advisory locks, cursors,
+//! notifications, temporary tables and sequence caches. Prepared statements stay, because the driver has them cached; a
+//! session with others than the driver's own ends.
+
+use std::time::Duration;
+
+use diesel_async::SimpleAsyncConnection;
+use tokio::time::timeout;
+
+use super::lease::Slot;
+use crate::link::Leftover;
+
+/// Longest wait for a reset. A server that needs longer hangs, and a new session costs less than waiting for it.
+const LIMIT: Duration = Duration::from_secs(1);
+
+impl Slot {
+    /// Resets the session, if that is all it needs; it is settled then.
+    pub(super) async fn reset(&mut self) {
+        let purpose = self.shared().purpose;
+        if !self.is_sound(purpose) || self.link().wire().leftover() != Leftover::State {
+            return;
+        }
+        let sql = self.shared().dialer.reset(purpose);
+        let done = timeout(LIMIT, self.link_mut().conn_mut().batch_execute(&sql)).await;
+        if matches!(done, Ok(Ok(()))) {
+            self.link().wire().forget_leftover();
+        }
+    }
+}
