@@ -15,9 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
-use tokio_postgres::CancelToken;
 
-pub(crate) use self::dial::{Dialer, Purpose};
+pub(crate) use self::dial::{Cancel, Dialer, Purpose};
 use self::driver::Driver;
 pub(crate) use self::wire::{Leftover, Wire};
 
@@ -32,7 +31,7 @@ pub(crate) struct Link {
     driver: Driver,
     conn: AsyncPgConnection,
     wire: Arc<Wire>,
-    cancel: CancelToken,
+    cancel: Cancel,
     /// Whether a cancel request was sent for a statement of this session.
     cancelled: AtomicBool,
 }
@@ -44,7 +43,7 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    fn new(conn: AsyncPgConnection, wire: Arc<Wire>, driver: Driver, cancel: CancelToken) -> Self {
+    fn new(conn: AsyncPgConnection, wire: Arc<Wire>, driver: Driver, cancel: Cancel) -> Self {
         Self { driver, conn, wire, cancel, cancelled: AtomicBool::new(false) }
     }
 
@@ -102,7 +101,7 @@ impl Link {
     }
 
     /// What [`Dialer::cancel`] needs to stop the statement that is running.
-    pub(crate) fn cancel_token(&self) -> CancelToken {
+    pub(crate) fn cancel_token(&self) -> Cancel {
         self.cancel.clone()
     }
 }

@@ -1,5 +1,6 @@
 //! From a node's settings to a session, under one deadline.
 //!
+//! * `addresses`: which of a name's addresses it goes to
 //! * `settings`: what a session is set to, by its purpose
 //! * `set_up`: how it gets there, and is known to be at the right server
 //! * `check`: what a session shows of itself (pure)
@@ -11,11 +12,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio_postgres::Client;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::NoTls;
+use tokio_postgres::{CancelToken, Client};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +33,7 @@ use crate::health::patience::within;
 use crate::link::Link;
 use crate::node::Vitals;
 
+mod addresses;
 mod check;
 mod pooler;
 mod set_up;
@@ -48,10 +51,21 @@ pub(crate) struct Dialer {
     /// Read from the certificate files once, at the start: a missing file is an error then, not at night.
     tls: Option<tls::Connector>,
     known: Known,
+    /// The address that a connection went to last, which others of the node go to as well.
+    worked: ArcSwapOption<SocketAddr>,
+}
+
+/// What it takes to stop the statement that a session is running.
+#[derive(Clone)]
+pub(crate) struct Cancel {
+    token: CancelToken,
+    /// The name may have another one by now, where nobody knows the session.
+    address: Option<SocketAddr>,
 }
 
 /// A session that the server let begin.
 struct Session {
+    address: Option<SocketAddr>,
     client: Client,
     wire: Arc<Wire>,
     driver: Driver,
@@ -69,7 +83,14 @@ impl Dialer {
         probe_timeout: Duration,
     ) -> Result<Self, ConnectError> {
         let tls = tls::connector(node.tls())?;
-        Ok(Self { node, timeouts, probe_timeout, tls, known: Known::default() })
+        Ok(Self {
+            node,
+            timeouts,
+            probe_timeout,
+            tls,
+            known: Known::default(),
+            worked: ArcSwapOption::empty(),
+        })
     }
 
     /// Opens a session within a limit, which covers the socket, TLS, the authentication and the check of the server.
@@ -98,7 +119,7 @@ impl Dialer {
         vitals: Arc<Vitals>,
         severed: CancellationToken,
     ) -> Result<Session, ConnectError> {
-        let socket = self.socket().await?;
+        let (socket, address) = self.socket(None).await?;
         let wire = Arc::new(Wire::new(Arc::clone(&vitals)));
         let tap = Tap::new(socket, Arc::clone(&wire));
         let mut config = self.node.postgres().clone();
@@ -122,7 +143,7 @@ impl Dialer {
                 (client, drive(connection, severed, Arc::clone(&wire), vitals, purpose))
             }
         };
-        Ok(Session { client, wire, driver })
+        Ok(Session { address, client, wire, driver })
     }
 
     /// Tells what went wrong between the socket and the session.
@@ -157,37 +178,49 @@ impl Dialer {
     }
 
     /// Asks the server to cancel what the session is doing; it may already be done.
-    pub(crate) async fn cancel(&self, token: tokio_postgres::CancelToken) -> Result<(), ConnectError> {
+    pub(crate) async fn cancel(&self, cancel: Cancel) -> Result<(), ConnectError> {
         let limit = self.limit();
-        let cancel = async {
-            let socket = self.socket().await?;
+        let cancelled = async {
+            let (socket, _) = self.socket(cancel.address).await?;
             match &self.tls {
                 Some(tls) => {
                     let tap = Tap::new(socket, Arc::new(Wire::new(Arc::default())));
-                    token.cancel_query_raw(tap, tls.to_host(self.node.host())).await?;
+                    cancel.token.cancel_query_raw(tap, tls.to_host(self.node.host())).await?;
                 }
-                None => token.cancel_query_raw(socket, NoTls).await?,
+                None => cancel.token.cancel_query_raw(socket, NoTls).await?,
             }
             Ok(())
         };
-        within(limit, cancel).await.unwrap_or(Err(ConnectError::TimedOut { limit }))
+        within(limit, cancelled).await.unwrap_or(Err(ConnectError::TimedOut { limit }))
     }
 
-    async fn socket(&self) -> Result<Socket, ConnectError> {
+    /// Connects to the address, or else to the first of the name's that can be had.
+    async fn socket(
+        &self,
+        address: Option<SocketAddr>,
+    ) -> Result<(Socket, Option<SocketAddr>), ConnectError> {
         let (host, port) = (self.node.host(), self.node.port());
         if host.starts_with('/') {
             let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
             let stream = UnixStream::connect(path).await.map_err(ConnectError::Unreachable)?;
-            return Ok(Either::Right(stream));
+            return Ok((Either::Right(stream), None));
         }
         // As in libpq: an address spares the look-up, and the host is only the name in the certificate then.
-        let addresses: Vec<SocketAddr> = match self.node.postgres().get_hostaddrs().first() {
-            Some(address) => vec![(*address, port).into()],
-            None => lookup_host((host, port)).await.map_err(ConnectError::NameNotResolved)?.collect(),
+        let given = self.node.postgres().get_hostaddrs().first().map(|given| (*given, port).into());
+        let addresses = match address.or(given) {
+            Some(address) => vec![address],
+            None => {
+                let resolved = lookup_host((host, port)).await.map_err(ConnectError::NameNotResolved)?;
+                addresses::order(resolved, self.worked.load().as_deref().copied())
+            }
         };
-        let stream = TcpStream::connect(&addresses[..]).await.map_err(ConnectError::Unreachable)?;
+        let connected = addresses::first_of(&addresses, TcpStream::connect).await;
+        let (stream, address) = connected.map_err(ConnectError::Unreachable)?;
         self.set_options(&stream).map_err(ConnectError::Unreachable)?;
-        Ok(Either::Left(stream))
+        if self.worked.load().as_deref() != Some(&address) {
+            self.worked.store(Some(Arc::new(address)));
+        }
+        Ok((Either::Left(stream), Some(address)))
     }
 
     /// Sets the options of a socket.

@@ -12,14 +12,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_postgres::CancelToken;
 
 use super::Shared;
 use super::gate::Pass;
 use super::lease::Slot;
 use crate::backoff::Backoff;
 use crate::error::SqlState;
-use crate::link::Wire;
+use crate::link::{Cancel, Wire};
 use crate::node::Vitals;
 
 /// How long an answer that is still owed may take before its statement is cancelled.
@@ -96,7 +95,7 @@ impl Slot {
 }
 
 /// Asks the server to cancel what a session is doing, until the session has ended.
-async fn cancel(shared: Arc<Shared>, wire: Arc<Wire>, token: CancelToken) {
+async fn cancel(shared: Arc<Shared>, wire: Arc<Wire>, token: Cancel) {
     let mut waits = repeats().retry();
     while !wire.is_ended() {
         if wire.is_at_work() {
@@ -110,7 +109,7 @@ async fn cancel(shared: Arc<Shared>, wire: Arc<Wire>, token: CancelToken) {
 }
 
 /// Sends one cancel request.
-async fn request(shared: &Shared, token: CancelToken) {
+async fn request(shared: &Shared, token: Cancel) {
     let Some(_place) = shared.limits.cancels.acquire().await else { return };
     // It has no answer, and what became of it shows on the session.
     let _ = shared.dialer.cancel(token).await;

@@ -15,6 +15,7 @@ mod migrate;
 mod overload;
 mod payments;
 mod pool;
+mod poolers;
 mod probes;
 mod proofs;
 mod read_only;

@@ -1,5 +1,7 @@
 //! What the tests share.
 
+pub(crate) mod pgbouncer;
+
 use std::time::Duration;
 
 use diesel::sql_types::Text;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::check::{self, Answer};
 use super::settings::{Purpose, as_statements};
-use super::{Dialer, Session};
+use super::{Cancel, Dialer, Session};
 use crate::error::ConnectError;
 use crate::link::Link;
 use crate::node::Vitals;
@@ -55,8 +55,8 @@ impl Dialer {
         let session = self.begin(purpose, Arc::clone(&vitals), severed.clone()).await?;
         if self.known.plain(purpose).load(Ordering::Acquire) {
             let answers = check::send(&session.client, &check::query(purpose, true)).await?;
-            let Session { client, wire, driver } = session;
-            let (cancel, announced) = (client.cancel_token(), wire.backend());
+            let Session { address, client, wire, driver } = session;
+            let (cancel, announced) = (Cancel { token: client.cancel_token(), address }, wire.backend());
             let (conn, row) = join(AsyncPgConnection::try_from(client), check::row(answers)).await;
             let answer = row.ok().flatten().as_ref().and_then(Answer::of);
             match answer {
@@ -83,7 +83,7 @@ impl Dialer {
         vitals: Arc<Vitals>,
         severed: CancellationToken,
     ) -> Result<Link, ConnectError> {
-        let Session { client, wire, driver } = session;
+        let Session { address, client, wire, driver } = session;
         let (answer, plain) = self.ask(&client, purpose).await?;
         if answer.backend != wire.backend() {
             self.examine_pooler(&client, answer.backend, vitals.clone(), severed).await?;
@@ -104,7 +104,7 @@ impl Dialer {
             return Err(ConnectError::NotReadOnly);
         }
         self.judge(&answer, purpose, &vitals)?;
-        let cancel = client.cancel_token();
+        let cancel = Cancel { token: client.cancel_token(), address };
         let conn = AsyncPgConnection::try_from(client).await.map_err(ConnectError::Setup)?;
         wire.take_sqlstate();
         self.known.plain(purpose).store(plain, Ordering::Release);
@@ -153,6 +153,8 @@ impl Dialer {
         if let Err(error) = &outcome {
             tracing::warn!(node = self.node.name(), %error, "a session was refused");
             vitals.seen.ask_for_redial();
+            // Another address of the name may be the server's.
+            self.worked.store(None);
             vitals.suspect();
         }
         outcome
