@@ -386,7 +386,7 @@ impl State {
         }
         status.serves_reads = on_primary || self.is_fit(&status) || self.is_last_resort(&status, i, verdict);
         if status.reason.is_none() {
-            status.reason = conflict(i, verdict, entry).or_else(|| parting(verdict.lineages[i]));
+            status.reason = conflict(i, verdict, &self.entries).or_else(|| parting(verdict.lineages[i]));
         }
         if status.reason.is_none() && standing == Standing::Replica && !self.is_fit(&status) {
             let paused = evidence.is_some_and(|evidence| evidence.replay_paused);
@@ -447,8 +447,8 @@ fn parting(lineage: Lineage) -> Option<String> {
 }
 
 /// Why a node that claims to be a primary is none, or may not be used.
-fn conflict(i: usize, verdict: &Verdict, entry: &Entry) -> Option<String> {
-    let evidence = entry.condition.sighting.evidence()?;
+fn conflict(i: usize, verdict: &Verdict, entries: &[Entry]) -> Option<String> {
+    let evidence = entries[i].condition.sighting.evidence()?;
     let shown = evidence.system_identifier;
     match verdict.standings[i] {
         Standing::StalePrimary => Some(format!(
@@ -457,7 +457,9 @@ fn conflict(i: usize, verdict: &Verdict, entry: &Entry) -> Option<String> {
             evidence.timeline, verdict.timeline
         )),
         Standing::Contender if verdict.contenders.len() > 1 => {
-            Some(format!("it writes timeline {}, and another node did as well: {REMEDY}", evidence.timeline))
+            let others = verdict.contenders.iter().filter(|other| **other != i);
+            let others: Vec<_> = others.map(|other| entries[*other].node.name()).collect();
+            Some(format!("it writes timeline {}, as did {}: {REMEDY}", evidence.timeline, others.join(", ")))
         }
         Standing::Foreign => Some(format!(
             "its system identifier is {}, and that of the set {}: {FORGET}",

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use pointsman::config::WriteSettings;
 use pointsman::testkit::Cluster;
+use pointsman::topology::{PrimaryStatus, Standing};
 use pointsman::{CheckoutError, ConnectError};
 
-use crate::support::{checkout_within, start, urls_of};
+use crate::support::{checkout_within, connect, eventually, start, urls_of};
 
 const SOON: Duration = Duration::from_millis(300);
 
@@ -45,4 +46,26 @@ async fn a_url_without_a_password_hears_that_the_server_asks_for_one() {
     let told = reason(url, |error| matches!(error, ConnectError::PasswordMissing(_))).await;
     assert!(told.contains("asks for a password") && told.contains("pgpass"), "{told}");
     assert!(!told.contains("did not let the session begin"), "{told}");
+}
+
+/// `/health` showed two contenders without a reason: neither which other node is one, nor what to do.
+#[tokio::test]
+async fn each_contender_of_a_split_brain_names_the_other_one_and_what_to_do() {
+    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let set = connect(&cluster).await;
+    cluster.primary().kill().await.unwrap();
+    let (one, other) = tokio::join!(cluster.replica(0).promote(), cluster.replica(1).promote());
+    one.and(other).unwrap();
+    eventually("both are seen", async || {
+        matches!(set.topology().primary, PrimaryStatus::SplitBrain { .. })
+            && set.topology().nodes[1..].iter().all(|node| node.standing == Standing::Contender)
+    })
+    .await;
+    let nodes = set.health().nodes;
+    for (node, other) in [(1, 2), (2, 1)] {
+        let reason = nodes[node].status.reason.clone().expect("a reason");
+        assert!(reason.contains(&nodes[other].status.name), "{reason}");
+        assert!(reason.contains("timeline 2") && reason.contains("rebuild"), "{reason}");
+        assert!(!reason.contains(&nodes[0].status.name), "the one that is down is none of them: {reason}");
+    }
 }
