@@ -8,6 +8,7 @@ mod events;
 mod histories;
 mod lineage;
 mod load;
+mod many_programs;
 mod network;
 mod outage;
 mod policy;

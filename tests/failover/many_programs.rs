@@ -1,0 +1,113 @@
+//! Many programs on one cluster: what they cost it while all is well, while there is no primary, and as everything comes back.
+//!
+//! Twenty sets with the default settings stand for twenty programs. `docs/deployment.md` quotes what this prints.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use pointsman::prelude::*;
+use pointsman::testkit::Cluster;
+use pointsman::topology::PrimaryStatus;
+use pointsman::{Config, ReplicaSet};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::load::until;
+
+const PROGRAMS: u32 = 20;
+/// Callers of each program that wait as everything comes back; as many as a pool has connections.
+const CALLERS: usize = 10;
+
+/// Probes of one node so far, by all programs.
+fn probes(sets: &[ReplicaSet], node: usize) -> u64 {
+    sets.iter().map(|set| set.health().nodes[node].probes).sum()
+}
+
+/// Probes a second of one node in the time of a pause, by one program.
+async fn probe_rate(sets: &[ReplicaSet], node: usize, pause: Duration) -> f64 {
+    let (before, began) = (probes(sets, node), Instant::now());
+    sleep(pause).await;
+    let count = u32::try_from(probes(sets, node) - before).expect("not that many");
+    f64::from(count) / began.elapsed().as_secs_f64() / f64::from(PROGRAMS)
+}
+
+/// Connections that the proxies accepted.
+async fn connects(cluster: &Cluster) -> Vec<u64> {
+    let proxies = join_all(cluster.servers().iter().map(|server| server.proxy())).await;
+    proxies.into_iter().map(|proxy| proxy.expect("a proxy").accepted()).collect()
+}
+
+/// Writes and reads of one program that wait until each is served.
+async fn callers(set: ReplicaSet) {
+    let reads = (0..CALLERS).map(|_| async {
+        while set.read().await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let writes = (0..CALLERS).map(|_| async {
+        let conn = set.write().await.expect("a primary comes back");
+        diesel::sql_query("SELECT 1").execute(&conn).await.expect("it works");
+    });
+    tokio::join!(join_all(reads), join_all(writes));
+}
+
+/// With no primary, each replica was probed 32 times a second by each program for as long as that lasted, and with everything
+/// coming back at once, 30 programs opened 483 sessions on the primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_programs_leave_a_cluster_room_to_come_back() {
+    let cluster = Cluster::builder().replicas(2).proxied().setting("max_connections", "500").start().await;
+    let cluster = cluster.expect("a cluster");
+    let urls = join_all(cluster.servers().iter().map(|server| server.proxied_url())).await;
+    let urls: Vec<_> = urls.into_iter().collect::<Result<_, _>>().expect("proxies");
+    let config = || {
+        let primary = Config::builder().primary(&urls[0]);
+        urls[1..].iter().fold(primary, |config, url| config.replica(url)).build().expect("a configuration")
+    };
+    let sets = join_all((0..PROGRAMS).map(|_| ReplicaSet::connect(config()))).await;
+    let sets: Vec<_> = sets.into_iter().map(|set| set.expect("a set")).collect();
+    let all_serve = async |sets: &[ReplicaSet]| {
+        for set in sets {
+            until(set, "all nodes serve", |topology| topology.nodes.iter().all(|node| node.serves_reads))
+                .await;
+        }
+    };
+    all_serve(&sets).await;
+
+    let well = probe_rate(&sets, 1, Duration::from_secs(4)).await;
+    println!("all is well: {well:.2} probes a second of each node by each program");
+
+    cluster.primary().kill().await.expect("killed");
+    for set in &sets {
+        until(set, "there is none", |topology| topology.primary == PrimaryStatus::None).await;
+    }
+    let first = probe_rate(&sets, 1, Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(5)).await;
+    let later = probe_rate(&sets, 1, Duration::from_secs(2)).await;
+    println!("no primary: {first:.1} probes a second at first, {later:.1} after six seconds");
+
+    for replica in cluster.replicas() {
+        replica.kill().await.expect("killed");
+    }
+    let callers: Vec<_> = sets.iter().map(|set| tokio::spawn(callers(set.clone()))).collect();
+    sleep(Duration::from_secs(2)).await;
+    let before = connects(&cluster).await;
+    let began = Instant::now();
+    for server in cluster.servers() {
+        server.start().await.expect("started");
+    }
+    timeout(Duration::from_secs(40), join_all(callers)).await.expect("all are served");
+    all_serve(&sets).await;
+    let took = began.elapsed();
+    let after = connects(&cluster).await;
+    let opened: Vec<_> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pointsman'";
+    let open = cluster.primary().query_value(open).await.expect("a count");
+    println!(
+        "all back {took:?} after the first start: {opened:?} connects, {open} sessions open on the primary"
+    );
+
+    let interval = sets[0].config().probe().interval.as_secs_f64();
+    assert!(well < 1.3 / interval, "{well} probes a second");
+    assert!(later < 2.0 / interval, "{later} probes a second, and {first} at first");
+    let most = u64::from(PROGRAMS) * (1 + 2 * CALLERS as u64);
+    assert!(opened.iter().all(|opened| *opened <= 2 * most), "{opened:?}");
+}
