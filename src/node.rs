@@ -18,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::config::{Config, NodeConfig, PoolSettings, Timeouts};
 use crate::error::ConnectError;
 use crate::link::{Dialer, Purpose};
-use crate::pool::{Gate, Limits, NodePool};
+use crate::pool::{Gate, Lease, Limits, NodePool};
 
 mod latency;
 mod read_times;
@@ -219,6 +219,11 @@ impl Node {
 
     pub(crate) fn write_pool(&self) -> Option<Arc<NodePool>> {
         self.write_pool.load_full()
+    }
+
+    /// Takes an idle session of either pool, to ask the server through it.
+    pub(crate) fn idle_session(&self) -> Option<Lease> {
+        self.read_pool.try_idle().or_else(|| self.write_pool()?.try_idle())
     }
 
     /// Lets the node take writes: it is the primary.

@@ -183,6 +183,12 @@ impl NodePool {
         }
     }
 
+    /// Takes an idle connection that no caller waits for; none is made.
+    pub(crate) fn try_idle(&self) -> Option<Lease> {
+        let pass = self.shared.gate.try_enter()?;
+        self.shared.take_idle().map(|slot| Lease::new(slot, pass))
+    }
+
     /// Waits at the gate, if the caller is not past it, and then in the queue.
     async fn wait(&self, pass: Option<Pass>, deadline: Instant) -> Result<Lease, PoolError> {
         let shared = &self.shared;

@@ -291,14 +291,19 @@ fn watch(node: &Arc<Node>, board: &Arc<Board>, config: &Config) -> Watch {
 /// What is known of each node, for an error.
 fn failures(snapshot: &Snapshot, tried: &[NodeFailure]) -> Vec<NodeFailure> {
     let of = |(node, placed): (&NodeStatus, &Placed)| {
-        tried.iter().rev().find(|failure| failure.node == node.name).cloned().unwrap_or_else(|| NodeFailure {
-            node: node.name.clone(),
-            reason: match &node.reason {
-                Some(reason) => format!("{} ({}): {reason}", node.standing, node.health),
-                None => format!("{} ({})", node.standing, node.health),
-            },
-            error: placed.connect_error().cloned(),
-        })
+        let known = placed.connect_error().cloned();
+        let reason = match &node.reason {
+            Some(reason) => format!("{} ({}): {reason}", node.standing, node.health),
+            None => format!("{} ({})", node.standing, node.health),
+        };
+        match tried.iter().rev().find(|failure| failure.node == node.name).cloned() {
+            // That nothing came of it in time says less than why the server refuses everyone.
+            Some(tried) if tried.error.is_none() && known.is_some() => {
+                NodeFailure { reason: format!("{}; {reason}", tried.reason), error: known, ..tried }
+            }
+            Some(tried) => tried,
+            None => NodeFailure { node: node.name.clone(), reason, error: known },
+        }
     };
     snapshot.topology.nodes.iter().zip(&snapshot.nodes).map(of).collect()
 }

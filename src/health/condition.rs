@@ -14,6 +14,8 @@ pub(crate) enum Look {
     Answered(Evidence),
     /// It did not, or not as it should.
     Missed(Loss, Signs),
+    /// Its monitor got no session, and a session of a pool told all the same how the node is.
+    Borrowed(Evidence, Loss, Signs),
 }
 
 /// What the sessions of the pools showed while a look was missed.
@@ -77,6 +79,14 @@ impl Condition {
             Look::Missed(loss, signs) => {
                 let change = self.missed(&loss, signs, settings, now);
                 self.loss = Some(loss);
+                change
+            }
+            Look::Borrowed(evidence, loss, signs) => {
+                let change = self.missed(&loss, signs, settings, now);
+                self.loss = Some(loss);
+                if !self.is_gone() {
+                    self.sighting = Sighting::Seen(evidence);
+                }
                 change
             }
         }

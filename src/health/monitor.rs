@@ -16,7 +16,7 @@ use super::probe::{Known, look};
 use super::schedule::Schedule;
 use crate::backoff::Backoff;
 use crate::config::ProbeSettings;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, Proof};
 use crate::link::{Link, Purpose};
 use crate::node::Node;
 use crate::topology::{Evidence, Loss};
@@ -83,11 +83,17 @@ impl Eye {
             let answered = outcome.is_ok();
             // A second look follows a miss at once, on a connection of its own: it tells a hiccup from a loss.
             let timed_out = matches!(outcome, Err(Loss::TimedOut { .. }));
-            let Some(board) = self.board.upgrade() else { return };
             let look = match outcome {
                 Ok(evidence) => Look::Answered(evidence),
-                Err(loss) => Look::Missed(loss, self.signs()),
+                Err(loss) => {
+                    let signs = self.signs();
+                    match self.look_through_a_pool(&loss).await {
+                        Some(evidence) => Look::Borrowed(evidence, loss, signs),
+                        None => Look::Missed(loss, signs),
+                    }
+                }
             };
+            let Some(board) = self.board.upgrade() else { return };
             board.post(&self.node, look, Instant::now());
             self.answers_before = self.node.vitals().answers.load(Ordering::Relaxed);
             // It was removed, and has drained.
@@ -158,6 +164,17 @@ impl Eye {
         let evidence = look(&link, limit, &mut self.known).await?;
         self.link = Some(link);
         Ok(self.met(evidence))
+    }
+
+    /// Looks through an idle session of a pool, while the server is alive and has no session for its monitor.
+    async fn look_through_a_pool(&mut self, loss: &Loss) -> Option<Evidence> {
+        match loss {
+            Loss::Connect(error) if matches!(error.proof(), Proof::Alive | Proof::NotAsked) => {}
+            _ => return None,
+        }
+        let lease = self.node.idle_session()?;
+        self.known.begin_session();
+        look(&lease, self.probe.timeout, &mut self.known).await.ok()
     }
 
     /// Notes which server answered. Sessions at another one, which was here before, end: nobody watches them any more.

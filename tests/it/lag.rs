@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use pointsman::ReplicaSet;
 use pointsman::config::{Fallback, ReadSettings};
-use pointsman::testkit::Cluster;
+use pointsman::testkit::{Cluster, Server};
 use pointsman::topology::Health;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{builder_of, eventually, start};
+use crate::support::{builder_of, checkout_within, eventually, start};
 
 /// After `max_lag` every replica was out, although all of them followed: 6 of 6 reads failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,15 +34,64 @@ async fn a_primary_that_refuses_its_monitor_takes_no_replica_out() {
         .unwrap();
     eventually("its monitor is refused", async || set.health().nodes[0].status.health == Health::Refused)
         .await;
+    let (reads, served) = reads_among_writes(&set, primary, max_lag * 2).await;
+    assert_eq!(served.len(), reads, "all served");
+}
+
+/// Reads for some time while other programs write; says how many reads there were, and who served.
+async fn reads_among_writes(set: &ReplicaSet, primary: &Server, time: Duration) -> (usize, Vec<String>) {
     let began = Instant::now();
-    let (mut reads, mut failed) = (0, 0);
-    while began.elapsed() < max_lag * 2 {
+    let (mut reads, mut served) = (0, Vec::new());
+    while began.elapsed() < time {
         primary.execute("INSERT INTO log VALUES (1)").await.unwrap();
-        let served = set.health().nodes[1..].iter().any(|node| node.status.serves_reads);
-        let read = set.read().await;
-        failed += usize::from(!served || read.is_err());
         reads += 1;
+        served.extend(set.read().await.ok().map(|conn| conn.node().to_owned()));
         sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(failed, 0, "of {reads} reads");
+    (reads, served)
+}
+
+/// Its monitor had no slot, so its lag grew with the clock: after `max_lag` none of its idle sessions was used any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_replica_whose_sessions_work_goes_on_serving() {
+    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let (primary, replica) = (cluster.primary(), cluster.replica(0));
+    primary.execute("CREATE TABLE log (id bigint)").await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    let max_lag = Duration::from_secs(2);
+    let reads = ReadSettings { max_lag, ..ReadSettings::default() };
+    let config = builder_of(cluster.servers()).reads(reads).timeouts(checkout_within(Duration::from_secs(1)));
+    let set = start(config).await;
+    eventually("the replica serves", async || set.health().nodes[1].status.serves_reads).await;
+    let name = set.health().nodes[1].status.name.clone();
+    drop(futures_util::future::join_all((0..5).map(|_| set.read())).await);
+    shut_out_the_monitor(&cluster, replica).await;
+    eventually("its monitor has no slot", async || set.health().nodes[1].status.health == Health::Full).await;
+    let (reads, served) = reads_among_writes(&set, primary, max_lag * 2).await;
+    let on_replica = served.iter().filter(|node| **node == name).count();
+    assert_eq!(on_replica, reads, "{served:?}");
+
+    // And if it cannot serve any more, the error says why.
+    replica
+        .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+        .await
+        .unwrap();
+    primary
+        .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+        .await
+        .unwrap();
+    primary.execute("ALTER ROLE app CONNECTION LIMIT 0").await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    eventually("all refuse", async || set.read().await.is_err()).await;
+    let error = set.read().await.expect_err("no slot anywhere").to_string();
+    assert!(error.contains("53300"), "{error}");
+}
+
+/// No new session of the role is let in (53300), and the monitor's ends.
+async fn shut_out_the_monitor(cluster: &Cluster, server: &Server) {
+    cluster.primary().execute("ALTER ROLE app CONNECTION LIMIT 1").await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    let sql =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT r.in_recovery%'";
+    server.execute(sql).await.unwrap();
 }
