@@ -120,10 +120,12 @@ pub(crate) fn judge(memory: &mut Memory, nodes: &[Seen<'_>], now: Instant) -> Ve
         // An identity is kept for good once a primary bears it.
         memory.system_identifier = identity;
         let node = &nodes[primary].node;
-        if memory.primary.replace(Arc::clone(node)).is_some_and(|before| before != *node) {
-            memory.history.clear();
-        }
+        let is_other = memory.primary.replace(Arc::clone(node)).is_some_and(|before| before != *node);
         if let Some(evidence) = sightings[primary].evidence() {
+            // Without a promotion in between, two primaries have two histories.
+            if is_other && memory.history.timeline() == evidence.timeline {
+                memory.history.clear();
+            }
             let waited = memory.lineages.last_in_recovery(primary);
             memory.history.follow(evidence, waited);
         }
@@ -452,6 +454,27 @@ pub(super) mod tests {
         let (_, standings, at) = run(&Memory::default(), &one, now);
         assert_eq!(standings, [Standing::Primary, Standing::Unknown, Standing::Replica]);
         assert_eq!(at, Some(0));
+    }
+
+    /// The record was emptied with each promotion, so nothing was known of what a standby had missed before.
+    #[test]
+    fn what_a_standby_missed_is_known_across_a_promotion() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut memory = Memory::default();
+        let standby = |position, seconds| Sighting::Seen(standby(1, position, at(seconds)));
+        for second in 0..5 {
+            let old = Sighting::Seen(Evidence::primary(1, 1000 + second * 100, at(second)));
+            let sightings =
+                [old, standby(1000 + second * 100, second), standby(1000 + second.min(1) * 100, second)];
+            judge(&mut memory, &seen(&sightings), at(second));
+        }
+        let recovered_to = Some(Lsn::new(1400));
+        let new = Sighting::Seen(Evidence { recovered_to, ..Evidence::primary(2, 1500, at(6)) });
+        let cut_off = Evidence { streaming: false, receiver_pid: None, ..Evidence::standby(1, 1100, at(6)) };
+        let verdict = judge(&mut memory, &seen(&[Sighting::Lost, new, Sighting::Seen(cut_off)]), at(6));
+        assert_eq!(verdict.primary, Some(1));
+        assert_eq!(verdict.lags[2].and_then(|lag| lag.time), Some(Duration::from_secs(5)));
     }
 
     fn any_sighting(now: Instant) -> impl Strategy<Value = Sighting> {

@@ -101,6 +101,11 @@ impl History {
         }
     }
 
+    /// Returns the timeline on which the primary was last.
+    pub(crate) fn timeline(&self) -> u32 {
+        self.timeline
+    }
+
     /// Forgets everything: another primary writes another history.
     pub(crate) fn clear(&mut self) {
         self.samples.clear();
