@@ -25,7 +25,7 @@ async fn set_of(server: &Server) -> ReplicaSet {
     let url = server.proxied_url().await.unwrap();
     let pool =
         PoolSettings { max_size: 4, max_lifetime: Duration::from_millis(100), ..PoolSettings::default() };
-    let probe = ProbeSettings { interval: Duration::from_secs(5), ..ProbeSettings::default() };
+    let probe = ProbeSettings { interval: Duration::from_secs(4), ..ProbeSettings::default() };
     let writes = WriteSettings { failover_wait: Duration::from_millis(300), ..WriteSettings::default() };
     start(urls_of([url]).pool(pool).probe(probe).writes(writes)).await
 }
