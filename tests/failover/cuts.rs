@@ -62,9 +62,18 @@ async fn read_through(set: &ReplicaSet, fault: impl Future<Output = ()>) -> (usi
     (reads, lanes.into_iter().flat_map(|(_, errors)| errors).collect())
 }
 
+/// Changes a setting of a server. What it sets may end the session that does so, too.
 async fn set_on(server: &Server, setting: &str) {
-    server.execute(&format!("ALTER SYSTEM {setting}")).await.expect("set");
-    server.execute("SELECT pg_reload_conf()").await.expect("reloaded");
+    for statement in [&format!("ALTER SYSTEM {setting}"), "SELECT pg_reload_conf()"] {
+        let mut outcome = server.execute(statement).await;
+        for _ in 0..100 {
+            if outcome.is_ok() {
+                break;
+            }
+            outcome = server.execute(statement).await;
+        }
+        outcome.expect("set");
+    }
 }
 
 /// The driver says "connection closed" a moment before the connection is known to have ended, and some ways in which a server
