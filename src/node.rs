@@ -109,7 +109,9 @@ impl Node {
     ///
     /// As [`new`](Self::new).
     pub(crate) fn succeed(&self, node: &NodeConfig, config: &Config) -> Result<Self, ConnectError> {
-        let same_sessions = self.config.has_same_sessions(node)
+        // The pools of a node that was removed, and comes back before it has drained, hand nothing out any more.
+        let same_sessions = !self.read_pool.is_retired()
+            && self.config.has_same_sessions(node)
             && self.pool == *config.pool()
             && self.timeouts == *config.timeouts()
             && self.backoff == *config.backoff();

@@ -169,7 +169,7 @@ impl NodePool {
     /// A dropped future takes nothing; a connection that was in the making for it goes to the pool.
     pub(crate) async fn get(&self, deadline: Instant) -> Result<Lease, PoolError> {
         let shared = &self.shared;
-        if shared.retired.load(Ordering::Acquire) {
+        if self.is_retired() {
             return Err(PoolError::Retired);
         }
         let pass = shared.gate.try_enter();
@@ -233,6 +233,11 @@ impl NodePool {
         self.shared.retiring.cancel();
         // What is taken now is not kept when it is dropped.
         while self.shared.idle.take().is_some() {}
+    }
+
+    /// Whether it was [retired](Self::retire).
+    pub(crate) fn is_retired(&self) -> bool {
+        self.shared.retired.load(Ordering::Acquire)
     }
 
     /// The node is known to be well, so that a login may be tried again at once.

@@ -10,9 +10,11 @@ use pointsman::testkit::{Cluster, Server};
 use pointsman::topology::PrimaryStatus;
 use pointsman::{CheckoutError, Error, ReplicaSet};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use crate::support::{builder_of, checkout_within, eventually, pools_of, sessions, smuggle, start, value};
+use crate::support::{
+    builder_of, checkout_within, eventually, pools_of, sessions, smuggle, start, urls_of, value,
+};
 
 const SOON: Duration = Duration::from_millis(300);
 
@@ -143,17 +145,22 @@ async fn a_change_of_settings_leaves_no_moment_without_a_primary() {
     assert_eq!(cluster.primary().query_value(monitors).await.unwrap(), monitor, "its monitor is the same");
 }
 
-/// With the new password in the configuration, the reads that waited for a connection with the old one failed.
+/// Credentials change as they do where two are good for a while: the old ones are withdrawn when nothing uses them.
 #[tokio::test]
-async fn a_change_of_the_password_loses_no_read_and_no_write() {
-    let name = |config: ConfigBuilder| config.application_name("rotating");
-    let (cluster, set) = scene(1, name).await;
+async fn a_change_of_the_credentials_loses_no_read_and_no_write() {
+    let (cluster, set) = scene(1, |config| config).await;
     let (end, ended) = watch::channel(false);
     let changes = async {
-        for round in 0..3 {
-            cluster.primary().change_password(&format!("new password {round}")).await.unwrap();
+        for user in ["one", "two", "three"] {
+            let create = format!("CREATE ROLE {user} LOGIN PASSWORD 'new' IN ROLE app");
+            cluster.primary().execute(&create).await.unwrap();
             cluster.wait_caught_up().await.unwrap();
-            let changed = change(&set, name(builder_of(cluster.servers()))).await;
+            let url = |server: &Server| {
+                let (_, place) =
+                    server.url().split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+                format!("postgres://{user}:new@{place}")
+            };
+            let changed = change(&set, urls_of(cluster.servers().iter().map(url))).await;
             assert_eq!(changed.changed.len(), 2);
             changed.drained().await;
         }
@@ -161,6 +168,28 @@ async fn a_change_of_the_password_loses_no_read_and_no_write() {
     };
     let (errors, ()) = tokio::join!(join_all((0..8).map(|_| traffic(&set, ended.clone()))), changes);
     assert_eq!(errors.concat(), Vec::<String>::new());
+    assert_eq!(value(&set.read().await.unwrap(), "SELECT current_user").await.unwrap(), "three");
+}
+
+/// It comes back to its monitor and its statistics, and serves at once, beside the sessions that never went away.
+#[tokio::test]
+async fn a_node_that_was_removed_by_mistake_is_back_at_once() {
+    let (cluster, set) = scene(1, |config| config).await;
+    let (read, write) = (set.read().await.unwrap(), unfinished(&set).await);
+    let reads = set.health().nodes[1].reads;
+    change(&set, builder_of([cluster.primary()])).await;
+    change(&set, builder_of([cluster.replica(0)])).await;
+    let changed = change(&set, builder_of(cluster.servers())).await;
+    assert_eq!(changed.removed, Vec::<String>::new());
+    for _ in 0..10 {
+        let conn = timeout(SOON * 10, set.read()).await.expect("at once").expect("a connection");
+        assert_eq!(conn.node(), read.node());
+        assert_eq!(value(&conn, "SELECT 1").await.unwrap(), "1");
+    }
+    assert_eq!(set.health().nodes[1].reads, reads + 10);
+    drop(timeout(SOON * 10, set.write()).await.expect("at once").expect("a connection"));
+    smuggle(&write, "COMMIT").await.expect("its node was never fenced");
+    assert_eq!(value(&read, "SELECT 1").await.unwrap(), "1");
 }
 
 // --- limits
