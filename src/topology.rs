@@ -7,6 +7,7 @@
 //! * `evidence`: what a look at a node shows
 //! * `judge`: from evidence to roles (pure); the rules of fencing stand there
 //! * `lineage`: whether a standby has what the primary has, or has parted from it (pure)
+//! * `alias`: one server under several names (pure)
 //! * `identity`: which cluster the set belongs to (pure)
 //! * `memory`: what is remembered of the nodes, and when it no longer holds (pure)
 //! * `recoveries`: how the primaries came to write
@@ -25,6 +26,7 @@ pub(crate) use self::memory::{LostHistory, Memory};
 pub(crate) use self::recoveries::{Recoveries, Recovery};
 use crate::causal::Lsn;
 
+mod alias;
 mod evidence;
 mod identity;
 mod judge;
@@ -82,6 +84,10 @@ pub enum Standing {
     StalePrimary,
     /// Its system identifier is another one: it belongs to another cluster. It is fenced.
     Foreign,
+    /// It is the same server as another node, by another name or address, and that one serves.
+    Alias,
+    /// It is out of recovery although it is configured as not promotable. It is fenced.
+    NotPromotable,
 }
 
 impl fmt::Display for Standing {
@@ -93,6 +99,8 @@ impl fmt::Display for Standing {
             Self::Contender => "contender",
             Self::StalePrimary => "stale primary",
             Self::Foreign => "foreign",
+            Self::Alias => "alias",
+            Self::NotPromotable => "not promotable",
         })
     }
 }

@@ -58,6 +58,7 @@ pub struct NodeConfig {
     zone: Option<String>,
     tags: Vec<String>,
     weight: u32,
+    promotable: bool,
     postgres: tokio_postgres::Config,
     user_options: Option<String>,
     /// The parameters that the URL sets, which no setting overrides.
@@ -97,6 +98,7 @@ impl NodeConfig {
             zone: None,
             tags: Vec::new(),
             weight: 1,
+            promotable: true,
             postgres,
             user_options: options,
             given,
@@ -145,6 +147,16 @@ impl NodeConfig {
     #[must_use]
     pub fn with_tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
         self.tags = tags.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Says whether the node may ever be the primary: `false` for a delayed or reporting replica.
+    ///
+    /// If it is promoted all the same, it is fenced, and neither contends with the primary nor makes it a stale one.
+    /// (`nofailover` is Patroni's word for it.)
+    #[must_use]
+    pub fn with_promotable(mut self, promotable: bool) -> Self {
+        self.promotable = promotable;
         self
     }
 
@@ -220,6 +232,12 @@ impl NodeConfig {
         &self.tags
     }
 
+    /// Returns `true` if the node may be the primary.
+    #[must_use]
+    pub fn promotable(&self) -> bool {
+        self.promotable
+    }
+
     /// The share of the reads, relative to the weights of the other nodes. At least 1.
     #[must_use]
     pub fn weight(&self) -> u32 {
@@ -285,6 +303,7 @@ impl PartialEq for NodeConfig {
         seen(self) == seen(other)
             && self.zone == other.zone
             && self.tags == other.tags
+            && self.promotable == other.promotable
             && self.user_options == other.user_options
             && self.postgres == other.postgres
     }
@@ -311,6 +330,7 @@ impl fmt::Debug for NodeConfig {
             .field("zone", &self.zone)
             .field("tags", &self.tags)
             .field("weight", &self.weight)
+            .field("promotable", &self.promotable)
             .finish_non_exhaustive()
     }
 }

@@ -35,6 +35,7 @@ struct Row {
     zone: Option<String>,
     tags: Vec<String>,
     weight: u32,
+    promotable: bool,
 }
 
 impl Row {
@@ -49,6 +50,7 @@ impl Row {
             zone: from.take("zone", None),
             tags: tags(from),
             weight: from.take("weight", 1),
+            promotable: from.take("promotable", true),
         }
     }
 }
@@ -112,7 +114,8 @@ pub(super) fn read(
     });
     match node {
         Ok(node) if faults.is_empty() => {
-            let mut node = node.with_tags(row.tags).with_weight(row.weight);
+            let node = node.with_tags(row.tags).with_weight(row.weight);
+            let mut node = node.with_promotable(row.promotable);
             if let Some(name) = row.name {
                 node = node.with_name(name);
             }

@@ -253,6 +253,13 @@ impl Check<'_> {
                 );
             }
             self.certificates(key, node);
+            if node.guess() == RoleGuess::Primary && !node.promotable() {
+                self.of_node(
+                    key,
+                    "is the primary and not promotable",
+                    "remove `promotable = false`, or make another node the primary",
+                );
+            }
             let server = (node.host().to_lowercase(), node.port());
             if let Some(first) = servers.insert(server, key) {
                 self.of_node(

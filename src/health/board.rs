@@ -269,7 +269,8 @@ impl Board {
             if snapshot.primary != Some(i) {
                 placed.node.close_writes();
             }
-            if matches!(placed.standing, Standing::StalePrimary | Standing::Foreign) {
+            if matches!(placed.standing, Standing::StalePrimary | Standing::Foreign | Standing::NotPromotable)
+            {
                 placed.node.sever();
             }
         }
@@ -319,6 +320,7 @@ impl State {
         let seen = self.entries.iter().map(|entry| Seen {
             node: entry.node.config().server_key(),
             sighting: &entry.condition.sighting,
+            promotable: entry.node.config().promotable(),
         });
         let seen: Vec<Seen<'_>> = seen.collect();
         let verdict = judge(&mut self.memory, &seen, now);
@@ -350,6 +352,12 @@ impl State {
         };
         let topology = Arc::new(Topology { version: self.version, primary, nodes: statuses });
         Snapshot { topology, nodes, primary: verdict.primary, reads: self.config.reads().clone() }
+    }
+
+    /// Of which node this one is the same server.
+    fn alias(&self, i: usize, verdict: &Verdict) -> Option<String> {
+        let of = self.entries[verdict.aliases[i]?].node.name();
+        Some(format!("it is the same server as {of}, which serves for both"))
     }
 
     /// Which node showed which system identifier.
@@ -386,7 +394,10 @@ impl State {
         }
         status.serves_reads = on_primary || self.is_fit(&status) || self.is_last_resort(&status, i, verdict);
         if status.reason.is_none() {
-            status.reason = conflict(i, verdict, &self.entries).or_else(|| parting(verdict.lineages[i]));
+            status.reason = self
+                .alias(i, verdict)
+                .or_else(|| conflict(i, verdict, &self.entries))
+                .or_else(|| parting(verdict.lineages[i]));
         }
         if status.reason.is_none() && standing == Standing::Replica && !self.is_fit(&status) {
             let paused = evidence.is_some_and(|evidence| evidence.replay_paused);
@@ -451,6 +462,10 @@ fn conflict(i: usize, verdict: &Verdict, entries: &[Entry]) -> Option<String> {
     let evidence = entries[i].condition.sighting.evidence()?;
     let shown = evidence.system_identifier;
     match verdict.standings[i] {
+        Standing::NotPromotable => Some(format!(
+            "it writes timeline {}, and `promotable = false` says that it must never be a primary: rebuild it as a standby",
+            evidence.timeline
+        )),
         Standing::StalePrimary => Some(format!(
             "it writes timeline {}, and timeline {} was seen: rebuild it as a standby, or rebuild every node of the higher \
              timeline from it",
@@ -535,7 +550,8 @@ fn log_changes(before: &Topology, after: &Topology) {
     }
     for node in &after.nodes {
         let stood = before.node(&node.name).map(|node| node.standing);
-        if stood != Some(node.standing) && matches!(node.standing, Standing::StalePrimary | Standing::Foreign)
+        if stood != Some(node.standing)
+            && matches!(node.standing, Standing::StalePrimary | Standing::Foreign | Standing::NotPromotable)
         {
             tracing::warn!(node = node.name, standing = %node.standing, "a node is fenced");
         }

@@ -69,6 +69,8 @@ impl HealthReport {
     pub(super) fn of(snapshot: &Snapshot, uptime: Duration) -> Self {
         let topology = &snapshot.topology;
         let serves = |node: &NodeStatus| match node.standing {
+            // It serves by another name.
+            Standing::Alias => true,
             Standing::Primary => node.health == Health::Up,
             _ => node.serves_reads && node.health == Health::Up,
         };

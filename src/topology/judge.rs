@@ -11,12 +11,16 @@
 //!    both are **contenders**, and no node takes writes, until one of them is gone for good: it is a standby
 //!    or foreign, shows another timeline, or left the configuration.
 //!
+//! A node that is configured as not promotable is never the primary: out of recovery, it is fenced, and what it wrote counts
+//! for nothing. Of the names of one server process, one is judged, and the others are its **aliases** (`alias`).
+//!
 //! The function is pure: the same memory and sightings give the same verdict.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::alias;
 use super::identity::{Vote, vote};
 use super::lineage::{Lineage, Lineages};
 use super::memory::{Look, LostHistory, Memory};
@@ -28,6 +32,8 @@ pub(crate) struct Seen<'s> {
     /// The configured address (`host:port`), by which it is remembered.
     pub(crate) node: Arc<str>,
     pub(crate) sighting: &'s Sighting,
+    /// It may be promoted; otherwise it is never the primary.
+    pub(crate) promotable: bool,
 }
 
 /// What came out.
@@ -39,6 +45,8 @@ pub(crate) struct Verdict {
     pub(crate) lags: Vec<Option<Lag>>,
     /// How the history of each node relates to the primary's.
     pub(crate) lineages: Vec<Lineage>,
+    /// The node that represents its server, for each node that is an alias.
+    pub(crate) aliases: Vec<Option<usize>>,
     /// The primary, if there is exactly one.
     pub(crate) primary: Option<usize>,
     /// The highest timeline that counts.
@@ -56,7 +64,9 @@ pub(crate) struct Verdict {
 /// Judges who is who.
 pub(crate) fn judge(memory: &mut Memory, nodes: &[Seen<'_>], now: Instant) -> Verdict {
     memory.keep(nodes.iter().map(|seen| &seen.node));
-    let vote = elect(memory, nodes);
+    alias::follow(memory, nodes);
+    let aliases = alias::representatives(memory, nodes);
+    let vote = elect(memory, nodes, &aliases);
     let shown: Vec<Sighting> = nodes.iter().map(|seen| seen.sighting.clone()).collect();
     memory.lineages.observe(&shown);
     let sightings = with_implied_timelines(&shown, &memory.lineages);
@@ -69,9 +79,11 @@ pub(crate) fn judge(memory: &mut Memory, nodes: &[Seen<'_>], now: Instant) -> Ve
     if let Some(identity) = identity {
         memory.go_by(identity);
     }
-    for (i, Seen { node, .. }) in nodes.iter().enumerate() {
+    for (i, Seen { node, promotable, .. }) in nodes.iter().enumerate() {
         let Some(evidence) = sightings[i].evidence() else { continue };
-        if ours(evidence) {
+        if let Some(timeline) = aliases[i].and_then(|of| sightings[of].evidence()).map(|of| of.timeline) {
+            memory.record_alias(node, timeline);
+        } else if ours(evidence) {
             let implied = shown[i].evidence().is_some_and(|shown| shown.timeline < evidence.timeline);
             // A primary on its timeline is far enough to have sent what the node has.
             let fed = || {
@@ -81,7 +93,7 @@ pub(crate) fn judge(memory: &mut Memory, nodes: &[Seen<'_>], now: Instant) -> Ve
             };
             memory.record(
                 node,
-                &Look { evidence, implied, fed: evidence.in_recovery && fed(), promotable: true },
+                &Look { evidence, implied, fed: evidence.in_recovery && fed(), promotable: *promotable },
             );
         } else if identity.is_some()
             && evidence.system_identifier.is_some()
@@ -97,9 +109,11 @@ pub(crate) fn judge(memory: &mut Memory, nodes: &[Seen<'_>], now: Instant) -> Ve
         let wrote = memory.pasts.get(&seen.node).and_then(|past| past.wrote);
         wrote.filter(|wrote| wrote.timeline == highest).map(|_| i)
     };
-    let claims: Vec<usize> = nodes.iter().enumerate().filter_map(claims).collect();
-    let standing = |sighting: &Sighting| match sighting.evidence() {
+    let mut claims: Vec<usize> = nodes.iter().enumerate().filter_map(claims).collect();
+    forget_names(memory, nodes, &mut claims);
+    let standing = |(i, sighting): (usize, &Sighting)| match sighting.evidence() {
         None => Standing::Unknown,
+        Some(_) if aliases[i].is_some() => Standing::Alias,
         // Its role may not ask for its identity. If no node tells one, a standby serves what no other node can; writes
         // need more than that.
         Some(evidence) if evidence.system_identifier.is_none() => {
@@ -109,11 +123,12 @@ pub(crate) fn judge(memory: &mut Memory, nodes: &[Seen<'_>], now: Instant) -> Ve
         Some(_) if identity.is_none() => Standing::Unknown,
         Some(evidence) if !ours(evidence) => Standing::Foreign,
         Some(evidence) if evidence.in_recovery => Standing::Replica,
+        Some(_) if !nodes[i].promotable => Standing::NotPromotable,
         Some(evidence) if evidence.timeline < highest => Standing::StalePrimary,
         Some(_) if claims.len() > 1 || vote == Vote::Refused => Standing::Contender,
         Some(_) => Standing::Primary,
     };
-    let standings: Vec<_> = sightings.iter().map(standing).collect();
+    let standings: Vec<_> = sightings.iter().enumerate().map(standing).collect();
     let primary = standings.iter().position(|standing| *standing == Standing::Primary);
 
     if let Some(primary) = primary {
@@ -156,6 +171,7 @@ pub(crate) fn judge(memory: &mut Memory, nodes: &[Seen<'_>], now: Instant) -> Ve
         standings,
         lags,
         lineages,
+        aliases,
         primary,
         timeline: highest,
         contenders,
@@ -177,17 +193,43 @@ fn with_implied_timelines(sightings: &[Sighting], lineages: &Lineages) -> Vec<Si
     sightings.iter().enumerate().map(raise).collect()
 }
 
+/// Leaves of several claims of one server process the one that is seen: a name that is out of sight is no second server.
+fn forget_names(memory: &Memory, nodes: &[Seen<'_>], claims: &mut Vec<usize>) {
+    let server = |place: usize| {
+        memory.pasts.get(&nodes[place].node).and_then(|past| past.wrote).and_then(|wrote| wrote.server)
+    };
+    let is_seen = |place: usize| nodes[place].sighting.evidence().is_some();
+    let all = claims.clone();
+    claims.retain(|place| {
+        let is_better = |other: &usize| {
+            let same = server(*place).zip(server(*other)).is_some_and(|(a, b)| a.is_same_server(&b));
+            same && (!is_seen(*other), *other) < (!is_seen(*place), *place)
+        };
+        !all.iter().any(is_better)
+    });
+}
+
 /// Notes the identifiers that the nodes show, and lets them vote.
-fn elect(memory: &mut Memory, nodes: &[Seen<'_>]) -> Vote {
-    for Seen { node, sighting } in nodes {
+fn elect(memory: &mut Memory, nodes: &[Seen<'_>], aliases: &[Option<usize>]) -> Vote {
+    for Seen { node, sighting, .. } in nodes {
         let Some(evidence) = sighting.evidence().filter(|e| e.system_identifier.is_some()) else { continue };
         if let Some(past) = memory.pasts.get_mut(node) {
             past.system_identifier = evidence.system_identifier;
             past.last = Some(evidence.clone()).filter(|_| memory.system_identifier.is_none());
         }
     }
-    let pending = nodes.iter().filter(|seen| matches!(seen.sighting, Sighting::Unseen)).count();
-    vote(memory.system_identifier, &identifiers(memory, nodes), pending)
+    // One server has one vote, however many names it has.
+    let has_vote = |(seen, alias): (&Seen<'_>, &Option<usize>)| {
+        let was_alias = memory.pasts.get(&seen.node).is_some_and(|past| past.was_alias);
+        alias.is_none() && (seen.sighting.evidence().is_some() || !was_alias)
+    };
+    let voters: Vec<bool> = nodes.iter().zip(aliases).map(has_vote).collect();
+    let is_pending =
+        |(seen, votes): &(&Seen<'_>, &bool)| **votes && matches!(seen.sighting, Sighting::Unseen);
+    let pending = nodes.iter().zip(&voters).filter(is_pending).count();
+    let shown = identifiers(memory, nodes).into_iter().zip(voters);
+    let shown: Vec<_> = shown.filter_map(|(shown, votes)| votes.then_some(shown)).collect();
+    vote(memory.system_identifier, &shown, pending)
 }
 
 /// The identifier that each node showed last.
@@ -219,7 +261,10 @@ pub(super) mod tests {
     }
 
     pub(super) fn seen(sightings: &[Sighting]) -> Vec<Seen<'_>> {
-        let node = |(i, sighting)| Seen { node: Arc::from(format!("node-{i}:5432")), sighting };
+        let node = |(i, sighting)| {
+            let node = Arc::from(format!("node-{i}:5432"));
+            Seen { node, sighting, promotable: true }
+        };
         sightings.iter().enumerate().map(node).collect()
     }
 
@@ -387,6 +432,30 @@ pub(super) mod tests {
         }
     }
 
+    /// A delayed replica that was promoted by mistake made the true primary a stale one.
+    #[test]
+    fn a_node_that_is_not_promotable_is_fenced_and_fences_no_other_node() {
+        let now = Instant::now();
+        let mut memory = Memory::default();
+        let mut see = |delayed: Sighting| {
+            let sightings = [by(1, 10, Evidence::primary(1, 100, now)), delayed];
+            let mut nodes = seen(&sightings);
+            nodes[1].promotable = false;
+            let verdict = judge(&mut memory, &nodes, now);
+            (verdict.standings[0], verdict.standings[1], verdict.timeline)
+        };
+        let promoted = |timeline| by(2, 20, Evidence::primary(timeline, 90, now));
+        let fenced = (Standing::Primary, Standing::NotPromotable, 1);
+        assert_eq!(see(by(2, 20, standby(1, 90, now))), (Standing::Primary, Standing::Replica, 1));
+        assert_eq!(see(promoted(2)), fenced);
+        assert_eq!(see(promoted(1)), fenced, "nor does it contend on the same timeline");
+        // Started as a standby again, it still has what it wrote.
+        assert_eq!(see(promoted(2)), fenced);
+        assert_eq!(see(by(2, 30, standby(2, 95, now))).0, Standing::Primary);
+        // What it follows counts as any other node's word.
+        assert_eq!(see(by(2, 40, standby(3, 95, now))).0, Standing::StalePrimary);
+    }
+
     /// A host that was initialised anew was adopted against three nodes that agreed, because of its configured role.
     #[test]
     fn the_identity_is_that_of_the_majority_and_a_tie_is_refused() {
@@ -483,13 +552,25 @@ pub(super) mod tests {
             Just(Sighting::Lost),
             (any::<bool>(), 1_u64..3, 1_u32..4, 0_i64..3).prop_map(
                 move |(in_recovery, id, timeline, started_at_micros)| {
-                    let server = Some(ServerIdentity { started_at_micros, port: 1, address: None });
+                    // The port is that of the node, later.
+                    let server = Some(ServerIdentity { started_at_micros, port: 0, address: None });
                     let system_identifier = Some(id);
                     let standby = standby(timeline, 0, now);
                     Sighting::Seen(Evidence { in_recovery, system_identifier, server, ..standby })
                 }
             ),
         ]
+    }
+
+    fn any_round() -> impl Strategy<Value = Vec<Sighting>> {
+        prop::collection::vec(any_sighting(Instant::now()), 3).prop_map(|mut round| {
+            for (port, sighting) in (1..).zip(&mut round) {
+                if let Sighting::Seen(Evidence { server: Some(server), .. }) = sighting {
+                    server.port = port;
+                }
+            }
+            round
+        })
     }
 
     /// Whether a node of the set was seen out of recovery on this timeline, and not gone for good since.
@@ -502,12 +583,37 @@ pub(super) mod tests {
     }
 
     proptest! {
+        /// A name more for a server that has one changes nothing, whichever server it leads to at the moment.
+        #[test]
+        fn an_alias_decides_nothing(
+            rounds in prop::collection::vec((any_round(), 0_usize..3), 1..12),
+        ) {
+            let now = Instant::now();
+            let (mut alone, mut with_alias) = (Memory::default(), Memory::default());
+            let well = |port, evidence| by(port, 0, Evidence { system_identifier: Some(1), ..evidence });
+            let first = [Evidence::primary(1, 0, now), standby(1, 0, now), standby(1, 0, now)];
+            let first = (1..).zip(first).map(|(port, evidence)| well(port, evidence)).collect();
+            for (sightings, target) in [(first, 0)].into_iter().chain(rounds) {
+                let expected = judge(&mut alone, &seen(&sightings), now);
+                let mut more = sightings.clone();
+                more.push(sightings[target].clone());
+                let verdict = judge(&mut with_alias, &seen(&more), now);
+                prop_assert_eq!(verdict.primary, expected.primary);
+                prop_assert_eq!(&verdict.standings[..3], &expected.standings);
+                prop_assert_eq!(&verdict.contenders, &expected.contenders);
+                prop_assert_eq!(verdict.timeline, expected.timeline);
+                let alias = if sightings[target].evidence().is_some() { Standing::Alias } else { Standing::Unknown };
+                prop_assert_eq!(verdict.standings[3], alias);
+            }
+        }
+
         /// Whatever is seen in whatever order: at most one primary, never one in recovery, of one identity for good,
         /// not against the majority, on the highest timeline that is not proven to be gone, and never while another node
         /// may go on writing there out of sight.
         #[test]
         fn there_is_never_a_wrong_primary(
-            rounds in prop::collection::vec(prop::collection::vec(any_sighting(Instant::now()), 3), 1..12),
+            rounds in prop::collection::vec(any_round(), 1..12),
+            never in 0_usize..6,
         ) {
             let mut now = Instant::now();
             let mut memory = Memory::default();
@@ -515,7 +621,11 @@ pub(super) mod tests {
             for (i, sightings) in rounds.iter().enumerate() {
                 now += Duration::from_millis(500);
                 let before = memory.clone();
-                let verdict = judge(&mut memory, &seen(sightings), now);
+                let mut nodes = seen(sightings);
+                if let Some(never) = nodes.get_mut(never) {
+                    never.promotable = false;
+                }
+                let verdict = judge(&mut memory, &nodes, now);
                 if memory.highest_timeline < before.highest_timeline {
                     prop_assert!(verdict.lost.is_some() || before.system_identifier.is_none());
                 }
@@ -523,7 +633,7 @@ pub(super) mod tests {
                 prop_assert_eq!(primaries, usize::from(verdict.primary.is_some()));
                 let Some(primary) = verdict.primary else { continue };
                 let evidence = sightings[primary].evidence().expect("a primary was seen");
-                prop_assert!(!evidence.in_recovery);
+                prop_assert!(!evidence.in_recovery && primary != never);
                 prop_assert_eq!(evidence.timeline, verdict.timeline);
                 prop_assert_eq!(*identity.get_or_insert(evidence.system_identifier), evidence.system_identifier);
                 prop_assert!(verdict.contenders.is_empty() && verdict.mismatch.is_none());
@@ -533,7 +643,7 @@ pub(super) mod tests {
                     others.clone().filter_map(last).filter(|e| e.system_identifier != evidence.system_identifier);
                 prop_assert!(against.count() < 2, "two of three belong to another cluster");
                 let id = evidence.system_identifier.expect("all of these show one");
-                for other in others {
+                for other in others.filter(|other| *other != never) {
                     prop_assert!(!may_write(&rounds[..=i], other, id, evidence.timeline), "node {other} writes");
                     // A process that showed a higher timeline still has it.
                     let higher = last(other).is_some_and(|last| {

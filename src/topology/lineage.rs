@@ -351,7 +351,10 @@ impl<'t> Rivals<'t> {
         standby: usize,
         primary: Option<usize>,
     ) -> Self {
-        let others = || (0..tracks.len()).filter(|place| *place != standby && Some(*place) != primary);
+        let others = || {
+            let is_other = |place: &usize| *place != standby && Some(*place) != primary;
+            (0..tracks.len()).filter(is_other).filter(|place| standings[*place] != Standing::Alias)
+        };
         let takes_writes = |place: &usize| {
             standings[*place] != Standing::Foreign
                 && sightings[*place].evidence().is_some_and(|evidence| !evidence.in_recovery)

@@ -60,6 +60,12 @@ pub(super) struct Past {
     /// The timeline to which it was promoted although it is not promotable.
     promoted_to: Option<u32>,
     configured: bool,
+    /// The server to which its address led last.
+    pub(super) server: Option<ServerIdentity>,
+    /// Its address led to different servers.
+    pub(super) floats: bool,
+    /// It was an alias when it was last seen.
+    pub(super) was_alias: bool,
 }
 
 /// A timeline that a node showed.
@@ -149,8 +155,15 @@ impl Memory {
         if self.recorded_by.replace(identifier) != Some(identifier) {
             (self.highest_timeline, self.floor, self.gone) = (0, 0, Vec::new());
             for past in self.pasts.values_mut() {
-                let (system_identifier, configured) = (past.system_identifier, past.configured);
-                *past = Past { system_identifier, configured, last: past.last.take(), ..Past::default() };
+                *past = Past {
+                    system_identifier: past.system_identifier,
+                    last: past.last.take(),
+                    configured: past.configured,
+                    server: past.server,
+                    floats: past.floats,
+                    was_alias: past.was_alias,
+                    ..Past::default()
+                };
             }
         }
         if self.system_identifier.is_some() {
@@ -165,6 +178,30 @@ impl Memory {
                 past.record(&Look { evidence: &evidence, implied: false, fed: false, promotable: true });
                 past.receives_since = receives_since;
             }
+        }
+    }
+
+    /// A node is an alias of one that shows this timeline: what it showed counts for the node that is the server.
+    pub(super) fn record_alias(&mut self, node: &Arc<str>, timeline: u32) {
+        let known_elsewhere = |shown: &Shown| {
+            let place = |server: ServerIdentity| (server.address, server.port);
+            let of_same_server = |(other, past): (&Arc<str>, &Past)| {
+                let theirs = past.highest.filter(|theirs| theirs.timeline >= shown.timeline);
+                other != node
+                    && theirs.and_then(|theirs| theirs.server).map(place) == shown.server.map(place)
+                    && theirs.is_some()
+            };
+            shown.timeline <= timeline || self.pasts.iter().any(of_same_server)
+        };
+        let forgotten =
+            self.pasts.get(node).and_then(|past| past.highest).is_some_and(|h| known_elsewhere(&h));
+        let Some(past) = self.pasts.get_mut(node) else { return };
+        past.forget_writing();
+        past.last = None;
+        past.system_identifier = None;
+        past.was_alias = true;
+        if forgotten {
+            past.highest = None;
         }
     }
 
@@ -188,6 +225,7 @@ impl Memory {
     /// Takes in what a node of the set shows.
     pub(super) fn record(&mut self, node: &Arc<str>, look: &Look<'_>) {
         let evidence = look.evidence;
+        self.pasts.entry(Arc::clone(node)).or_default().was_alias = false;
         let past = self.pasts.entry(Arc::clone(node)).or_default();
         if !evidence.in_recovery {
             let recovery = past.recovery(node, evidence);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics is a test that fails, and says where")]
 
+mod aliases;
 mod cli;
 mod config;
 mod conflicts;

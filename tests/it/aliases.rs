@@ -1,0 +1,119 @@
+//! One server by several names, and a node that must never be the primary.
+
+use pointsman::config::NodeConfig;
+use pointsman::testkit::{Cluster, Server};
+use pointsman::topology::Standing;
+use pointsman::{Config, ReplicaSet, Topology};
+
+use crate::support::{eventually, value};
+
+fn standing(topology: &Topology, node: &str) -> Option<Standing> {
+    topology.node(node).map(|node| node.standing)
+}
+
+async fn until(set: &ReplicaSet, node: &str, expected: Standing) {
+    eventually(&format!("{node} is {expected}"), async || standing(&set.topology(), node) == Some(expected))
+        .await;
+}
+
+fn node(server: &Server) -> NodeConfig {
+    NodeConfig::replica(server.url()).unwrap().with_name(server.name())
+}
+
+async fn write(set: &ReplicaSet) -> String {
+    let conn = set.write().await.expect("a primary");
+    value(&conn, "SELECT pg_current_xact_id()").await.expect("a write");
+    conn.node().to_owned()
+}
+
+/// Each name counted as a primary of its own, which was a split brain for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_under_two_names_is_no_split_brain() {
+    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let url = cluster.primary().url().replace("127.0.0.1", "localhost");
+    let by_name = NodeConfig::primary(url).unwrap().with_name("by-name");
+    let config = Config::builder().node(by_name).node(node(cluster.primary())).node(node(cluster.replica(0)));
+    let set = ReplicaSet::connect(config.build().unwrap()).await.unwrap();
+    until(&set, "primary", Standing::Primary).await;
+    until(&set, "by-name", Standing::Alias).await;
+    assert_eq!(write(&set).await, "primary");
+    eventually("all is well", async || {
+        let report = serde_json::to_value(set.health()).unwrap();
+        report["status"] == "healthy"
+    })
+    .await;
+    let report = serde_json::to_value(set.health()).unwrap();
+    let alias = &report["nodes"][0];
+    assert_eq!(
+        (&alias["standing"], &alias["serves_reads"], &alias["serves_writes"]),
+        (&"alias".into(), &false.into(), &false.into())
+    );
+    assert!(
+        alias["reason"].as_str().is_some_and(|reason| reason.contains("the same server as primary")),
+        "{alias}"
+    );
+    // It is alone when the other name is gone from the configuration.
+    let url = cluster.primary().url().replace("127.0.0.1", "localhost");
+    let by_name = NodeConfig::primary(url).unwrap().with_name("by-name");
+    set.reconfigure(Config::builder().node(by_name).build().unwrap()).await.unwrap();
+    until(&set, "by-name", Standing::Primary).await;
+    assert_eq!(write(&set).await, "by-name");
+}
+
+/// A proxy's writer address beside the instances' own: after the failover the address showed the same primary as the
+/// instance behind it, and writes were refused for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_floating_writer_address_beside_the_instances_survives_failovers() {
+    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let (old, heir) = (cluster.primary(), cluster.replica(0));
+    let proxy = old.proxy().await.unwrap();
+    let writer = NodeConfig::primary(old.proxied_url().await.unwrap()).unwrap().with_name("writer");
+    let config = Config::builder().node(writer).node(node(old)).node(node(heir)).build().unwrap();
+    let set = ReplicaSet::connect(config).await.unwrap();
+    until(&set, old.name(), Standing::Primary).await;
+    until(&set, "writer", Standing::Alias).await;
+    assert_eq!(write(&set).await, old.name());
+
+    for (gone, next) in [(old, heir), (heir, old)] {
+        gone.stop().await.unwrap();
+        next.promote().await.unwrap();
+        proxy.retarget(([127, 0, 0, 1], next.port()).into()).await.unwrap();
+        proxy.reset().await.unwrap();
+        proxy.pass().await.unwrap();
+        until(&set, next.name(), Standing::Primary).await;
+        until(&set, "writer", Standing::Alias).await;
+        assert_eq!(write(&set).await, next.name());
+        gone.rejoin(next).await.unwrap();
+        until(&set, gone.name(), Standing::Replica).await;
+        assert_eq!(write(&set).await, next.name());
+    }
+    eventually("all is well", async || serde_json::to_value(set.health()).unwrap()["status"] == "healthy")
+        .await;
+}
+
+/// A delayed replica that was promoted by mistake made the true primary a stale one, and took its writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_not_promotable_takes_no_write_when_it_is_promoted() {
+    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let (primary, delayed) = (cluster.primary(), cluster.replica(0));
+    let first = NodeConfig::primary(primary.url()).unwrap().with_name(primary.name());
+    let delayed_node = node(delayed).with_promotable(false);
+    let config = Config::builder().node(first).node(delayed_node).node(node(cluster.replica(1)));
+    let set = ReplicaSet::connect(config.build().unwrap()).await.unwrap();
+    until(&set, delayed.name(), Standing::Replica).await;
+    delayed.promote().await.unwrap();
+    until(&set, delayed.name(), Standing::NotPromotable).await;
+    assert_eq!(write(&set).await, primary.name());
+    let status = set.topology().node(delayed.name()).cloned().unwrap();
+    assert!(!status.serves_reads && !status.serves_writes);
+    assert!(status.reason.is_some_and(|reason| reason.contains("promotable = false")));
+    // The primary is gone, and it is still no primary.
+    primary.stop().await.unwrap();
+    until(&set, primary.name(), Standing::Unknown).await;
+    assert_eq!(standing(&set.topology(), delayed.name()), Some(Standing::NotPromotable));
+    primary.start().await.unwrap();
+    until(&set, primary.name(), Standing::Primary).await;
+    delayed.rebuild(primary).await.unwrap();
+    until(&set, delayed.name(), Standing::Replica).await;
+    assert_eq!(write(&set).await, primary.name());
+}
