@@ -7,6 +7,7 @@
 //! * `dial_limit`: how long a monitor lets a new session take (pure)
 //! * `search`: since when a primary is being looked for (pure)
 //! * `schedule`: when a monitor looks again (pure)
+//! * `restart`: a task that is started again when it panics
 //! * `monitor`: the task that looks
 //! * `patience`: waiting that tells a slow peer from a slow self
 
@@ -20,5 +21,6 @@ mod monitor;
 pub(crate) mod patience;
 mod probe;
 mod recovery;
+mod restart;
 mod schedule;
 mod search;

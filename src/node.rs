@@ -3,6 +3,7 @@
 //! * `latency`: how long its answers take
 //! * `read_times`: how long whole reads take, as a percentile
 //! * `seen`: the server behind its address, as its monitor saw it last
+//! * `watched`: whether its monitor lives
 //! * `vitals`: what its connections notice, between two looks of its monitor
 
 use std::fmt;
@@ -24,6 +25,7 @@ mod latency;
 mod read_times;
 mod seen;
 mod vitals;
+mod watched;
 
 /// Which server a node is: the same for as long as its host, port and database are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

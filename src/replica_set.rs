@@ -8,9 +8,11 @@
 //! * `run_write`, `settle`: a transaction that is run again on a conflict, and one whose outcome is unknown
 //! * `forget`: the operator's word that ends what is remembered of the nodes
 //! * `reconfigure`: nodes that come and go while traffic runs
+//! * `supervise`: monitors that have ended, and are started again
 //! * `report`: how everything is, for people and for `/health`
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +43,7 @@ mod report;
 mod run_read;
 mod run_write;
 mod settle;
+mod supervise;
 mod write;
 
 /// A primary and its replicas, behind typed connections.
@@ -75,6 +78,8 @@ struct Inner {
     live: ArcSwap<Live>,
     board: Arc<Board>,
     monitors: Mutex<Vec<Watch>>,
+    /// Whether monitors that have ended are being replaced.
+    reviving: Arc<AtomicBool>,
     closed: CancellationToken,
     started: Instant,
 }
@@ -139,6 +144,7 @@ impl ReplicaSet {
         let inner = Inner {
             monitors: Mutex::new(nodes.iter().map(|node| watch(node, &board, &config)).collect()),
             live: ArcSwap::from_pointee(Live { limits: Arc::new(Limits::new(&config)), config }),
+            reviving: Arc::default(),
             board,
             closed: CancellationToken::new(),
             started: Instant::now(),
@@ -183,7 +189,9 @@ impl ReplicaSet {
 
     /// How everything is: the document of a health endpoint.
     pub fn health(&self) -> HealthReport {
-        HealthReport::of(&self.snapshot(), self.inner.started.elapsed())
+        let snapshot = self.snapshot();
+        let watched = self.is_up_to_date(&snapshot, Instant::now());
+        HealthReport::of(&snapshot, self.inner.started.elapsed(), watched || self.is_closed())
     }
 
     /// The configuration that the set runs with.

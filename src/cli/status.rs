@@ -27,7 +27,7 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
         println!("{}", table(&health));
     }
     // For scripts: without a primary, something is wrong.
-    if health.status == Status::Unhealthy { Err(Failure::Told) } else { Ok(()) }
+    if matches!(health.status, Status::Unhealthy | Status::Stale) { Err(Failure::Told) } else { Ok(()) }
 }
 
 const COLUMNS: [&str; 8] = ["NODE", "ADDRESS", "STANDING", "HEALTH", "SERVES", "LAG", "TIMELINE", "POSITION"];

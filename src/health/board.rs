@@ -56,6 +56,11 @@ impl Placed {
 }
 
 impl Snapshot {
+    /// Returns `true` if the monitors of all nodes keep what is known of them up to date.
+    pub(crate) fn is_up_to_date(&self, now: Instant) -> bool {
+        !self.nodes.iter().any(|placed| placed.node.vitals().watched.is_overdue(now))
+    }
+
     /// The nodes that may serve a read now.
     pub(crate) fn candidates(&self, now: Instant) -> Vec<Candidate> {
         let fallback = self.fallback();

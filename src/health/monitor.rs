@@ -1,6 +1,6 @@
 //! The task that looks at one node.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::board::Board;
 use super::condition::{Look, Signs};
 use super::dial_limit::DialLimit;
 use super::probe::{Known, look};
+use super::restart::restarted;
 use super::schedule::Schedule;
 use crate::backoff::Backoff;
 use crate::config::ProbeSettings;
@@ -25,10 +26,13 @@ use crate::topology::{Evidence, Loss};
 #[derive(Debug)]
 pub(crate) struct Monitor {
     task: AbortHandle,
+    /// Whether the owner ended the task.
+    released: Arc<AtomicBool>,
 }
 
 impl Drop for Monitor {
     fn drop(&mut self) {
+        self.released.store(true, Ordering::Release);
         self.task.abort();
     }
 }
@@ -39,18 +43,29 @@ const SPACING: Duration = Duration::from_millis(10);
 impl Monitor {
     /// Starts to look at a node, until the monitor or the board is gone.
     pub(crate) fn start(node: Arc<Node>, board: &Arc<Board>, probe: ProbeSettings, backoff: Backoff) -> Self {
-        let eye = Eye {
-            node,
-            board: Arc::downgrade(board),
-            schedule: Schedule::new(probe.clone(), fastrand::Rng::new()),
-            probe,
-            backoff,
-            link: None,
-            known: Known::default(),
-            dial_limit: DialLimit::default(),
-            answers_before: 0,
+        let released = Arc::new(AtomicBool::new(false));
+        let begin = {
+            let (node, board, released) = (Arc::clone(&node), Arc::downgrade(board), Arc::clone(&released));
+            let (probe, backoff) = (probe, backoff.clone());
+            move || {
+                let eye = Eye {
+                    node: Arc::clone(&node),
+                    board: Weak::clone(&board),
+                    schedule: Schedule::new(probe.clone(), fastrand::Rng::new()),
+                    probe: probe.clone(),
+                    backoff: backoff.clone(),
+                    link: None,
+                    known: Known::default(),
+                    dial_limit: DialLimit::default(),
+                    answers_before: 0,
+                    released: Arc::clone(&released),
+                };
+                eye.promise(Duration::ZERO);
+                eye.watch()
+            }
         };
-        Self { task: tokio::spawn(eye.watch()).abort_handle() }
+        let task = tokio::spawn(async move { restarted(node.name(), &backoff, begin).await });
+        Self { task: task.abort_handle(), released }
     }
 }
 
@@ -67,6 +82,19 @@ struct Eye {
     dial_limit: DialLimit,
     /// Answers that the node's sessions had when the last look was posted.
     answers_before: u64,
+    released: Arc<AtomicBool>,
+}
+
+/// Time for which a result may be late before the monitor counts as dead: a busy machine makes all of them late.
+const LATE: Duration = Duration::from_secs(2);
+
+impl Drop for Eye {
+    fn drop(&mut self) {
+        // The runtime was shut down, or this is a panic.
+        if !self.released.load(Ordering::Acquire) {
+            self.node.vitals().watched.forsake();
+        }
+    }
 }
 
 impl Eye {
@@ -95,6 +123,7 @@ impl Eye {
             };
             let Some(board) = self.board.upgrade() else { return };
             board.post(&self.node, look, Instant::now());
+            self.node.vitals().watched.looked(Instant::now());
             self.answers_before = self.node.vitals().answers.load(Ordering::Relaxed);
             // It was removed, and has drained.
             if !board.is_watched(&self.node) {
@@ -112,6 +141,7 @@ impl Eye {
                 // A monitor never gives up: when a schedule has an end, its last step goes on.
                 retry.next().unwrap_or_else(|| self.backoff.max_delay())
             };
+            self.promise(pause);
             let due = Instant::now() + pause;
             // A node that is down gains nothing from being asked sooner: it is answered by its backoff.
             if answered {
@@ -121,6 +151,14 @@ impl Eye {
             }
             sleep_until(began + SPACING).await;
         }
+    }
+
+    /// Promises the next result, after a pause: within that, a probe on the old session, a new session and a probe on it.
+    fn promise(&self, pause: Duration) {
+        let dial = self.dial_limit.next(self.probe.timeout, self.node.dialer().limit());
+        let look = dial.saturating_add(self.probe.timeout * 2).saturating_add(LATE);
+        let until = Instant::now().checked_add(pause.saturating_add(look));
+        self.node.vitals().watched.promise(until.unwrap_or_else(Instant::now));
     }
 
     /// Waits until the next look is due, or there is a reason to look sooner.

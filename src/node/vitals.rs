@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::latency::Latency;
 use super::seen::Seen;
+use super::watched::Watched;
 
 /// Signs of life and of trouble, gathered without asking the node anything.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub(crate) struct Vitals {
     pub(crate) writes: AtomicU64,
     /// Probes that its monitor began since the start.
     pub(crate) probes: AtomicU64,
+    /// Whether its monitor lives.
+    pub(crate) watched: Watched,
     /// Answers that its sessions got since the start.
     pub(crate) answers: AtomicU64,
     /// Sessions of the pools that are open, as far as this machine knows.

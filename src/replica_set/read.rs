@@ -118,6 +118,8 @@ impl ReplicaSet {
         'nodes: loop {
             self.check_open()?;
             let snapshot = self.snapshot();
+            // A read may be old, so it goes on with what is known while that is brought up to date.
+            let _ = self.is_up_to_date(&snapshot, now);
             let mut candidates = snapshot.candidates(now);
             let id = |candidate: &Candidate| snapshot.nodes[candidate.node].node.id();
             let mut rest = Vec::new();

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::health::{Placed, Snapshot};
 use crate::topology::{Health, NodeStatus, PrimaryStatus, Standing};
@@ -19,6 +20,8 @@ pub enum Status {
     Degraded,
     /// There is no primary, so nothing can be written.
     Unhealthy,
+    /// The monitors have ended or stand still, so the rest of the report is old, and nothing is written until it is not.
+    Stale,
 }
 
 /// How a set and its nodes are.
@@ -57,6 +60,8 @@ pub struct NodeReport {
     pub writes: u64,
     /// Probes that this program sent to it, since the start.
     pub probes: u64,
+    /// How long ago the last probe had its result, in milliseconds.
+    pub probed_ms_ago: Option<u64>,
     /// Connections that are handed out.
     pub in_use: u32,
     /// Connections that are open, in use or idle.
@@ -66,7 +71,7 @@ pub struct NodeReport {
 }
 
 impl HealthReport {
-    pub(super) fn of(snapshot: &Snapshot, uptime: Duration) -> Self {
+    pub(super) fn of(snapshot: &Snapshot, uptime: Duration, watched: bool) -> Self {
         let topology = &snapshot.topology;
         let serves = |node: &NodeStatus| match node.standing {
             // It serves by another name.
@@ -75,6 +80,7 @@ impl HealthReport {
             _ => node.serves_reads && node.health == Health::Up,
         };
         let status = match topology.primary {
+            _ if !watched => Status::Stale,
             PrimaryStatus::One { .. } if topology.nodes.iter().all(serves) => Status::Healthy,
             PrimaryStatus::One { .. } => Status::Degraded,
             PrimaryStatus::None
@@ -95,12 +101,14 @@ impl NodeReport {
     fn of((status, placed): (&NodeStatus, &Placed)) -> Self {
         let node = &placed.node;
         let vitals = node.vitals();
+        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let micros = |latency: Duration| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         Self {
             status: status.clone(),
             reads: vitals.reads.load(Ordering::Relaxed),
             writes: vitals.writes.load(Ordering::Relaxed),
             probes: vitals.probes.load(Ordering::Relaxed),
+            probed_ms_ago: vitals.watched.age(Instant::now()).map(millis),
             in_use: node.leased(),
             connections: node.connections(),
             latency_us: vitals.latency.average().map(micros),

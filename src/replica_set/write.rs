@@ -77,7 +77,11 @@ impl ReplicaSet {
                     return Err(refusal.into_error(began.elapsed()));
                 }
                 None if Instant::now() >= deadline => {
-                    let failures = failures(&self.snapshot(), tried.as_slice());
+                    let snapshot = self.snapshot();
+                    if !snapshot.is_up_to_date(Instant::now()) {
+                        return Err(CheckoutError::Stale { waited: began.elapsed() });
+                    }
+                    let failures = failures(&snapshot, tried.as_slice());
                     return Err(CheckoutError::NoPrimary { waited: began.elapsed(), failures });
                 }
                 _ => {}
@@ -115,6 +119,10 @@ impl ReplicaSet {
 
     async fn ask_primary(&self, began: Instant, deadline: Instant) -> Result<Asked, CheckoutError> {
         let snapshot = self.snapshot();
+        // Nobody would know that the primary was replaced.
+        if !self.is_up_to_date(&snapshot, Instant::now()) {
+            return Ok(Asked::Failed(None));
+        }
         match &snapshot.topology.primary {
             PrimaryStatus::SplitBrain { nodes, timeline } => {
                 return Err(CheckoutError::SplitBrain { nodes: nodes.clone(), timeline: *timeline });

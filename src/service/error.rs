@@ -98,7 +98,7 @@ impl ApiError {
 impl From<CheckoutError> for ApiError {
     fn from(error: CheckoutError) -> Self {
         let code = match &error {
-            CheckoutError::NoPrimary { .. } => "no_primary",
+            CheckoutError::NoPrimary { .. } | CheckoutError::Stale { .. } => "no_primary",
             CheckoutError::NoNode { .. } => "no_node",
             CheckoutError::CannotConnect { .. } => "cannot_connect",
             CheckoutError::SplitBrain { .. } => "split_brain",

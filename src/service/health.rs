@@ -19,7 +19,7 @@ use crate::{HealthReport, ReplicaSet};
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Health {
-    /// The whole: `unhealthy` without a primary, `degraded` where a replica is missing.
+    /// The whole: `unhealthy` without a primary, `degraded` where a replica is missing, `stale` if its monitors have ended.
     pub status: Status,
     /// The version of this program.
     pub version: &'static str,
@@ -110,7 +110,7 @@ pub(super) async fn health(State(service): State<Service>) -> impl IntoResponse 
     if service.set.is_closed() {
         health.status = Status::Unhealthy;
     }
-    let status = status_of(health.status != Status::Unhealthy);
+    let status = status_of(matches!(health.status, Status::Healthy | Status::Degraded));
     (status, [(header::CACHE_CONTROL, "no-store")], Json(health))
 }
 

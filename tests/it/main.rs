@@ -24,6 +24,7 @@ mod reconfigure;
 mod replay;
 mod replica_set;
 mod run_read;
+mod runtimes;
 mod service;
 mod session_checks;
 mod session_settings;

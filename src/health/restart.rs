@@ -1,0 +1,44 @@
+//! A task that is started again when it panics.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use tokio::time::sleep;
+
+use crate::backoff::Backoff;
+
+/// Runs what `begin` makes until it ends by itself; after a panic it is made and run again, by the backoff.
+///
+/// # Cancel safety
+///
+/// That of the future.
+pub(super) async fn restarted<F: Future<Output = ()>>(
+    node: &str,
+    backoff: &Backoff,
+    mut begin: impl FnMut() -> F,
+) {
+    let mut retry = backoff.retry();
+    // Nothing is shared with the future that a panic could leave half-changed: each one begins from what it is given.
+    while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
+        tracing::error!(node, "a monitor panicked, and is started again");
+        sleep(retry.next().unwrap_or_else(|| backoff.max_delay())).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_begins_again_until_it_ends_by_itself() {
+        let mut runs = 0;
+        let backoff = Backoff::classic().attempts(1);
+        restarted("db-1", &backoff, || {
+            runs += 1;
+            let last = runs == 4;
+            async move { assert!(last, "this panic is part of the test") }
+        })
+        .await;
+        assert_eq!(runs, 4);
+    }
+}

@@ -1,0 +1,70 @@
+//! Monitors that have ended or stand still: noticed, and started again.
+//!
+//! A set that was connected on one tokio runtime can be used from another one that lives on. Its monitors end with the
+//! first, and nobody would see a failover any more. Each checkout and each health report therefore looks whether the
+//! monitors keep their promises, which costs a few loads. If they don't, new ones are started on the caller's runtime.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+
+use super::{Inner, ReplicaSet, watch};
+use crate::health::Snapshot;
+
+/// Time for which monitors may catch up by themselves: the whole process may have been suspended.
+const CATCH_UP: Duration = Duration::from_millis(200);
+
+impl ReplicaSet {
+    /// Returns `true` if what is known of the nodes is kept up to date. If not, it sees to it that it will be.
+    pub(super) fn is_up_to_date(&self, snapshot: &Snapshot, now: Instant) -> bool {
+        let watched = snapshot.is_up_to_date(now);
+        if !watched {
+            self.revive();
+        }
+        watched
+    }
+
+    #[cold]
+    fn revive(&self) {
+        // A health report may be asked for outside of a runtime; the next checkout is not.
+        let Ok(runtime) = Handle::try_current() else { return };
+        if self.inner.reviving.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let reviving = Reviving(Arc::clone(&self.inner.reviving));
+        let inner = Arc::downgrade(&self.inner);
+        runtime.spawn(async move {
+            let _reviving = reviving;
+            sleep(CATCH_UP).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.restart_monitors();
+            }
+        });
+    }
+}
+
+impl Inner {
+    fn restart_monitors(&self) {
+        // Held throughout, so that a reconfiguration comes before or after.
+        let mut monitors = self.monitors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let snapshot = self.board.snapshot();
+        if self.closed.is_cancelled() || snapshot.is_up_to_date(Instant::now()) {
+            return;
+        }
+        tracing::warn!("the monitors had ended or stood still, and are started again");
+        let config = &self.live.load().config;
+        *monitors = self.board.nodes().iter().map(|node| watch(node, &self.board, config)).collect();
+    }
+}
+
+/// Held while monitors are being replaced, also if the runtime that does it ends.
+struct Reviving(Arc<AtomicBool>);
+
+impl Drop for Reviving {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}

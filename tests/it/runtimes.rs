@@ -1,0 +1,71 @@
+//! A set whose monitors' runtime ended, or is driven by nobody, while the program goes on.
+
+use std::time::Duration;
+
+use pointsman::replica_set::Status;
+use pointsman::testkit::Cluster;
+use pointsman::{Config, ReplicaSet};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::{Instant, timeout};
+
+use crate::support::{config_of, eventually, value};
+
+/// A set that was connected on another runtime, and that runtime.
+fn connected_elsewhere(runtime: Runtime, config: Config) -> (Runtime, ReplicaSet) {
+    let connect = move || {
+        let set = runtime.block_on(ReplicaSet::connect(config)).expect("a set");
+        (runtime, set)
+    };
+    std::thread::spawn(connect).join().expect("no panic")
+}
+
+/// The primary fails over unseen; a write must not go by what was known before.
+async fn assert_it_finds_the_new_primary(cluster: &Cluster, set: &ReplicaSet) {
+    cluster.primary().kill().await.unwrap();
+    cluster.replica(0).promote().await.unwrap();
+    eventually("the set knows that its knowledge is old", async || set.health().status == Status::Stale)
+        .await;
+    let began = Instant::now();
+    let conn =
+        timeout(Duration::from_secs(20), set.write()).await.expect("in time").expect("the new primary");
+    assert_eq!(value(&conn, "SELECT pg_is_in_recovery()").await.unwrap(), "false");
+    assert_eq!(conn.node(), set.topology().nodes[1].name);
+    println!("found within {:?}", began.elapsed());
+    assert_ne!(set.health().status, Status::Stale);
+    assert!(set.health().nodes[1].probed_ms_ago.is_some());
+}
+
+/// The monitors ended with their runtime: the set said healthy for ever, and never saw a failover again.
+#[tokio::test]
+async fn monitors_that_ended_with_their_runtime_are_started_again() {
+    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (runtime, set) = connected_elsewhere(runtime, config_of(cluster.servers()));
+    assert_eq!(set.health().status, Status::Healthy);
+    runtime.shutdown_background();
+    assert_it_finds_the_new_primary(&cluster, &set).await;
+}
+
+/// The same where the runtime is there still, and nobody drives it.
+#[tokio::test]
+async fn monitors_on_a_runtime_that_nobody_drives_are_replaced() {
+    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let (runtime, set) = connected_elsewhere(runtime, config_of(cluster.servers()));
+    assert_it_finds_the_new_primary(&cluster, &set).await;
+    // The monitors that stood still are not there to wake up beside the new ones.
+    let drive = move || runtime.block_on(async { tokio::time::sleep(Duration::from_millis(100)).await });
+    std::thread::spawn(drive).join().expect("no panic");
+    assert_ne!(set.health().status, Status::Stale);
+}
+
+/// A health report outside of any runtime says so as well, and does not panic.
+#[test]
+fn a_report_outside_of_any_runtime_says_that_it_is_old() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let config = Config::builder().primary("postgres://app@127.0.0.1:1/none").build().unwrap();
+    let set = runtime.block_on(ReplicaSet::connect(config)).unwrap();
+    assert_eq!(set.health().status, Status::Unhealthy);
+    drop(runtime);
+    assert_eq!(set.health().status, Status::Stale);
+}
