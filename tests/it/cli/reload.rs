@@ -31,6 +31,8 @@ impl Program {
     async fn serve(folder: &tempfile::TempDir, env: &[(&str, &str)]) -> Self {
         let mut command = program(folder, &["serve", "--listen", "127.0.0.1:0", "--migrate"]);
         command.envs(env.iter().copied());
+        // A test that stalls for a moment is no outage.
+        command.env("POINTSMAN_PROBE__TIMEOUT", "5s");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = watch::channel(String::new());
@@ -187,6 +189,7 @@ async fn a_password_is_rotated_in_a_file_under_load_and_nothing_fails() {
     program.logged("the nodes are configured anew").await;
     users.go_on().await;
     let (writes, failed) = users.stop().await;
+    assert!(!program.log.borrow().contains("there is no primary"), "{}", *program.log.borrow());
     assert!(failed.is_empty(), "{failed:?}: {}", *program.log.borrow());
     let there = cluster.primary().query_value("SELECT count(*) FROM transactions").await.unwrap();
     assert_eq!(there, writes.to_string());
@@ -204,5 +207,32 @@ async fn a_password_is_rotated_in_a_file_under_load_and_nothing_fails() {
     assert!(!log.contains("28P01"), "{log}");
     for secret in [&urls[0].1, NEW, "another"] {
         assert!(!log.contains(secret), "{log}");
+    }
+}
+
+/// A changed `pool.max_size` made every node anew, so the log said "there is no primary", which is a documented alert.
+#[tokio::test]
+async fn a_changed_setting_at_sighup_raises_no_alert() {
+    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let folder = folder();
+    let path = folder.path().join("pointsman.toml");
+    write(&path, "[pool]\nmax_size = 4\n");
+    let urls = cluster.urls();
+    let env = [("DATABASE_URL", urls[0].as_str()), ("DATABASE_REPLICA_URL", urls[1].as_str())];
+    let mut program = Program::serve(&folder, &env).await;
+    cluster.wait_caught_up().await.unwrap();
+    let users = Users::of(&program);
+    users.go_on().await;
+    write(&path, "[pool]\nmax_size = 6\nmax_lifetime = \"20min\"\n");
+    program.reload();
+    program.logged("the nodes are configured anew").await;
+    users.go_on().await;
+    let (_, failed) = users.stop().await;
+    let log = program.log.borrow().clone();
+    assert!(failed.is_empty(), "{failed:?}: {log}");
+    assert_eq!(log.matches("there is a primary").count(), 1, "{log}");
+    for alert in ["there is no primary", "split brain", "is fenced", "health changed"] {
+        let after = log.split("SIGHUP").nth(1).expect("it was reloaded");
+        assert!(!after.contains(alert), "{alert}: {log}");
     }
 }
