@@ -77,6 +77,11 @@ impl Link {
         first
     }
 
+    /// Whether the client may have asked for something that the wire does not know of yet.
+    pub(crate) fn is_called(&self) -> bool {
+        self.driver.is_called()
+    }
+
     /// Whether it was this program that ended the connection.
     pub(crate) fn was_severed(&self) -> bool {
         self.driver.is_severed() || self.driver.is_given_up()

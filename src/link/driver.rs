@@ -1,7 +1,13 @@
 //! The task that moves a connection's bytes, and the ways to end it.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot::{self, error::TryRecvError};
@@ -18,6 +24,7 @@ use crate::node::Vitals;
 pub(crate) struct Driver {
     severed: CancellationToken,
     given_up: CancellationToken,
+    call: Arc<Call>,
     /// Dropped with the driver, which asks the task to say goodbye to the server.
     _goodbye: oneshot::Sender<()>,
 }
@@ -28,6 +35,12 @@ impl Driver {
         self.given_up.cancel();
     }
 
+    /// Whether the task was called and has not come yet: the client may have asked for something that the wire does not
+    /// know of.
+    pub(super) fn is_called(&self) -> bool {
+        self.call.pending.load(Ordering::Acquire)
+    }
+
     /// Whether the session was given up.
     pub(super) fn is_given_up(&self) -> bool {
         self.given_up.is_cancelled()
@@ -36,6 +49,27 @@ impl Driver {
     /// Whether the connection was severed, by its owner or with all others of its node.
     pub(crate) fn is_severed(&self) -> bool {
         self.severed.is_cancelled()
+    }
+}
+
+/// Calls the task, and knows whether it came.
+///
+/// A request goes from the client to the task before anything of it shows on the wire. Between the two, a caller that
+/// goes away leaves a session that looks idle and is not.
+#[derive(Debug, Default)]
+struct Call {
+    pending: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.pending.store(true, Ordering::Release);
+        self.task.wake();
     }
 }
 
@@ -61,16 +95,29 @@ where
 {
     let (goodbye, mut owner_is_gone) = oneshot::channel::<()>();
     let given_up = CancellationToken::new();
-    let driver = Driver { severed: severed.clone(), given_up: given_up.clone(), _goodbye: goodbye };
+    let call = Arc::new(Call::default());
+    let driver = Driver {
+        severed: severed.clone(),
+        given_up: given_up.clone(),
+        call: Arc::clone(&call),
+        _goodbye: goodbye,
+    };
     // The monitor's own session proves nothing about those of the pools.
     let session = (purpose != Purpose::Probe).then(|| vitals.open_session());
     tokio::spawn(async move {
+        let waker = Waker::from(Arc::clone(&call));
+        let mut work = poll_fn(|context| {
+            call.task.register(context.waker());
+            // Before the work: what is asked for meanwhile calls again.
+            call.pending.store(false, Ordering::Release);
+            Pin::new(&mut connection).poll(&mut Context::from_waker(&waker))
+        });
         let outcome = tokio::select! {
             // First, so that nothing that was asked for after the end goes out with a last round.
             biased;
             () = severed.cancelled() => Ok(()),
             () = given_up.cancelled() => Ok(()),
-            outcome = &mut connection => {
+            outcome = &mut work => {
                 // A protocol error ends the driver though the stream is well.
                 wire.close();
                 // The client is dropped with its owner and ends the connection as well: the task often notices that first.
@@ -80,7 +127,7 @@ where
                 }
                 outcome
             }
-            _ = &mut owner_is_gone => timeout(GOODBYE, &mut connection).await.unwrap_or(Ok(())),
+            _ = &mut owner_is_gone => timeout(GOODBYE, &mut work).await.unwrap_or(Ok(())),
         };
         // It fails what waits for an answer, and leaves the stream of a session that was given up.
         drop(connection);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::Shared;
@@ -60,6 +61,10 @@ impl Slot {
         runtime.spawn(async move {
             let mut slot = self;
             let wire = Arc::clone(slot.link().wire());
+            // What its user asked for last may not have gone out yet.
+            while slot.link().is_called() && !slot.link().is_over() && !wire.owes() {
+                yield_now().await;
+            }
             if !slot.link().is_over() && wire.owes() {
                 // The connection goes back when its statement has ended, so that the next user need not wait for it.
                 let _ = timeout(settle(&slot.shared().vitals), wire.settled()).await;

@@ -32,8 +32,9 @@ impl Slot {
         let purpose = self.shared.purpose;
         let resets = self.shared.settings.reset_sessions;
         self.pooled.as_mut().is_none_or(|pooled| {
-            let sound =
-                pooled.is_sound(purpose) && !(resets && pooled.link.wire().leftover() != Leftover::None);
+            let sound = pooled.is_sound(purpose)
+                && !pooled.link.is_called()
+                && !(resets && pooled.link.wire().leftover() != Leftover::None);
             sound || pooled.link.wire().is_ended()
         })
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use diesel::result::Error;
+use diesel_async::SimpleAsyncConnection;
 use futures_util::future::join_all;
 use pointsman::config::{ReadSettings, WriteSettings};
 use pointsman::prelude::*;
@@ -185,4 +186,27 @@ async fn a_pool_whose_server_does_not_end_what_was_given_up_is_exhausted() {
     proxy.pass().await.unwrap();
     eventually("the session has ended", async || set.write().await.is_ok()).await;
     quiet(cluster.primary()).await;
+}
+
+/// A statement that had not gone out yet when its caller went away ran on a session that was in the pool again.
+#[tokio::test]
+async fn a_statement_that_was_dropped_before_it_went_out_is_ended_too() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
+    let mut conn = set.write().await.unwrap();
+    let before = backend(&conn).await;
+    {
+        let mut statement = std::pin::pin!(conn.batch_execute(FOREVER));
+        assert!(futures_util::poll!(&mut statement).is_pending());
+    }
+    drop(conn);
+    let next = set.write().await.unwrap();
+    let serves = timeout(Duration::from_secs(20), backend(&next)).await.expect("nothing is in its way");
+    assert_ne!(serves, before, "the statement is on its way there");
+    drop(next);
+    quiet(cluster.primary()).await;
+    let conn = set.write().await.unwrap();
+    for _ in 0..20 {
+        value(&conn, "SELECT 1").await.expect("nothing was left on it");
+    }
 }
