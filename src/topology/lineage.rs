@@ -10,8 +10,8 @@
 //! * It **parted** if it was past the fork while the new primary was still in recovery, or if it was further than the
 //!   new primary was later: nobody can receive what was not written yet.
 //! * It **follows** if its receiver brought it past the fork, and nobody but the new primary can have sent that: the receiver
-//!   was started after the promotion, and no old primary is there or none that is as far. Or it was seen where the new
-//!   primary rests, or it keeps step with it.
+//!   was started after the promotion, and no old primary is there or none that is as far. Or its receiver may be such a
+//!   one, and it was seen where the new primary rests, or keeps step with it.
 //! * Otherwise it is **unproven**, and serves no read while there is a primary.
 //!
 //! The same bound gives an old primary away: a standby that was further than its primary is later follows another one.
@@ -383,11 +383,13 @@ impl<'t> Rivals<'t> {
             return false;
         }
         let reconnected = standby.reconnected();
-        let not_absent = reconnected || (!self.absent && standby.receiver_before.is_none());
+        let alone = !self.absent && self.alive.is_empty();
+        // Two primaries with the same load write as much, so where a standby is tells nothing of one that never moved.
+        let moved = reconnected || alone || standby.receiver_before.is_none();
+        let not_absent = reconnected || (!self.absent && (!alone || standby.receiver_before.is_none()));
         let not_alive = self.alive.iter().all(|rival| standby.passed(rival));
-        (not_absent && not_alive)
-            || (standby.met(primary, end) && !self.alive.iter().any(|rival| standby.met(rival, end)))
-            || ((self.alive.is_empty() || reconnected) && standby.steps(primary, end) >= STEPS)
+        let rests_with = standby.met(primary, end) && !self.alive.iter().any(|rival| standby.met(rival, end));
+        (not_absent && not_alive) || (moved && (rests_with || standby.steps(primary, end) >= STEPS))
     }
 }
 
