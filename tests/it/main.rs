@@ -23,6 +23,7 @@ mod read_only;
 mod reconfigure;
 mod replay;
 mod replica_set;
+mod returns;
 mod run_read;
 mod runtimes;
 mod service;
