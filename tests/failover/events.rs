@@ -242,7 +242,8 @@ async fn a_start_waits_for_no_probe() {
     cluster.primary().execute("CREATE TABLE late (id int)").await.expect("a table");
     let timeouts = Timeouts { connect: Duration::from_millis(500), ..Timeouts::default() };
     let probe = ProbeSettings { interval: Duration::from_secs(5), ..ProbeSettings::default() };
-    let reads = ReadSettings { max_lag_bytes: Some(1), ..ReadSettings::default() };
+    let reads =
+        ReadSettings { max_lag: Duration::from_secs(60), max_lag_bytes: Some(1), ..ReadSettings::default() };
     let config: Config =
         config_of(cluster.servers()).timeouts(timeouts).probe(probe).reads(reads).build().expect("valid");
     let began = Instant::now();

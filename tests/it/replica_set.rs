@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pointsman::config::{ProbeSettings, WriteSettings};
+use pointsman::config::{ProbeSettings, ReadSettings, WriteSettings};
 use pointsman::prelude::*;
 use pointsman::replica_set::Status;
 use pointsman::testkit::Cluster;
@@ -180,7 +180,8 @@ async fn a_checkout_makes_no_round_trip() {
     let set = start(
         urls_of([cluster.primary().proxied_url().await.unwrap()])
             .pool(pools_of(1))
-            .probe(ProbeSettings { interval: Duration::from_secs(5), ..patient_probes() }),
+            .probe(ProbeSettings { interval: Duration::from_secs(5), ..patient_probes() })
+            .reads(ReadSettings { max_lag: Duration::from_secs(60), ..ReadSettings::default() }),
     )
     .await;
     for warm in [set.read().await.map(drop), set.write().await.map(drop)] {
