@@ -89,7 +89,10 @@ pub enum CheckoutError {
         limit: u32,
     },
     /// The policy lets no more reads fall back to the primary.
-    #[error("no replica is fit, and {limit} reads already fall back to the primary (`reads.max_fallback`)")]
+    #[error(
+        "no replica is fit, and {limit} reads already fall back to the primary \
+         (`reads.max_fallback`; fewer within `reads.ramp` of its return)"
+    )]
     FallbackExhausted {
         /// The limit.
         limit: u32,

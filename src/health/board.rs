@@ -1,102 +1,22 @@
 //! Where the monitors post what they see, and the topology comes from.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::changes::{has_moved, log_changes, log_lost_history, same_for_users};
 use super::condition::{Change, Condition, Look};
-use super::recovery::Recovery;
+use super::reason::{UNIDENTIFIED, conflict, parting, staleness};
 use super::search::Search;
-use crate::config::{Config, Fallback, ReadSettings};
-use crate::error::ConnectError;
+use super::snapshot::{Placed, Snapshot};
+use crate::config::{Config, Fallback};
 use crate::node::{Node, Retired};
-use crate::topology::select::{Candidate, Tier};
 use crate::topology::{
-    Health, Lag, Lineage, Loss, LostHistory, Memory, NodeStatus, PrimaryStatus, Recoveries, Seen,
-    ShownIdentifier, Standing, Topology, Verdict, judge,
+    Health, Lag, Lineage, Memory, NodeStatus, PrimaryStatus, Recoveries, Seen, ShownIdentifier, Standing,
+    Topology, Verdict, judge,
 };
-
-/// The nodes as they stand at one moment, for the set's own use.
-#[derive(Debug)]
-pub(crate) struct Snapshot {
-    /// What users see of it.
-    pub(crate) topology: Arc<Topology>,
-    /// The nodes, in the order of the topology.
-    pub(crate) nodes: Vec<Placed>,
-    /// The primary, if there is exactly one.
-    pub(crate) primary: Option<usize>,
-    reads: ReadSettings,
-}
-
-/// A node and its place.
-#[derive(Debug)]
-pub(crate) struct Placed {
-    pub(crate) node: Arc<Node>,
-    pub(crate) standing: Standing,
-    /// Whether it is a replica, well, and fresh enough.
-    fit: bool,
-    /// Whether it may serve what nobody can serve better.
-    last_resort: bool,
-    near: bool,
-    recovery: Recovery,
-    loss: Option<Loss>,
-}
-
-impl Placed {
-    /// The error with which its monitor could not connect, if that is why the node is not there.
-    pub(crate) fn connect_error(&self) -> Option<&Arc<ConnectError>> {
-        match &self.loss {
-            Some(Loss::Connect(error)) => Some(error),
-            _ => None,
-        }
-    }
-}
-
-impl Snapshot {
-    /// Returns `true` if the monitors of all nodes keep what is known of them up to date.
-    pub(crate) fn is_up_to_date(&self, now: Instant) -> bool {
-        !self.nodes.iter().any(|placed| placed.node.vitals().watched.is_overdue(now))
-    }
-
-    /// The nodes that may serve a read now.
-    pub(crate) fn candidates(&self, now: Instant) -> Vec<Candidate> {
-        let fallback = self.fallback();
-        let candidate = |(i, placed): (usize, &Placed)| {
-            let vitals = placed.node.vitals();
-            let load = vitals.in_flight.load(std::sync::atomic::Ordering::Relaxed);
-            let ramping =
-                || placed.recovery.allowance(&self.reads, now).is_some_and(|allowed| load >= allowed);
-            let as_replica = || match placed.near {
-                _ if placed.recovery.is_ejected(now) || ramping() => Tier::Recovering,
-                true => Tier::Near,
-                false => Tier::Fit,
-            };
-            let tier = match placed.standing {
-                _ if placed.last_resort => Tier::Stale,
-                Standing::Primary if fallback == Fallback::Always && vitals.is_doubtful(now) => {
-                    Tier::Suspected
-                }
-                Standing::Primary if fallback == Fallback::Always => as_replica(),
-                Standing::Primary if fallback == Fallback::WhenUnfit => Tier::Fallback,
-                Standing::Replica if placed.fit && vitals.is_doubtful(now) => Tier::Suspected,
-                Standing::Replica if placed.fit => as_replica(),
-                _ => return None,
-            };
-            let (latency, weight) = (vitals.latency.average(), placed.node.config().weight());
-            let overdue = vitals.overdue_answers();
-            Some(Candidate { node: i, tier, load, overdue, latency, weight })
-        };
-        self.nodes.iter().enumerate().filter_map(candidate).collect()
-    }
-
-    /// The policy for reads on the primary; without any other node it is no fallback.
-    fn fallback(&self) -> Fallback {
-        if self.nodes.len() == 1 { Fallback::Always } else { self.reads.fallback }
-    }
-}
 
 /// What the monitors know, behind one short lock.
 pub(crate) struct Board {
@@ -121,9 +41,9 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Entry {
-    node: Arc<Node>,
-    condition: Condition,
+pub(super) struct Entry {
+    pub(super) node: Arc<Node>,
+    pub(super) condition: Condition,
 }
 
 impl Entry {
@@ -438,127 +358,5 @@ impl State {
         self.config.reads().prefer_zone
             && self.config.zone().is_some()
             && self.config.zone() == node.config().zone()
-    }
-}
-
-/// The probe's role may not ask which cluster the node belongs to.
-const UNIDENTIFIED: &str = "the probe may not ask for its system identifier: GRANT EXECUTE ON FUNCTION \
-    pg_control_system(), pg_control_checkpoint(), pg_control_recovery() TO the role of its URL";
-
-/// Why a replica's rows may not be the primary's.
-fn parting(lineage: Lineage) -> Option<String> {
-    match lineage {
-        Lineage::Shared => None,
-        Lineage::Unproven { fork } => Some(format!(
-            "nothing shows yet that it follows the primary, whose history began at {fork}: it may still follow the old one"
-        )),
-        Lineage::Parted { fork: Some(fork) } => Some(format!(
-            "its history parted from the primary's at {fork}: it has rows that the primary does not have; rebuild it"
-        )),
-        Lineage::Parted { fork: None } => Some(
-            "its history parted from the primary's: it has rows that the primary does not have; rebuild it"
-                .to_owned(),
-        ),
-    }
-}
-
-/// Why a node that claims to be a primary is none, or may not be used.
-fn conflict(i: usize, verdict: &Verdict, entries: &[Entry]) -> Option<String> {
-    let evidence = entries[i].condition.sighting.evidence()?;
-    let shown = evidence.system_identifier;
-    match verdict.standings[i] {
-        Standing::NotPromotable => Some(format!(
-            "it writes timeline {}, and `promotable = false` says that it must never be a primary: rebuild it as a standby",
-            evidence.timeline
-        )),
-        Standing::StalePrimary => Some(format!(
-            "it writes timeline {}, and timeline {} was seen: rebuild it as a standby, or rebuild every node of the higher \
-             timeline from it",
-            evidence.timeline, verdict.timeline
-        )),
-        Standing::Contender if verdict.contenders.len() > 1 => {
-            let others = verdict.contenders.iter().filter(|other| **other != i);
-            let others: Vec<_> = others.map(|other| entries[*other].node.name()).collect();
-            Some(format!("it writes timeline {}, as did {}: {REMEDY}", evidence.timeline, others.join(", ")))
-        }
-        Standing::Foreign => Some(format!(
-            "its system identifier is {}, and that of the set {}: {FORGET}",
-            shown?, verdict.system_identifier?
-        )),
-        Standing::Unknown | Standing::Contender if verdict.mismatch.is_some() => {
-            Some(format!("its system identifier is {}, and other nodes show another one: {FORGET}", shown?))
-        }
-        _ => None,
-    }
-}
-
-const REMEDY: &str = "rebuild all but one as standbys (a stopped one still counts), remove them from the configuration, or \
-    let `forget_history` decide for the one that is left";
-const FORGET: &str = "correct the configuration, or call `forget_history` after a change of the cluster";
-
-fn staleness(lag: Option<Lag>, paused: bool, limit: Duration) -> String {
-    let paused = if paused { "; its replay is paused" } else { "" };
-    match lag.and_then(|lag| lag.time) {
-        Some(time) => {
-            format!("{:.1} s behind, more than {limit:?} (`reads.max_lag`){paused}", time.as_secs_f64())
-        }
-        None if lag.is_some_and(|lag| lag.bytes.is_some()) => {
-            format!("further behind than this program has watched the primary, so its lag is unknown{paused}")
-        }
-        None => format!("how far it is behind is unknown{paused}"),
-    }
-}
-
-/// Whether two topologies differ in nothing but measurements.
-fn same_for_users(a: &Topology, b: &Topology) -> bool {
-    let of = |node: &NodeStatus| {
-        (node.name.clone(), node.standing, node.health, node.serves_reads, node.serves_writes)
-    };
-    a.primary == b.primary && a.nodes.iter().map(of).eq(b.nodes.iter().map(of))
-}
-
-/// Whether a node went down or came back, or a role changed: then a primary may be found soon.
-fn has_moved(before: &Topology, after: &Topology) -> bool {
-    let is_there =
-        |node: &NodeStatus| !matches!(node.health, Health::Unseen | Health::Lost | Health::Starting);
-    let of = |node: &NodeStatus| (node.standing, is_there(node));
-    !before.nodes.iter().map(of).eq(after.nodes.iter().map(of))
-}
-
-fn log_lost_history(lost: &LostHistory, now: u32) {
-    tracing::error!(
-        timeline = lost.timeline,
-        fork = lost.fork.map(|fork| fork.to_string()),
-        position = %lost.position,
-        now,
-        "a timeline is gone: every node that showed it is on a lower one; what was written on it is lost"
-    );
-}
-
-fn log_changes(before: &Topology, after: &Topology) {
-    if before.primary != after.primary {
-        match &after.primary {
-            PrimaryStatus::One { node, timeline } => tracing::info!(node, timeline, "there is a primary"),
-            PrimaryStatus::None => tracing::warn!("there is no primary"),
-            PrimaryStatus::SplitBrain { nodes, timeline } => {
-                tracing::error!(
-                    ?nodes,
-                    timeline,
-                    "split brain: writes are refused until one primary is left"
-                );
-            }
-            PrimaryStatus::IdentifierMismatch { nodes } => {
-                let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
-                tracing::error!(?nodes, "the nodes belong to different clusters: writes are refused");
-            }
-        }
-    }
-    for node in &after.nodes {
-        let stood = before.node(&node.name).map(|node| node.standing);
-        if stood != Some(node.standing)
-            && matches!(node.standing, Standing::StalePrimary | Standing::Foreign | Standing::NotPromotable)
-        {
-            tracing::warn!(node = node.name, standing = %node.standing, "a node is fenced");
-        }
     }
 }

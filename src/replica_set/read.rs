@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::yield_now;
@@ -10,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{ReplicaSet, failures};
 use crate::conn::Conn;
 use crate::error::{CheckoutError, NodeFailure};
-use crate::health::Placed;
+use crate::health::{Placed, Snapshot};
 use crate::node::NodeId;
 use crate::pool::{Lease, PoolError};
 use crate::topology::select::{Candidate, Tier, take};
@@ -64,8 +65,10 @@ enum Attempt {
     Failed(NodeFailure),
     /// All its connections are in use.
     Full,
-    /// No more reads may fall back to the primary.
-    NoFallback,
+    /// No more than so many reads may fall back to the primary now.
+    NoFallback {
+        limit: u32,
+    },
     /// Its settings were replaced.
     Retired,
 }
@@ -132,18 +135,18 @@ impl ReplicaSet {
                 candidates.retain(|candidate| candidate.tier != Tier::Fallback);
             }
             let mut full = None;
-            let mut no_fallback = false;
+            let mut no_fallback = None;
             while let Some(candidate) = take(&mut candidates, &mut rng).or_else(|| take(&mut rest, &mut rng))
             {
                 let placed = &snapshot.nodes[candidate.node];
                 let is_last = candidates.is_empty() && rest.is_empty();
                 // A place at the primary may be free again at any moment: no reason to wait for a node that may hang.
                 let patience = match is_last {
-                    true if !no_fallback => deadline,
+                    true if no_fallback.is_none() => deadline,
                     true => deadline.min(Instant::now() + PAUSE_FOR_PLACE),
                     false => deadline.min(Instant::now() + PATIENCE),
                 };
-                match self.attempt(placed, candidate.tier, is_last, patience).await {
+                match self.attempt(&snapshot, placed, candidate.tier, is_last, patience).await {
                     Attempt::Served(conn) => return Ok(conn),
                     Attempt::Failed(failure) => {
                         tracing::debug!(
@@ -159,7 +162,7 @@ impl ReplicaSet {
                         candidates.retain(|candidate| candidate.tier != Tier::Fallback);
                         full = Some(placed.node.name().to_owned());
                     }
-                    Attempt::NoFallback => no_fallback = true,
+                    Attempt::NoFallback { limit } => no_fallback = Some(limit),
                     // The node is still there, in another snapshot.
                     Attempt::Retired => {
                         yield_now().await;
@@ -170,19 +173,18 @@ impl ReplicaSet {
             busy = full.is_some();
             // Subscribed only now: the path on which all is well does not pay for it.
             let changes = changes.get_or_insert_with(|| self.watch());
-            let pause = deadline.min(Instant::now() + if no_fallback { PAUSE_FOR_PLACE } else { PAUSE });
+            let pause =
+                deadline.min(Instant::now() + if no_fallback.is_some() { PAUSE_FOR_PLACE } else { PAUSE });
             if pause >= deadline {
                 sleep_until(deadline).await;
                 let waited = began.elapsed();
-                return Err(match full {
-                    Some(node) => {
+                return Err(match (full, no_fallback) {
+                    (Some(node), _) => {
                         let max_size = self.config().pool().max_size;
                         CheckoutError::Exhausted { node, intent: Read::NAME, waited, max_size }
                     }
-                    None if no_fallback => {
-                        CheckoutError::FallbackExhausted { limit: self.config().reads().max_fallback }
-                    }
-                    None => {
+                    (None, Some(limit)) => CheckoutError::FallbackExhausted { limit },
+                    (None, None) => {
                         let failures = failures(&self.snapshot(), &tried);
                         CheckoutError::NoNode { intent: Read::NAME, waited, failures }
                     }
@@ -193,8 +195,23 @@ impl ReplicaSet {
         }
     }
 
-    async fn attempt(&self, placed: &Placed, tier: Tier, is_last: bool, deadline: Instant) -> Attempt {
+    async fn attempt(
+        &self,
+        snapshot: &Snapshot,
+        placed: &Placed,
+        tier: Tier,
+        is_last: bool,
+        deadline: Instant,
+    ) -> Attempt {
         let permit = if tier == Tier::Fallback {
+            // A primary that is just back takes these in steps as well: the replicas will be back in a moment, and
+            // each program would otherwise leave a pool of sessions on it.
+            let in_flight = placed.node.vitals().in_flight.load(Ordering::Relaxed);
+            if let Some(limit) = snapshot.allowance(placed, Instant::now())
+                && in_flight >= limit
+            {
+                return Attempt::NoFallback { limit };
+            }
             let live = self.live();
             let places = &live.limits.fallback;
             let mut permit = places.try_acquire();
@@ -202,7 +219,9 @@ impl ReplicaSet {
             if permit.is_none() && is_last {
                 permit = timeout_at(deadline, places.acquire()).await.ok().flatten();
             }
-            let Some(permit) = permit else { return Attempt::NoFallback };
+            let Some(permit) = permit else {
+                return Attempt::NoFallback { limit: live.config.reads().max_fallback };
+            };
             Some(permit)
         } else {
             None
