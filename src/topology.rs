@@ -90,6 +90,13 @@ pub enum Standing {
     NotPromotable,
 }
 
+impl Standing {
+    /// Returns `true` if the set ends its connections to such a node and makes no new ones.
+    pub(crate) fn is_fenced(self) -> bool {
+        matches!(self, Self::StalePrimary | Self::Foreign | Self::NotPromotable)
+    }
+}
+
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

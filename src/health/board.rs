@@ -181,6 +181,12 @@ impl Board {
         state.entries.iter().chain(&state.leaving).any(|entry| entry.node.id() == node.id())
     }
 
+    /// Returns `true` if a node is fenced, so that no pool connects to it.
+    pub(crate) fn is_fenced(&self, node: &Node) -> bool {
+        let snapshot = self.current.load();
+        snapshot.nodes.iter().any(|placed| placed.node.id() == node.id() && placed.standing.is_fenced())
+    }
+
     /// Returns the nodes, those that were removed and are not drained yet as well.
     pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
         let state = self.lock();
@@ -194,8 +200,7 @@ impl Board {
             if snapshot.primary != Some(i) {
                 placed.node.close_writes();
             }
-            if matches!(placed.standing, Standing::StalePrimary | Standing::Foreign | Standing::NotPromotable)
-            {
+            if placed.standing.is_fenced() {
                 placed.node.sever();
             }
         }

@@ -1,6 +1,6 @@
 //! What differs between two snapshots: what users are told, what starts a search anew, and what is logged.
 
-use crate::topology::{Health, LostHistory, NodeStatus, PrimaryStatus, Standing, Topology};
+use crate::topology::{Health, LostHistory, NodeStatus, PrimaryStatus, Topology};
 
 /// Whether two topologies differ in nothing but measurements.
 pub(super) fn same_for_users(a: &Topology, b: &Topology) -> bool {
@@ -50,9 +50,7 @@ pub(super) fn log_changes(before: &Topology, after: &Topology) {
     }
     for node in &after.nodes {
         let stood = before.node(&node.name).map(|node| node.standing);
-        if stood != Some(node.standing)
-            && matches!(node.standing, Standing::StalePrimary | Standing::Foreign | Standing::NotPromotable)
-        {
+        if stood != Some(node.standing) && node.standing.is_fenced() {
             tracing::warn!(node = node.name, standing = %node.standing, "a node is fenced");
         }
     }

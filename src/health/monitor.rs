@@ -55,6 +55,7 @@ impl Monitor {
                     probe: probe.clone(),
                     backoff: backoff.clone(),
                     link: None,
+                    opened: Instant::now(),
                     known: Known::default(),
                     dial_limit: DialLimit::default(),
                     answers_before: 0,
@@ -76,6 +77,8 @@ struct Eye {
     backoff: Backoff,
     /// The connection, kept from one look to the next.
     link: Option<Link>,
+    /// When it was opened.
+    opened: Instant,
     /// What earlier probes told.
     known: Known,
     schedule: Schedule,
@@ -84,6 +87,10 @@ struct Eye {
     answers_before: u64,
     released: Arc<AtomicBool>,
 }
+
+/// Age at which the session to a fenced node is renewed: an address that moved back is in use again by then. A
+/// fenced server has nothing else to do, so a login now and then is no load.
+const FENCED_SESSION: Duration = Duration::from_secs(10);
 
 /// Time for which a result may be late before the monitor counts as dead: a busy machine makes all of them late.
 const LATE: Duration = Duration::from_secs(2);
@@ -128,6 +135,10 @@ impl Eye {
             // It was removed, and has drained.
             if !board.is_watched(&self.node) {
                 return;
+            }
+            // No pool connects to a fenced node, so nothing else notices that its address leads elsewhere by now.
+            if self.opened.elapsed() >= FENCED_SESSION && board.is_fenced(&self.node) {
+                self.link = None;
             }
             drop(board);
 
@@ -198,6 +209,7 @@ impl Eye {
             }
         }
         let link = self.dial().await?;
+        self.opened = Instant::now();
         self.known.begin_session();
         let evidence = look(&link, limit, &mut self.known).await?;
         self.link = Some(link);

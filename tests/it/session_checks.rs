@@ -41,7 +41,7 @@ async fn write_for(set: &ReplicaSet, time: Duration) -> u32 {
 }
 
 /// The old server was alive and its monitor still connected to it, while sessions that were renewed by their lifetime reached
-/// another cluster: 1,510 writes were accepted there in 8 s.
+/// another cluster: 1,510 writes were accepted there in 8 s. And once the monitor had followed it there, it never came back.
 #[tokio::test]
 async fn an_address_that_moved_to_another_cluster_gets_no_write() {
     let (ours, foreign) = tokio::join!(Cluster::builder().start(), Cluster::builder().start());
@@ -55,9 +55,8 @@ async fn an_address_that_moved_to_another_cluster_gets_no_write() {
     proxy.retarget(address(foreign.primary())).await.unwrap();
     let written = write_for(&set, Duration::from_secs(2)).await;
     assert_eq!(rows(foreign.primary()).await, 0, "writes in the foreign cluster ({written} acknowledged)");
-    // Back where it was, it is in use again by itself: what was open to the address ends with the address.
+    // Back where it was, it is in use again by itself, though the foreign server keeps the session of its monitor.
     proxy.retarget(address(ours.primary())).await.unwrap();
-    proxy.reset().await.unwrap();
     eventually("the address is back", async || write_for(&set, Duration::from_millis(50)).await > 0).await;
 }
 
