@@ -98,7 +98,7 @@ impl Intent for Write {
     message = "this method writes, and a `Conn<Read>` cannot",
     label = "the intent here is `{Self}`, not `Write`",
     note = "a `Conn<Read>` may be served by a replica: check out a `Conn<Write>` with `ReplicaSet::write`",
-    note = "in a function that is generic over the intent, bound it by `Writable` in the place of `Intent`"
+    note = "in a repository, put `where I: Writable` on the method, in the trait and in the impl; in a generic function, bound the intent: `I: Writable`"
 )]
 pub trait Writable: Intent {
     /// Witnesses that a connection of this intent is a `Conn<Write>`.

@@ -28,7 +28,7 @@
 //! # use pointsman::prelude::*;
 //! # diesel::table! { users (id) { id -> Integer, name -> Text, } }
 //! async fn add(conn: &Conn<Read>) -> QueryResult<usize> {
-//!     // error: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//!     // error: this statement is not known to only read, so a `Conn<Read>` cannot run it
 //!     diesel::insert_into(users::table).values(users::name.eq("Ada")).execute(conn).await
 //! }
 //! ```
@@ -40,7 +40,7 @@
 //! * [`ReplicaSet`]: connections for reads and for writes
 //! * [`Conn`], [`RunQueryDsl`]: running statements, and transactions
 //! * [`Intent`], [`Writable`]: repositories that are generic over the intent
-//! * [`ReadOnly`], [`assume_read_only`], [`SetOperation`]: what counts as a read
+//! * [`ReadOnly`], [`CombineDsl`], [`assume_read_only`]: what counts as a read
 //! * [`Error`] and its relatives: what went wrong, and whether it is safe to repeat
 //!
 //! # What the type proves, and what the server does
@@ -63,8 +63,8 @@ pub use self::error::{
 };
 pub use self::intent::{Intent, Read, Writable, Write};
 pub use self::replica_set::{HealthReport, ReplicaSet, Settlement, WriteOptions};
-pub use self::run_query::{RunQueryDsl, SaveChangesDsl};
-pub use self::statement::{AssumeReadOnly, Permits, ReadOnly, SetOperation, assume_read_only};
+pub use self::run_query::{RunExecuteDsl, RunQueryDsl, SaveChangesDsl};
+pub use self::statement::{AssumeReadOnly, CombineDsl, Permits, ReadOnly, SetOperation, assume_read_only};
 pub use self::topology::{Role, Topology};
 
 pub mod backoff;
@@ -110,7 +110,9 @@ pub mod prelude {
     pub use diesel::prelude::*;
     pub use diesel::result::QueryResult;
 
-    pub use crate::{Conn, Intent, Read, ReadOnly, RunQueryDsl, SaveChangesDsl, Writable, Write};
+    pub use crate::{
+        CombineDsl, Conn, Intent, Read, ReadOnly, RunExecuteDsl, RunQueryDsl, SaveChangesDsl, Writable, Write,
+    };
 }
 
 #[cfg(feature = "service")]

@@ -60,23 +60,6 @@ use crate::{Conn, Intent, Permits, Read, Writable};
 /// }
 /// ```
 pub trait RunQueryDsl<I: Intent>: Sized {
-    /// Runs a statement and counts the rows that it affected.
-    fn execute<'conn>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<usize>>
-    where
-        I: Permits<Self>,
-        Self: QueryFragment<Pg> + QueryId + Send + 'conn,
-    {
-        match conn.usable() {
-            // A read commits nothing.
-            Ok(mut bare) if I::NAME == Read::NAME => bare.execute_returning_count(self),
-            Ok(mut bare) => {
-                let executed = bare.execute_returning_count(self);
-                executed.and_then(|count| ready(conn.replicated(count))).boxed()
-            }
-            Err(error) => ready(Err(error)).boxed(),
-        }
-    }
-
     /// Runs a statement and collects its rows.
     fn load<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<Vec<U>>>
     where
@@ -154,7 +137,42 @@ pub trait RunQueryDsl<I: Intent>: Sized {
     }
 }
 
-impl<T, I: Intent> RunQueryDsl<I> for T {}
+// Bounded, so that `first` and `load` of a `Vec`, an iterator or an atomic are not taken for these.
+impl<T: AsQuery, I: Intent> RunQueryDsl<I> for T {}
+
+/// Runs statements whose rows do not matter.
+///
+/// `execute` stands apart from [`RunQueryDsl`] because an `INSERT` without `RETURNING` has no rows to load.
+///
+/// ```
+/// use pointsman::prelude::*;
+///
+/// diesel::table! { users (id) { id -> Integer, name -> Text, } }
+///
+/// async fn rename(conn: &Conn<Write>, id: i32, name: &str) -> QueryResult<usize> {
+///     diesel::update(users::table.find(id)).set(users::name.eq(name)).execute(conn).await
+/// }
+/// ```
+pub trait RunExecuteDsl<I: Intent>: Sized {
+    /// Runs a statement and counts the rows that it affected.
+    fn execute<'conn>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<usize>>
+    where
+        I: Permits<Self>,
+        Self: QueryFragment<Pg> + QueryId + Send + 'conn,
+    {
+        match conn.usable() {
+            // A read commits nothing.
+            Ok(mut bare) if I::NAME == Read::NAME => bare.execute_returning_count(self),
+            Ok(mut bare) => {
+                let executed = bare.execute_returning_count(self);
+                executed.and_then(|count| ready(conn.replicated(count))).boxed()
+            }
+            Err(error) => ready(Err(error)).boxed(),
+        }
+    }
+}
+
+impl<T: QueryFragment<Pg> + QueryId, I: Intent> RunExecuteDsl<I> for T {}
 
 /// Sends a statement and makes its rows into values.
 ///

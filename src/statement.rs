@@ -9,12 +9,12 @@
 //! read pools are therefore read-only at the server too, and refuse with SQLSTATE 25006.
 //!
 //! * [`assume_read_only`]: the loud adapter for raw SQL
-//! * [`SetOperation`]: `UNION`, `INTERSECT` and `EXCEPT`, whose type Diesel keeps private
+//! * [`CombineDsl`], [`SetOperation`]: `UNION`, `INTERSECT` and `EXCEPT`, whose type Diesel keeps private
 
 use diesel::query_builder::{BoxedSelectStatement, SelectStatement};
 
 pub use self::assume_read_only::{AssumeReadOnly, assume_read_only};
-pub use self::set_operation::SetOperation;
+pub use self::set_operation::{CombineDsl, SetOperation};
 use crate::{Read, Write};
 
 mod assume_read_only;
@@ -23,7 +23,7 @@ mod set_operation;
 /// A statement that only reads.
 ///
 /// It is there for `SELECT` without a locking clause, also boxed, and for what the adapters
-/// [`assume_read_only`] and [`SetOperation`] make. `FOR UPDATE`, `FOR SHARE` and their relatives
+/// [`assume_read_only`] and [`CombineDsl`] make. `FOR UPDATE`, `FOR SHARE` and their relatives
 /// take locks, which a standby refuses, so they are not `ReadOnly`.
 ///
 /// The trait is open. A query type of your own, a pagination wrapper say, opts in with one line:
@@ -40,10 +40,10 @@ mod set_operation;
 /// impl<Q: ReadOnly> ReadOnly for Counted<Q> {}
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "this statement writes or locks rows, so a `Conn<Read>` cannot run it",
-    label = "only a plain `SELECT` may run here",
-    note = "a `Conn<Read>` may be served by a replica: check out a `Conn<Write>` with `ReplicaSet::write`",
-    note = "if it only reads: `SetOperation::union(a, b)` for `a.union(b)`, `assume_read_only(…)` around raw SQL, `impl ReadOnly for …` on a query type of your own"
+    message = "this statement is not known to only read, so a `Conn<Read>` cannot run it",
+    label = "only a plain `SELECT` without a lock may run here",
+    note = "if it writes or locks rows: check out a `Conn<Write>` with `ReplicaSet::write`, because a `Conn<Read>` may be served by a replica",
+    note = "if it only reads: for `a.union(b)` import `pointsman::CombineDsl` (it is in `pointsman::prelude`) in place of Diesel's, put `assume_read_only(…)` around raw SQL, or write `impl ReadOnly for …` for a query type of your own"
 )]
 pub trait ReadOnly {}
 

@@ -267,7 +267,7 @@ impl Field {
                 contender!("Conn<Write>", write, |conn, n| timed!(n, {
                     conn.transaction(async |tx| {
                         let update = diesel::update(users::table.find(1)).set(users::name.eq("Ada"));
-                        pointsman::RunQueryDsl::execute(update, tx).await
+                        pointsman::RunExecuteDsl::execute(update, tx).await
                     })
                     .await?;
                 })),

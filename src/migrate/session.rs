@@ -11,7 +11,7 @@ use diesel_migrations::MigrationHarness;
 use tokio::time::{Instant, sleep};
 
 use super::{Answer, MigrateError, Standing};
-use crate::{Conn, RunQueryDsl, Write};
+use crate::{Conn, RunExecuteDsl, RunQueryDsl, Write};
 
 /// The key of the advisory lock: `pointsmn` in ASCII. A lock is of one database, so each has its own.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"pointsmn");

@@ -1,6 +1,6 @@
 //! A write on the view that reads of a connection that writes.
 //~ E0277
-//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 
 use pointsman::prelude::*;
 use ui::users;

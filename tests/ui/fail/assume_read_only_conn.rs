@@ -1,6 +1,6 @@
 //! A connection in the place of a statement.
-//~ E0277
-//~ says: `Conn<Read>` is no valid SQL fragment
+//~ E0599
+//~ says: the method `execute` exists for struct `AssumeReadOnly<&Conn<Read>>`, but its trait bounds were not satisfied
 
 use pointsman::assume_read_only;
 use pointsman::prelude::*;

@@ -1,6 +1,6 @@
 //! A function that takes what the intent permits, given a write to run on a replica.
 //~ E0277
-//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::pg::Pg;

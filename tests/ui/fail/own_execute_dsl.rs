@@ -1,6 +1,6 @@
 //! The bare connection, taken by an implementation of `ExecuteDsl` of one's own.
-//~ E0277
-//~ says: `Smuggle` is no valid SQL fragment for the
+//~ E0599
+//~ says: the method `execute` exists for struct `Smuggle`, but its trait bounds were not satisfied
 
 use diesel::pg::Pg;
 use diesel_async::methods::ExecuteDsl;

@@ -1,8 +1,8 @@
 //! A query type of one's own that does not say that it reads.
 //~ E0277
-//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 //~ says: check out a `Conn<Write>` with `ReplicaSet::write`
-//~ says: `impl ReadOnly for …` on a query type of your own
+//~ says: write `impl ReadOnly for …` for a query type of your own
 
 use pointsman::prelude::*;
 use ui::users;

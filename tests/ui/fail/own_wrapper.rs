@@ -1,6 +1,6 @@
 //! A pagination type that reads only if what it wraps does.
 //~ E0277
-//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};

@@ -1,6 +1,6 @@
 //! Leave for `Read` to run a statement of one's own, past `ReadOnly`.
 //~ E0277
-//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 
 use pointsman::Permits;
 use pointsman::prelude::*;

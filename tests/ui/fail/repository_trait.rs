@@ -2,7 +2,7 @@
 //~ E0277
 //~ says: this method writes, and a `Conn<Read>` cannot
 //~ says: the intent here is `I`, not `Write`
-//~ says: bound it by `Writable` in the place of `Intent`
+//~ says: put `where I: Writable` on the method, in the trait and in the impl; in a generic function, bound the intent: `I: Writable`
 
 use pointsman::prelude::*;
 use ui::Users;

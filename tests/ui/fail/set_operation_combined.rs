@@ -1,14 +1,12 @@
-//! Combining on from a `SetOperation` with Diesel's method leaves its promise behind.
+//! A lock hides in a set operation that is a side of another one.
 //~ E0277
-//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 
-use pointsman::SetOperation;
 use pointsman::prelude::*;
 use ui::users;
 
 pub async fn run(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
     let ids = users::table.select(users::id);
-    let both = SetOperation::union(ids, ids);
-    let query = both.union(ids); // twin: let query = SetOperation::union(both, ids);
-    query.load(conn).await
+    let locked = users::table.select(users::id).for_share(); // twin: let locked = users::table.select(users::id);
+    ids.union(ids.except(locked)).union(ids).load(conn).await
 }

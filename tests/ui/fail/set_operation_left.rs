@@ -1,13 +1,12 @@
 //! A set operation whose left side locks rows.
 //~ E0277
-//~ says: this statement writes or locks rows
+//~ says: this statement is not known to only read
 
-use pointsman::SetOperation;
 use pointsman::prelude::*;
 use ui::users;
 
 pub async fn run(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
     let plain = users::table.select(users::id);
     let locked = users::table.select(users::id).for_update(); // twin: let locked = users::table.select(users::id);
-    SetOperation::union(locked, plain).load(conn).await
+    locked.union(plain).load(conn).await
 }

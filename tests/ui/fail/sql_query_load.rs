@@ -1,6 +1,6 @@
 //! Raw SQL that is loaded: its type cannot say whether it only reads.
 //~ E0277
-//~ says: this statement writes or locks rows, so a `Conn<Read>` cannot run it
+//~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 //~ says: check out a `Conn<Write>` with `ReplicaSet::write`
 //~ says: `assume_read_only(…)` around raw SQL
 

@@ -4,7 +4,7 @@
 
 use diesel::sql_types::{BigInt, Bool, Integer, Text};
 use pointsman::prelude::*;
-use pointsman::{SetOperation, assume_read_only};
+use pointsman::assume_read_only;
 use ui::{posts, users};
 
 diesel::define_sql_function! {
@@ -26,7 +26,7 @@ pub async fn lock_in_a_subselect(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
 pub async fn lock_in_a_side(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
     let locked = posts::table.select(posts::user_id).for_update();
     let side = users::table.filter(users::id.eq_any(locked)).select(users::id);
-    SetOperation::union(side, users::table.select(users::id)).load(conn).await
+    side.union(users::table.select(users::id)).load(conn).await
 }
 
 /// A fragment of SQL is text.
