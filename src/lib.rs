@@ -63,7 +63,7 @@ pub use self::error::{
 };
 pub use self::intent::{Intent, Read, Writable, Write};
 pub use self::replica_set::{HealthReport, ReplicaSet, Settlement, WriteOptions};
-pub use self::run_query::{RunExecuteDsl, RunQueryDsl, SaveChangesDsl};
+pub use self::run_query::{LoadQuery, RunExecuteDsl, RunQueryDsl, SaveChangesDsl};
 pub use self::statement::{AssumeReadOnly, CombineDsl, Permits, ReadOnly, SetOperation, assume_read_only};
 pub use self::topology::{Role, Topology};
 

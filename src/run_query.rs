@@ -14,8 +14,9 @@ use diesel::result::{Error, QueryResult};
 use diesel_async::AsyncConnectionCore;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use futures_util::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt, pin_mut};
+use futures_util::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt, pin_mut, stream};
 
+use self::sealed::Rows as _;
 use crate::{Conn, Intent, Permits, Read, Writable};
 
 /// Runs statements on a [`Conn`], as `diesel_async::RunQueryDsl` runs them on a bare connection.
@@ -64,13 +65,10 @@ pub trait RunQueryDsl<I: Intent>: Sized {
     fn load<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<Vec<U>>>
     where
         I: Permits<Self::Query>,
-        Self: AsQuery + Send + 'conn,
-        Self::Query: QueryFragment<Pg> + QueryId + Send + 'conn,
-        Self::SqlType: CompatibleType<U, Pg>,
-        Pg: QueryMetadata<Self::SqlType>,
-        U: FromSqlRow<<Self::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
+        Self: LoadQuery<U> + 'conn,
+        U: Send + 'static,
     {
-        let collected = rows(self, conn).and_then(TryStreamExt::try_collect::<Vec<U>>);
+        let collected = self.rows(conn).and_then(TryStreamExt::try_collect::<Vec<U>>);
         collected.and_then(|rows| ready(conn.replicated(rows))).boxed()
     }
 
@@ -84,26 +82,20 @@ pub trait RunQueryDsl<I: Intent>: Sized {
     ) -> BoxFuture<'conn, QueryResult<BoxStream<'conn, QueryResult<U>>>>
     where
         I: Permits<Self::Query>,
-        Self: AsQuery + Send + 'conn,
-        Self::Query: QueryFragment<Pg> + QueryId + Send + 'conn,
-        Self::SqlType: CompatibleType<U, Pg>,
-        Pg: QueryMetadata<Self::SqlType>,
-        U: FromSqlRow<<Self::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
+        Self: LoadQuery<U> + 'conn,
+        U: Send + 'static,
     {
-        rows(self, conn).map_ok(StreamExt::boxed).boxed()
+        self.rows(conn).map_ok(StreamExt::boxed).boxed()
     }
 
     /// Runs a statement and takes its first row, without asking the server for just one.
     fn get_result<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<U>>
     where
         I: Permits<Self::Query>,
-        Self: AsQuery + Send + 'conn,
-        Self::Query: QueryFragment<Pg> + QueryId + Send + 'conn,
-        Self::SqlType: CompatibleType<U, Pg>,
-        Pg: QueryMetadata<Self::SqlType>,
-        U: FromSqlRow<<Self::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
+        Self: LoadQuery<U> + 'conn,
+        U: Send + 'static,
     {
-        let first = rows(self, conn).and_then(first_row);
+        let first = self.rows(conn).and_then(first_row);
         first.and_then(|row| ready(conn.replicated(row))).boxed()
     }
 
@@ -111,11 +103,8 @@ pub trait RunQueryDsl<I: Intent>: Sized {
     fn get_results<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<Vec<U>>>
     where
         I: Permits<Self::Query>,
-        Self: AsQuery + Send + 'conn,
-        Self::Query: QueryFragment<Pg> + QueryId + Send + 'conn,
-        Self::SqlType: CompatibleType<U, Pg>,
-        Pg: QueryMetadata<Self::SqlType>,
-        U: FromSqlRow<<Self::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
+        Self: LoadQuery<U> + 'conn,
+        U: Send + 'static,
     {
         self.load(conn)
     }
@@ -123,17 +112,44 @@ pub trait RunQueryDsl<I: Intent>: Sized {
     /// Adds `LIMIT 1` to a statement and takes its row.
     fn first<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<U>>
     where
-        Self: LimitDsl + Send + 'conn,
-        I: Permits<<Limit<Self> as AsQuery>::Query>,
-        Limit<Self>: AsQuery + Send + 'conn,
-        <Limit<Self> as AsQuery>::Query: QueryFragment<Pg> + QueryId + Send + 'conn,
-        <Limit<Self> as AsQuery>::SqlType: CompatibleType<U, Pg>,
-        Pg: QueryMetadata<<Limit<Self> as AsQuery>::SqlType>,
-        U: FromSqlRow<<<Limit<Self> as AsQuery>::SqlType as CompatibleType<U, Pg>>::SqlType, Pg>
-            + Send
-            + 'static,
+        Self: AsQuery<Query: LimitDsl<Output: LoadQuery<U> + 'conn>>,
+        I: Permits<<Limit<Self::Query> as AsQuery>::Query>,
+        U: Send + 'static,
     {
-        self.limit(1).get_result(conn)
+        self.as_query().limit(1).get_result(conn)
+    }
+
+    /// Runs a statement on a connection of its own and hands out its rows as they come.
+    ///
+    /// The stream owns the connection, so it can be the body of a response. The connection goes back to its pool
+    /// when the stream is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`load_stream`](Self::load_stream).
+    ///
+    /// ```
+    /// use futures_util::Stream;
+    /// use pointsman::prelude::*;
+    ///
+    /// diesel::table! { users (id) { id -> Integer, name -> Text, } }
+    ///
+    /// fn names(conn: Conn<Read>) -> impl Stream<Item = QueryResult<String>> + Send + 'static {
+    ///     users::table.select(users::name).into_stream(conn)
+    /// }
+    /// ```
+    fn into_stream<U>(self, conn: Conn<I>) -> BoxStream<'static, QueryResult<U>>
+    where
+        I: Permits<Self::Query>,
+        Self: LoadQuery<U> + 'static,
+        U: Send + 'static,
+    {
+        let rows = async move {
+            let rows = self.rows(&conn).await?;
+            // The stream holds the connection for as long as its rows come over it.
+            QueryResult::Ok(rows.inspect(move |_| _ = &conn))
+        };
+        stream::once(rows).try_flatten().boxed()
     }
 }
 
@@ -174,24 +190,64 @@ pub trait RunExecuteDsl<I: Intent>: Sized {
 
 impl<T: QueryFragment<Pg> + QueryId, I: Intent> RunExecuteDsl<I> for T {}
 
-/// Sends a statement and makes its rows into values.
+/// A statement whose rows can be loaded as values of type `U`.
 ///
-/// The bounds spell out what `diesel_async::methods::LoadQuery` asks for, rather than naming that trait: anyone may
-/// implement it for a type of their own, and would be handed the bare connection of a `Conn<Read>`.
-async fn rows<I, Q, U>(
-    query: Q,
-    conn: &Conn<I>,
-) -> QueryResult<impl Stream<Item = QueryResult<U>> + Send + use<I, Q, U>>
-where
-    I: Intent,
-    Q: AsQuery + Send,
-    Q::Query: QueryFragment<Pg> + QueryId + Send,
-    Q::SqlType: CompatibleType<U, Pg>,
-    Pg: QueryMetadata<Q::SqlType>,
-    U: FromSqlRow<<Q::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
-{
-    let rows = AsyncConnectionCore::load(&mut conn.usable()?, query).await?;
-    Ok(rows.map(|row| U::build_from_row(&row?).map_err(Error::DeserializationError)))
+/// It is the one bound that a function needs which is generic over the query. Add `Query: ReadOnly` for a
+/// `Conn<Read>`. The trait is sealed and applies to every statement and every `U` that fit.
+///
+/// ```
+/// use pointsman::prelude::*;
+/// use pointsman::LoadQuery;
+///
+/// async fn logged<Q, U: Send + 'static>(query: Q, conn: &Conn<Read>) -> QueryResult<Vec<U>>
+/// where
+///     Q: LoadQuery<U, Query: ReadOnly>,
+/// {
+///     let rows = query.load(conn).await?;
+///     println!("{} rows from {}", rows.len(), conn.node());
+///     Ok(rows)
+/// }
+/// ```
+pub trait LoadQuery<U>: sealed::Rows<U> {}
+
+impl<Q: sealed::Rows<U>, U> LoadQuery<U> for Q {}
+
+mod sealed {
+    use super::*;
+
+    /// Keeps [`LoadQuery`] closed.
+    ///
+    /// `diesel_async::methods::LoadQuery` is open: anyone may implement it for a type of their own, and would be handed
+    /// the bare connection of a `Conn<Read>`.
+    pub trait Rows<U>: AsQuery + Send {
+        /// Sends a statement and makes its rows into values.
+        fn rows<I>(
+            self,
+            conn: &Conn<I>,
+        ) -> impl Future<Output = QueryResult<impl Stream<Item = QueryResult<U>> + Send + use<I, Self, U>>> + Send
+        where
+            I: Permits<Self::Query>;
+    }
+
+    impl<Q, U> Rows<U> for Q
+    where
+        Q: AsQuery + Send,
+        Q::Query: QueryFragment<Pg> + QueryId + Send,
+        Q::SqlType: CompatibleType<U, Pg>,
+        Pg: QueryMetadata<Q::SqlType>,
+        U: FromSqlRow<<Q::SqlType as CompatibleType<U, Pg>>::SqlType, Pg> + Send + 'static,
+    {
+        async fn rows<I>(
+            self,
+            conn: &Conn<I>,
+        ) -> QueryResult<impl Stream<Item = QueryResult<U>> + Send + use<I, Q, U>>
+        where
+            I: Permits<Q::Query>,
+        {
+            let rows = AsyncConnectionCore::load(&mut conn.usable()?, self).await?;
+            Ok(rows.map(|row| U::build_from_row(&row?).map_err(Error::DeserializationError)))
+        }
+    }
 }
 
 async fn first_row<U>(rows: impl Stream<Item = QueryResult<U>> + Send) -> QueryResult<U> {
@@ -235,7 +291,7 @@ pub trait SaveChangesDsl<I: Intent>: Sized {
             + Send
             + 'static,
     {
-        let saved = rows(diesel::update(self).set(self), conn).and_then(first_row);
+        let saved = diesel::update(self).set(self).rows(conn.as_write()).and_then(first_row);
         saved.and_then(|row| ready(conn.replicated(row))).boxed()
     }
 }

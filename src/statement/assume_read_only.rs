@@ -2,6 +2,7 @@
 
 use diesel::backend::Backend;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::query_dsl::methods::LimitDsl;
 use diesel::result::QueryResult;
 
 use super::ReadOnly;
@@ -46,6 +47,15 @@ impl<Q> ReadOnly for AssumeReadOnly<Q> {}
 
 impl<Q: Query> Query for AssumeReadOnly<Q> {
     type SqlType = Q::SqlType;
+}
+
+// `first` limits the statement it is called on.
+impl<Q: LimitDsl> LimitDsl for AssumeReadOnly<Q> {
+    type Output = AssumeReadOnly<Q::Output>;
+
+    fn limit(self, limit: i64) -> Self::Output {
+        assume_read_only(self.query.limit(limit))
+    }
 }
 
 impl<Q, DB> QueryFragment<DB> for AssumeReadOnly<Q>

@@ -20,3 +20,8 @@ pub async fn inside_of_a_transaction(conn: &mut Conn<Read>) -> QueryResult<i32> 
     })
     .await
 }
+
+/// The body of a response, which outlives its handler.
+pub async fn body(conn: Conn<Read>) -> impl futures_util::Stream<Item = QueryResult<String>> + Send + 'static {
+    User::query().into_stream::<User>(conn).map_ok(|user| user.name)
+}
