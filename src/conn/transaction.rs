@@ -63,7 +63,11 @@ impl<I: Intent> Conn<I> {
     ///     .await
     /// }
     /// ```
-    pub async fn transaction<'a, R, E, F>(&mut self, function: F) -> Result<R, E>
+    // Not an `async fn`: a spawned task could not hold its future if the result or the closure has a `dyn` or a reference.
+    pub fn transaction<'a, 'conn, R, E, F>(
+        &'conn mut self,
+        function: F,
+    ) -> impl Future<Output = Result<R, E>> + Send + 'conn
     where
         for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<R, E>
             + AsyncFunc<&'r mut Self, Result<R, E>, Fut: Send>
@@ -71,8 +75,9 @@ impl<I: Intent> Conn<I> {
             + 'a,
         E: From<Error> + Send + 'a,
         R: Send + 'a,
+        'a: 'conn,
     {
-        run(self, None, false, function).await
+        run(self, None, false, function)
     }
 
     /// Starts to describe a transaction: its isolation level, and whether it may write.
@@ -130,7 +135,7 @@ pub struct TransactionBuilder<'c, I: Intent> {
     deferrable: bool,
 }
 
-impl<I: Intent> TransactionBuilder<'_, I> {
+impl<'c, I: Intent> TransactionBuilder<'c, I> {
     /// Each statement sees what was committed before it began. PostgreSQL's default.
     pub fn read_committed(mut self) -> Self {
         self.isolation = Some("READ COMMITTED");
@@ -159,7 +164,11 @@ impl<I: Intent> TransactionBuilder<'_, I> {
     /// # Cancel safety
     ///
     /// As [`Conn::transaction`].
-    pub async fn run<'a, R, E, F>(self, function: F) -> Result<R, E>
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "a spawned task could not hold its future if the result has a `dyn` or a reference"
+    )]
+    pub fn run<'a, R, E, F>(self, function: F) -> impl Future<Output = Result<R, E>> + Send + 'c
     where
         for<'r> F: AsyncFnOnce(&'r mut Conn<I>) -> Result<R, E>
             + AsyncFunc<&'r mut Conn<I>, Result<R, E>, Fut: Send>
@@ -167,9 +176,12 @@ impl<I: Intent> TransactionBuilder<'_, I> {
             + 'a,
         E: From<Error> + Send + 'a,
         R: Send + 'a,
+        'a: 'c,
     {
-        let sql = self.to_string();
-        run(self.conn, Some(&sql), false, function).await
+        async move {
+            let sql = self.to_string();
+            run(self.conn, Some(&sql), false, function).await
+        }
     }
 }
 

@@ -97,7 +97,14 @@ impl ReplicaSet {
     ///     .await
     /// }
     /// ```
-    pub async fn run_read<'a, R, E, F>(&self, function: F) -> Result<R, E>
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "a spawned task could not hold its future if the result has a `dyn` or a reference"
+    )]
+    pub fn run_read<'a, 'set, R, E, F>(
+        &'set self,
+        function: F,
+    ) -> impl Future<Output = Result<R, E>> + Send + 'set
     where
         for<'r> F: AsyncFnOnce(&'r mut Conn<Read>) -> Result<R, E>
             + AsyncFunc<&'r mut Conn<Read>, Result<R, E>, Fut: Send>
@@ -106,35 +113,38 @@ impl ReplicaSet {
             + 'a,
         E: From<CheckoutError> + Send + 'a,
         R: Send + 'a,
+        'a: 'set,
     {
-        let live = self.live();
-        live.limits.hedges.deposit();
-        live.limits.repeats.deposit();
-        let mut repeats = Repeats::new(live.config.reads().retries);
-        let mut confined = false;
-        let mut last = None;
-        loop {
-            let tried = self.try_hedged(function.clone(), &live, &mut repeats, confined).await;
-            match tried {
-                Try::Answered(outcome) => return outcome,
-                // What the node said tells more than that there was no other one.
-                Try::NoConnection(error) => return Err(last.unwrap_or_else(|| error.into())),
-                Try::Failed(error) => last = Some(error),
-                Try::Stale => {}
-            }
-            self.acquit(&mut repeats).await;
-            let (pause, on_the_same) = match repeats.decide(&live.limits.repeats) {
-                Decision::Again(pause) => (pause, false),
-                Decision::OnTheSame(pause) => (pause, true),
-                Decision::GiveUp(reason) => {
-                    self.log_given_up(&repeats, reason);
-                    return Err(last.expect("a read that is given up has failed"));
+        async move {
+            let live = self.live();
+            live.limits.hedges.deposit();
+            live.limits.repeats.deposit();
+            let mut repeats = Repeats::new(live.config.reads().retries);
+            let mut confined = false;
+            let mut last = None;
+            loop {
+                let tried = self.try_hedged(function.clone(), &live, &mut repeats, confined).await;
+                match tried {
+                    Try::Answered(outcome) => return outcome,
+                    // What the node said tells more than that there was no other one.
+                    Try::NoConnection(error) => return Err(last.unwrap_or_else(|| error.into())),
+                    Try::Failed(error) => last = Some(error),
+                    Try::Stale => {}
                 }
-            };
-            confined = on_the_same;
-            tracing::debug!(?pause, "a read is run again on another node");
-            if !pause.is_zero() {
-                sleep(pause).await;
+                self.acquit(&mut repeats).await;
+                let (pause, on_the_same) = match repeats.decide(&live.limits.repeats) {
+                    Decision::Again(pause) => (pause, false),
+                    Decision::OnTheSame(pause) => (pause, true),
+                    Decision::GiveUp(reason) => {
+                        self.log_given_up(&repeats, reason);
+                        return Err(last.expect("a read that is given up has failed"));
+                    }
+                };
+                confined = on_the_same;
+                tracing::debug!(?pause, "a read is run again on another node");
+                if !pause.is_zero() {
+                    sleep(pause).await;
+                }
             }
         }
     }

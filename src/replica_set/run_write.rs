@@ -82,7 +82,10 @@ impl ReplicaSet {
     ///     .await
     /// }
     /// ```
-    pub async fn run_write<'a, R, E, F>(&self, function: F) -> Result<R, E>
+    pub fn run_write<'a, 'set, R, E, F>(
+        &'set self,
+        function: F,
+    ) -> impl Future<Output = Result<R, E>> + Send + 'set
     where
         for<'r> F: AsyncFnOnce(&'r mut Conn<Write>) -> Result<R, E>
             + AsyncFunc<&'r mut Conn<Write>, Result<R, E>, Fut: Send>
@@ -91,8 +94,9 @@ impl ReplicaSet {
             + 'a,
         E: From<CheckoutError> + From<diesel::result::Error> + Send + 'a,
         R: Send + 'a,
+        'a: 'set,
     {
-        self.run_write_with(WriteOptions::new(), function).await
+        self.run_write_with(WriteOptions::new(), function)
     }
 
     /// As [`run_write`](Self::run_write), with options.
@@ -104,7 +108,15 @@ impl ReplicaSet {
     /// # Cancel safety
     ///
     /// As [`Conn::transaction`].
-    pub async fn run_write_with<'a, R, E, F>(&self, options: WriteOptions, function: F) -> Result<R, E>
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "a spawned task could not hold its future if the result has a `dyn` or a reference"
+    )]
+    pub fn run_write_with<'a, 'set, R, E, F>(
+        &'set self,
+        options: WriteOptions,
+        function: F,
+    ) -> impl Future<Output = Result<R, E>> + Send + 'set
     where
         for<'r> F: AsyncFnOnce(&'r mut Conn<Write>) -> Result<R, E>
             + AsyncFunc<&'r mut Conn<Write>, Result<R, E>, Fut: Send>
@@ -113,22 +125,25 @@ impl ReplicaSet {
             + 'a,
         E: From<CheckoutError> + From<diesel::result::Error> + Send + 'a,
         R: Send + 'a,
+        'a: 'set,
     {
-        let config = self.config();
-        let mut waits = config.writes().retry_backoff.retry();
-        let mut runs = 0;
-        loop {
-            let mut conn = self.write().await?;
-            match conn.transaction_with(&options, function.clone()).await {
-                Err(_) if conn.conflicted() && runs < config.writes().retries => {
-                    runs += 1;
-                    let wait = waits.next().unwrap_or_else(|| config.writes().retry_backoff.max_delay());
-                    tracing::debug!(sqlstate = ?conn.last_sqlstate(), runs, ?wait, "a transaction is run again");
-                    // Others may use the connection meanwhile.
-                    drop(conn);
-                    sleep(wait).await;
+        async move {
+            let config = self.config();
+            let mut waits = config.writes().retry_backoff.retry();
+            let mut runs = 0;
+            loop {
+                let mut conn = self.write().await?;
+                match conn.transaction_with(&options, function.clone()).await {
+                    Err(_) if conn.conflicted() && runs < config.writes().retries => {
+                        runs += 1;
+                        let wait = waits.next().unwrap_or_else(|| config.writes().retry_backoff.max_delay());
+                        tracing::debug!(sqlstate = ?conn.last_sqlstate(), runs, ?wait, "a transaction is run again");
+                        // Others may use the connection meanwhile.
+                        drop(conn);
+                        sleep(wait).await;
+                    }
+                    outcome => return outcome,
                 }
-                outcome => return outcome,
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The bare connection, taken by an implementation of `LoadQuery` of one's own.
 //~ E0277
-//~ says: the trait bound `Nothing: QueryId` is not satisfied
+//~ says: the trait bound `Nothing: LoadQuery<_>` is not satisfied
 
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment};
