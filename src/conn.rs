@@ -152,7 +152,7 @@ impl<I: Intent> Conn<I> {
         self.served.lease.give_up();
     }
 
-    /// Whether this program ended the connection: severed it from its node, or gave a transaction up in the middle.
+    /// Returns `true` if this program ended the connection: severed it from its node, or gave a transaction up in the middle.
     pub(crate) fn was_severed(&self) -> bool {
         self.served.lease.was_severed()
     }

@@ -6,7 +6,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A semaphore whose size follows the configuration.
 ///
-/// Permits that are held count against the new size: a change of the configuration lets nobody have twice as much. First
+/// Permits that are held count against the new size: a change of the configuration does not double a limit. First
 /// come, first served.
 #[derive(Debug, Clone)]
 pub(crate) struct Limit {

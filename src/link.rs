@@ -77,12 +77,12 @@ impl Link {
         first
     }
 
-    /// Whether the client may have asked for something that the wire does not know of yet.
+    /// Returns `true` if the client may have asked for something that the wire does not know of yet.
     pub(crate) fn is_called(&self) -> bool {
         self.driver.is_called()
     }
 
-    /// Whether it was this program that ended the connection.
+    /// Returns `true` if it was this program that ended the connection.
     pub(crate) fn was_severed(&self) -> bool {
         self.driver.is_severed() || self.driver.is_given_up()
     }
@@ -95,12 +95,12 @@ impl Link {
         self.cancelled.store(true, Ordering::Release);
     }
 
-    /// Whether a statement of this session was cancelled.
+    /// Returns `true` if a statement of this session was cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    /// Whether the connection has ended, was severed or given up, or the server said that its session ends.
+    /// Returns `true` if the connection has ended, was severed or given up, or the server said that its session ends.
     pub(crate) fn is_over(&self) -> bool {
         self.driver.is_severed() || self.wire.is_closed() || self.wire.is_ending()
     }

@@ -148,7 +148,7 @@ impl Node {
     }
 
     /// Takes over from the node of the same server that it succeeds. What is returned was replaced, and is to be
-    /// [retired](Self::retire) when nobody is sent there any more.
+    /// [retired](Self::retire) when no caller is sent there any more.
     pub(crate) fn take_over(&self, before: &Self) -> Vec<Retired> {
         self.server.limits.resize(&self.pool);
         self.server.reads.resize(self.pool.max_size);
@@ -187,7 +187,7 @@ impl Node {
         }
     }
 
-    /// Whether connections of both are the same.
+    /// Returns `true` if connections of both are the same.
     pub(crate) fn shares_sessions_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.read_pool, &other.read_pool)
     }

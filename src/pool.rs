@@ -1,7 +1,7 @@
 //! The pools: one per node and intent. The only file that names bb8.
 //!
 //! bb8 keeps the idle connections, checks them when they are taken and when they come back, and closes those that
-//! nobody uses. The rest is done here: whose turn it is, when a connection is made and what becomes of the callers when
+//! no caller uses. The rest is done here: whose turn it is, when a connection is made and what becomes of the callers when
 //! that fails, and how a pool's connections are severed as one.
 //!
 //! * [`NodePool`]: take a connection, sever all of them
@@ -106,7 +106,7 @@ struct Shared {
     queue: Queue,
     /// Connections that are handed out.
     leased: AtomicU32,
-    /// Sessions that are in nobody's hands, and have not come to an end.
+    /// Sessions that are not handed out, and have not ended.
     ending: AtomicU32,
     /// A connection may be returned by code that runs outside of it.
     runtime: Handle,
@@ -235,7 +235,7 @@ impl NodePool {
         while self.shared.idle.take().is_some() {}
     }
 
-    /// Whether it was [retired](Self::retire).
+    /// Returns `true` if it was [retired](Self::retire).
     pub(crate) fn is_retired(&self) -> bool {
         self.shared.retired.load(Ordering::Acquire)
     }
@@ -297,7 +297,7 @@ impl PooledLink {
         Self { link: Box::new(link), expires: Instant::now() + lifetime }
     }
 
-    /// Whether the next user would find it as the first one did, and for a while.
+    /// Returns `true` if the next user would find it as the first one did, and for a while.
     fn is_usable(&mut self, purpose: Purpose) -> bool {
         self.is_sound(purpose) && Instant::now() < self.expires
     }

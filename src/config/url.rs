@@ -141,7 +141,7 @@ fn ambiguous(rest: &str) -> bool {
     }
 }
 
-/// Whether a parameter could have this name: words, with underscores between them.
+/// Returns `true` if a parameter could have this name: words, with underscores between them.
 fn looks_like_a_parameter(name: &str) -> bool {
     (1..=40).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_')
 }

@@ -281,7 +281,7 @@ impl<I: Intent> Scope<'_, I> {
             // The connection had ended before: nothing was asked of the server.
             Err(error) if unsent => Err(error),
             Ok(()) if outermost && wire.rolled_back() => {
-                // A statement that nobody waited for failed just before the COMMIT.
+                // A statement whose answer was not awaited failed just before the COMMIT.
                 Err(TransactionFailed { sqlstate: wire.sqlstate().or(earlier) }.into())
             }
             // The standby may not have it, and the primary does.
@@ -385,7 +385,7 @@ where
                 scope.poison();
                 return scope.end(Err(error));
             }
-            // What statements answer that nobody waited for counts as well.
+            // Answers that were not awaited count as well.
             scope.has_failed().await;
             scope.conn.served.conflicted = scope.conn.has_conflict();
             scope.rollback().await;

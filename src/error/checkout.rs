@@ -99,7 +99,7 @@ pub enum CheckoutError {
     },
     /// The nodes have not been looked at for too long, so an old primary could have been replaced unseen.
     ///
-    /// The set's monitors have ended with the tokio runtime on which it was connected, or their runtime is driven by nobody.
+    /// The set's monitors have ended with the tokio runtime on which it was connected, or no thread drives that runtime.
     /// They are started again on the caller's runtime, and this is the error if they had no result in time.
     #[error(
         "the nodes were not looked at within {waited:?}, so it is not known which one is the primary: keep the tokio runtime \

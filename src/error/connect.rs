@@ -145,7 +145,7 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl ConnectError {
-    /// Whether a server that is up turned the login away, so that waiting for a failover is of no use.
+    /// Returns `true` if a server that is up turned the login away, so that waiting for a failover is of no use.
     ///
     /// A session that met another server, or a standby, is a failover or a restart that the monitor has not seen yet.
     pub(crate) fn is_refusal(&self) -> bool {

@@ -47,7 +47,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether this primary took over from a node that was removed and writes, or did when it was last seen.
+    /// Returns `true` if this primary took over from a node that was removed and writes, or did when it was last seen.
     fn has_replaced(&self, removed: &Self) -> bool {
         let (Some(primary), Some(old)) =
             (self.condition.sighting.evidence(), removed.condition.sighting.evidence())
@@ -167,7 +167,7 @@ impl Board {
         state.leaving = old;
         state.config = config;
         self.publish(&mut state, Instant::now());
-        // Only now, when nobody is sent there any more.
+        // Only now, when no caller is sent there any more.
         Node::retire(&replaced);
         for entry in &state.leaving {
             entry.node.drain();
@@ -175,7 +175,7 @@ impl Board {
         replaced
     }
 
-    /// Whether a node is to be watched: it is configured, or connections to it are in use.
+    /// Returns `true` if a node is to be watched: it is configured, or connections to it are in use.
     pub(crate) fn is_watched(&self, node: &Node) -> bool {
         let state = self.lock();
         state.entries.iter().chain(&state.leaving).any(|entry| entry.node.id() == node.id())

@@ -1,8 +1,8 @@
-//! What differs between two snapshots: what users are told, what starts a search anew, and what is logged.
+//! What differs between two snapshots: what users are told, what restarts a search, and what is logged.
 
 use crate::topology::{Health, LostHistory, NodeStatus, PrimaryStatus, Topology};
 
-/// Whether two topologies differ in nothing but measurements.
+/// Returns `true` if two topologies differ in nothing but measurements.
 pub(super) fn same_for_users(a: &Topology, b: &Topology) -> bool {
     let of = |node: &NodeStatus| {
         (node.name.clone(), node.standing, node.health, node.serves_reads, node.serves_writes)
@@ -10,7 +10,7 @@ pub(super) fn same_for_users(a: &Topology, b: &Topology) -> bool {
     a.primary == b.primary && a.nodes.iter().map(of).eq(b.nodes.iter().map(of))
 }
 
-/// Whether a node went down or came back, or a role changed: then a primary may be found soon.
+/// Returns `true` if a node went down or came back, or a role changed: then a primary may be found soon.
 pub(super) fn has_moved(before: &Topology, after: &Topology) -> bool {
     let is_there =
         |node: &NodeStatus| !matches!(node.health, Health::Unseen | Health::Lost | Health::Starting);

@@ -134,7 +134,7 @@ impl Condition {
         }
     }
 
-    /// Whether there is no role and no session to keep.
+    /// Returns `true` if there is no role and no session to keep.
     fn is_gone(&self) -> bool {
         matches!(self.health, Health::Lost | Health::Unseen)
     }

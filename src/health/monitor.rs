@@ -227,7 +227,7 @@ impl Eye {
         look(&lease, self.probe.timeout, &mut self.known).await.ok()
     }
 
-    /// Notes which server answered. Sessions at another one, which was here before, end: nobody watches them any more.
+    /// Notes which server answered. Sessions at another one, which was here before, end: no monitor watches them any more.
     fn met(&self, evidence: Evidence) -> Evidence {
         if self.node.vitals().seen.note(&evidence) {
             tracing::info!(

@@ -30,7 +30,7 @@ pub(crate) struct Placed {
     pub(crate) standing: Standing,
     /// Whether it is a replica, well, and fresh enough.
     pub(super) fit: bool,
-    /// Whether it may serve what nobody can serve better.
+    /// Whether it may serve what no other node can serve better.
     pub(super) last_resort: bool,
     pub(super) near: bool,
     pub(super) recovery: Recovery,

@@ -59,7 +59,7 @@ pub(crate) struct Dialer {
 #[derive(Clone)]
 pub(crate) struct Cancel {
     token: CancelToken,
-    /// The name may have another one by now, where nobody knows the session.
+    /// The name may have another one by now, and that server does not know the session.
     address: Option<SocketAddr>,
 }
 

@@ -35,13 +35,13 @@ impl Driver {
         self.given_up.cancel();
     }
 
-    /// Whether the task was called and has not come yet: the client may have asked for something that the wire does not
+    /// Returns `true` if the task was called and has not come yet: the client may have asked for something that the wire does not
     /// know of.
     pub(super) fn is_called(&self) -> bool {
         self.call.pending.load(Ordering::Acquire)
     }
 
-    /// Whether the session was given up.
+    /// Returns `true` if the session was given up.
     pub(super) fn is_given_up(&self) -> bool {
         self.given_up.is_cancelled()
     }

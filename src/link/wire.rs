@@ -188,7 +188,7 @@ impl Wire {
         self.without_tls.load(Ordering::Acquire)
     }
 
-    /// Whether the server asked for a password: in clear text, by MD5 or by SCRAM.
+    /// Returns `true` if the server asked for a password: in clear text, by MD5 or by SCRAM.
     pub(crate) fn is_asked_for_password(&self) -> bool {
         self.asked_for_password.load(Ordering::Acquire)
     }
@@ -281,7 +281,7 @@ impl Wire {
         self.close();
     }
 
-    /// Whether the stream is gone.
+    /// Returns `true` if the stream is gone.
     pub(crate) fn is_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
@@ -301,7 +301,7 @@ impl Wire {
         }
     }
 
-    /// Whether the server may be at work: it owes an answer, or got a part of what it would answer.
+    /// Returns `true` if the server may be at work: it owes an answer, or got a part of what it would answer.
     pub(crate) fn is_at_work(&self) -> bool {
         self.owes() || self.working.load(Ordering::Relaxed)
     }

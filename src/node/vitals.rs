@@ -119,7 +119,7 @@ impl Vitals {
         Probing(self)
     }
 
-    /// Whether reads rather go elsewhere: there was a sign of trouble, or the monitor has been waiting for its answer.
+    /// Returns `true` if reads rather go elsewhere: there was a sign of trouble, or the monitor has been waiting for its answer.
     pub(crate) fn is_doubtful(&self, now: Instant) -> bool {
         self.is_suspected()
             || self.probed.elapsed(now).is_some_and(|elapsed| {

@@ -1,7 +1,7 @@
 //! Whether a node is being watched: a promise that its monitor renews.
 //!
 //! What is known of the nodes is worth as much as the monitors that keep it up to date. A monitor can end without a word,
-//! because its tokio runtime was shut down or is driven by nobody. So after each look it promises when the next
+//! because its tokio runtime was shut down or no thread drives it. So after each look it promises when the next
 //! result is there at the latest, and a promise that was broken makes everything that is known old.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +33,7 @@ impl Watched {
         self.until.store(self.micros(until), Ordering::Release);
     }
 
-    /// Notes that the monitor has ended, although nobody asked it to.
+    /// Notes that the monitor has ended, although its owner did not ask it to.
     pub(crate) fn forsake(&self) {
         self.until.store(0, Ordering::Release);
     }

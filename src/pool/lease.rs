@@ -27,7 +27,7 @@ impl Slot {
         self.pooled = None;
     }
 
-    /// Whether it can go back: with a session that the next user may have, or one that has ended.
+    /// Returns `true` if it can go back: with a session that the next user may have, or one that has ended.
     pub(super) fn is_settled(&mut self) -> bool {
         let purpose = self.shared.purpose;
         let resets = self.shared.settings.reset_sessions;
@@ -39,7 +39,7 @@ impl Slot {
         })
     }
 
-    /// Whether its session is one that goes on, apart from what was set on it.
+    /// Returns `true` if its session is one that goes on, apart from what was set on it.
     pub(super) fn is_sound(&mut self, purpose: Purpose) -> bool {
         self.pooled.as_mut().is_some_and(|pooled| pooled.is_sound(purpose))
     }

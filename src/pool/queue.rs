@@ -2,7 +2,7 @@
 //!
 //! A caller past the gate waits here for the next connection, whether it is returned or made: the first in the queue
 //! gets it. Connections are made as long as there are more waiting callers than attempts, and room in the pool.
-//! A failed attempt sends nobody away while the pool has sessions that will come back, or other
+//! A failed attempt sends no caller away while the pool has sessions that will come back, or other
 //! attempts that may succeed; only with neither do the callers get its error.
 
 use std::collections::VecDeque;
@@ -44,7 +44,7 @@ impl Queue {
         Self { state: Mutex::new(state), waiting: AtomicUsize::new(0) }
     }
 
-    /// Whether nobody waits.
+    /// Returns `true` if no caller waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) == 0
     }
@@ -119,7 +119,7 @@ impl Shared {
                     Err(back) => answer = back,
                 }
                 if state.waiting.is_empty() {
-                    // Nobody is left: it goes back without a look at the queue, whose lock is held here.
+                    // No caller is left: it goes back without a look at the queue, whose lock is held here.
                     answer.into_iter().for_each(Slot::put_back);
                     return;
                 }

@@ -43,7 +43,7 @@ pub(super) enum Among<'n> {
 }
 
 impl Among<'_> {
-    /// Whether a node may serve.
+    /// Returns `true` if a node may serve.
     fn admits(self, placed: &Placed) -> bool {
         let node = placed.node.id();
         match self {
@@ -53,7 +53,7 @@ impl Among<'_> {
         }
     }
 
-    /// Whether a node may serve, but only after all others.
+    /// Returns `true` if a node may serve, but only after all others.
     fn puts_last(self, node: NodeId) -> bool {
         matches!(self, Self::RatherOthers(nodes) if nodes.contains(&node))
     }

@@ -115,7 +115,7 @@ impl ReplicaSet {
         let limits = Arc::clone(&self.inner.live.load().limits);
         self.inner.live.store(Arc::new(Live { config: Arc::clone(config), limits }));
 
-        // A monitor whose own settings changed begins anew, from what is known.
+        // A monitor whose own settings changed is restarted from what is known.
         let same_probes = before.probe() == config.probe() && before.backoff() == config.backoff();
         let watched = board.nodes();
         monitors.retain(|watch| same_probes && watched.iter().any(|node| node.id() == watch.node));

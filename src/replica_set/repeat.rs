@@ -82,7 +82,7 @@ pub(super) fn budget() -> Budget {
     Budget::new(0.2, Limits { start: 100, most: 200 })
 }
 
-/// The pauses: 5 ms is about a short read, so that the cause may be over; nobody waits half a second for one retry.
+/// The pauses: 5 ms is about a short read, so that the cause may be over; half a second is too long a wait for one retry.
 fn pauses() -> Retry {
     let policy = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
     policy.and_then(|policy| policy.jitter(0.5)).expect("a valid schedule").retry()
@@ -135,12 +135,12 @@ impl Repeats {
         self.blamed_on.retain(|(other, _)| *other != node);
     }
 
-    /// Whether it lost two sessions.
+    /// Returns `true` if it lost two sessions.
     pub(super) fn is_suspect(&self) -> bool {
         self.blamed_on.len() > 1
     }
 
-    /// Whether it lost its session at all, so that the next one is tried out before it is used.
+    /// Returns `true` if it lost its session at all, so that the next one is tried out before it is used.
     pub(super) fn is_blamed(&self) -> bool {
         !self.blamed_on.is_empty()
     }

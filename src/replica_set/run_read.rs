@@ -62,7 +62,7 @@ impl ReplicaSet {
     /// * the server ends the statement because of a conflict, such as with replay (40001, 40P01): after a pause.
     ///
     /// How long the function ran before does not matter: `timeouts.checkout` limits the wait for a connection, for each
-    /// run anew. `reads.retries` limits the repeats of one read, and all reads together repeat at most one in five, and
+    /// run. `reads.retries` limits the repeats of one read, and all reads together repeat at most one in five, and
     /// 200 at once, beyond their first move away from a node that was lost.
     ///
     /// A statement that lost two sessions while it ran is taken for the cause: no further node gets it, and least of all the
@@ -244,7 +244,7 @@ impl ReplicaSet {
         }
     }
 
-    /// Whether a node on which a session ended is well, once its monitor has looked.
+    /// Returns `true` if a node on which a session ended is well, once its monitor has looked.
     async fn survived(&self, id: NodeId) -> bool {
         let deadline = Instant::now() + VERDICT;
         while Instant::now() < deadline {
@@ -307,7 +307,7 @@ async fn answered_within<F: Future>(
     }
 }
 
-/// Whether a session answers.
+/// Returns `true` if a session answers.
 async fn is_alive(conn: &Conn<Read>, limit: Duration) -> bool {
     let Ok(mut bare) = conn.usable() else { return false };
     let ping = diesel_async::RunQueryDsl::execute(diesel::sql_query("SELECT 1"), &mut bare);

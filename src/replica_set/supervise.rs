@@ -1,7 +1,7 @@
 //! Monitors that have ended or stand still: noticed, and started again.
 //!
 //! A set that was connected on one tokio runtime can be used from another one that lives on. Its monitors end with the
-//! first, and nobody would see a failover any more. Each checkout and each health report therefore looks whether the
+//! first, and a failover would go unseen. Each checkout and each health report therefore looks whether the
 //! monitors keep their promises, which costs a few loads. If they don't, new ones are started on the caller's runtime.
 
 use std::sync::Arc;

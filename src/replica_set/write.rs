@@ -119,7 +119,7 @@ impl ReplicaSet {
 
     async fn ask_primary(&self, began: Instant, deadline: Instant) -> Result<Asked, CheckoutError> {
         let snapshot = self.snapshot();
-        // Nobody would know that the primary was replaced.
+        // No monitor would notice that the primary was replaced.
         if !self.is_up_to_date(&snapshot, Instant::now()) {
             return Ok(Asked::Failed(None));
         }
@@ -171,7 +171,7 @@ impl Refusal {
         Some(Self { node: failure.node.clone(), error: Arc::clone(error) })
     }
 
-    /// Whether waiting is of no use: a slot may be free again soon, as a connection of the pool may; a login that is
+    /// Returns `true` if waiting is of no use: a slot may be free again soon, as a connection of the pool may; a login that is
     /// refused stays so.
     fn is_final(&self, since: Option<Instant>, checkout: Duration) -> bool {
         !matches!(*self.error, ConnectError::Full(_))

@@ -8,8 +8,8 @@
 //!
 //! * Its timeline, where it shows, decides.
 //! * It **parted** if it was past the fork while the new primary was still in recovery, or if it was further than the
-//!   new primary was later: nobody can receive what was not written yet.
-//! * It **follows** if its receiver brought it past the fork, and nobody but the new primary can have sent that: the receiver
+//!   new primary was later: no standby can receive what was not written yet.
+//! * It **follows** if its receiver brought it past the fork, and only the new primary can have sent that: the receiver
 //!   was started after the promotion, and no old primary is there or none that is as far. Or its receiver may be such a
 //!   one, and it was seen where the new primary rests, or keeps step with it.
 //! * Otherwise it is **unproven**, and serves no read while there is a primary.
@@ -233,7 +233,7 @@ impl Lineages {
         let rivals = Rivals::of(&self.tracks, sightings, standings, place, primary);
         let unseen = Fork { timeline, end: Lsn::default(), primary };
         let is_seen = self.forks.iter().any(|fork| fork.timeline == timeline);
-        // Without the promotion, a standby is suspected only if there is somebody else whom it may follow.
+        // Without the promotion, a standby is suspected only if there is another server that it may follow.
         let unseen = Some(&unseen).filter(|_| !is_seen && !rivals.alive.is_empty());
         let track = &self.tracks[place];
         let mut proven = track.proven;
@@ -375,7 +375,7 @@ impl<'t> Rivals<'t> {
         !self.alive.is_empty() || (self.absent && receives && !standby.reconnected())
     }
 
-    /// Returns `true` if the standby can have what is past the fork from nobody but the primary.
+    /// Returns `true` if the standby can have what is past the fork from the primary alone.
     fn proves(&self, standby: &Track, primary: &Track, end: Lsn) -> bool {
         let Some(last) = standby.samples.back() else { return false };
         // A standby that has parted asks in vain: what it receives ends at the fork.

@@ -38,7 +38,7 @@ pub(crate) struct Memory {
     places: Vec<Arc<str>>,
     /// Histories that are gone from some of the nodes that showed them.
     gone: Vec<LostHistory>,
-    /// How the nodes came to write. Shared: it changes once in a failover, and is read by whoever resolves a doubt.
+    /// How the nodes came to write. Shared: it changes once in a failover, and is read when a doubt is resolved.
     pub(crate) recoveries: Arc<Recoveries>,
 }
 
@@ -125,7 +125,7 @@ impl Memory {
         *self = Self { recoveries: Arc::new(Recoveries::since(now)), ..Self::default() };
     }
 
-    /// Notes which nodes are configured. One that is not proves nothing any more, and writes for nobody.
+    /// Notes which nodes are configured. One that is not proves nothing any more, and its writes do not count.
     pub(super) fn keep<'k>(&mut self, configured: impl Iterator<Item = &'k Arc<str>> + Clone) {
         if configured.clone().eq(&self.places) {
             return;
@@ -324,7 +324,7 @@ impl Past {
 }
 
 impl Shown {
-    /// Whether a lower timeline proves that the node has this history no more.
+    /// Returns `true` if a lower timeline proves that the node has this history no more.
     ///
     /// The control file of one data directory never shows a lower timeline than before, so the directory was replaced
     /// (rebuilt, rewound, restored), for which the server was restarted. Another address is another server's: a floating one

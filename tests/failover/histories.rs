@@ -20,7 +20,7 @@ async fn until_primary(set: &ReplicaSet, server: &Server) {
     until(set, "it is the primary", |topology| standing(topology, server) == Some(Standing::Primary)).await;
 }
 
-/// Whether writes are refused, and both are named.
+/// Returns `true` if writes are refused, and both are named.
 async fn refused(set: &ReplicaSet, one: &Server, other: &Server) -> bool {
     match set.write().await {
         Ok(_) => false,

@@ -48,7 +48,10 @@ async fn a_cancelled_transaction_leaves_no_statement_and_no_lock() {
     drop(conn);
     let next = set.write().await.expect("the next one is let in once the session has ended");
     diesel::sql_query("LOCK TABLE accounts").execute(&next).await.unwrap_err();
-    diesel::sql_query("INSERT INTO accounts VALUES (1)").execute(&next).await.expect("nobody holds a lock");
+    diesel::sql_query("INSERT INTO accounts VALUES (1)")
+        .execute(&next)
+        .await
+        .expect("no session holds a lock");
 }
 
 /// 40 given-up writes on a pool of 10 left 40 backends waiting, so the pool's bound did not bound the server.

@@ -161,7 +161,7 @@ async fn a_read_whose_sessions_end_without_a_word_on_two_nodes_is_sent_to_no_thi
     assert_eq!((runs.count(), runs.on_primary()), (2, 0), "{runs:?}");
 }
 
-/// Whether a statement runs at a server that contains these words.
+/// Returns `true` if a statement runs at a server that contains these words.
 async fn runs_there(server: &Server, words: &str) -> bool {
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE {}", other_with(words));
     server.query_value(&sql).await.unwrap() != "0"
@@ -295,7 +295,7 @@ async fn slow_reads_send_no_others_to_the_primary() {
 /// Under `always`, the reads that had gone to a primary that hangs stayed there until it was declared lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_hangs_keeps_no_read_that_a_replica_can_serve() {
-    // Nobody declares it lost while the test runs.
+    // No monitor declares it lost while the test runs.
     let probe = ProbeSettings { timeout: Duration::from_secs(40), ..ProbeSettings::default() };
     let reads = ReadSettings {
         fallback: Fallback::Always,

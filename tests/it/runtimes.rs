@@ -1,4 +1,4 @@
-//! A set whose monitors' runtime ended, or is driven by nobody, while the program goes on.
+//! A set whose monitors' runtime ended, or is no longer driven, while the program goes on.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn monitors_that_ended_with_their_runtime_are_started_again() {
     assert_it_finds_the_new_primary(&cluster, &set).await;
 }
 
-/// The same where the runtime is there still, and nobody drives it.
+/// The same if the runtime still exists and no thread drives it.
 #[tokio::test]
 async fn monitors_on_a_runtime_that_nobody_drives_are_replaced() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();

@@ -74,7 +74,7 @@ async fn process_of(client: &Client) -> Result<i32, ConnectError> {
     Ok(row.and_then(|row| row.get(0).and_then(|process| process.parse().ok())).unwrap_or_default())
 }
 
-/// Whether the processes of one session and that of a second one can be those of a pooler in session mode.
+/// Returns `true` if the processes of one session and that of a second one can be those of a pooler in session mode.
 fn is_shared(first: &[i32], second: i32) -> bool {
     first.iter().any(|process| *process == second || Some(process) != first.first())
 }

@@ -30,7 +30,7 @@ pub(super) fn field(body: &[u8], kind: u8) -> Option<&[u8]> {
     body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(&[kind]))
 }
 
-/// The code that stands in the place of a protocol version in a request for TLS.
+/// The code that a request for TLS has instead of a protocol version.
 pub(super) const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
 /// Stands for the kind of the answer to a request for TLS: one byte, and no message.
@@ -41,7 +41,7 @@ impl Frames {
         Self { header: [0; 5], have: 0, remaining: 0, body: Vec::new(), untyped, skip: 0 }
     }
 
-    /// Whether the last message is complete.
+    /// Returns `true` if the last message is complete.
     pub(super) fn is_between_messages(&self) -> bool {
         self.have == 0
     }

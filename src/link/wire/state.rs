@@ -83,7 +83,7 @@ fn cut(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&body[..end], &body[end + 1..]))
 }
 
-/// Whether a statement's text has a word that sets something which its completion does not tell.
+/// Returns `true` if a statement's text has a word that sets something which its completion does not tell.
 fn sets_something(statement: &[u8]) -> bool {
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     statement.len() + 64 >= STATEMENT_KEPT
@@ -100,7 +100,7 @@ fn starts_with(word: &[u8], prefix: &[u8]) -> bool {
     word.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Whether a word is a function that takes an advisory lock beyond its transaction.
+/// Returns `true` if a word is a function that takes an advisory lock beyond its transaction.
 fn is_advisory(word: &[u8]) -> bool {
     ["pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared"]
         .iter()
@@ -131,7 +131,7 @@ mod tests {
         ] {
             assert!(!sets_something(statement.as_bytes()), "{statement}");
         }
-        assert!(sets_something(&vec![b' '; STATEMENT_KEPT]), "nobody knows what follows");
+        assert!(sets_something(&vec![b' '; STATEMENT_KEPT]), "what follows is unknown");
     }
 
     #[test]

@@ -144,7 +144,7 @@ mod tests {
         let wire = Arc::new(Wire::new(Arc::default()));
         let mut tap = Tap::new(ours, Arc::clone(&wire));
         drop(theirs);
-        tap.write_all(b"\0\0\0\x08abcd").await.expect_err("nobody reads");
+        tap.write_all(b"\0\0\0\x08abcd").await.expect_err("the reader is gone");
         assert!(wire.is_closed());
         drop(tap);
     }

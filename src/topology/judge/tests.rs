@@ -325,7 +325,7 @@ fn any_round() -> impl Strategy<Value = Vec<Sighting>> {
     })
 }
 
-/// Whether a node of the set was seen out of recovery on this timeline, and not gone for good since.
+/// Returns `true` if a node of the set was seen out of recovery on this timeline, and not gone for good since.
 fn may_write(rounds: &[Vec<Sighting>], node: usize, identity: u64, timeline: u32) -> bool {
     let answers = rounds.iter().rev().filter_map(|round| round[node].evidence());
     // Only what was said while the identity was known counts against it, which the first primary made so.

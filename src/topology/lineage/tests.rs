@@ -174,7 +174,7 @@ fn a_timeline_proves_and_a_restart_forgets() {
 #[test]
 fn a_program_that_starts_later_needs_no_timeline_either() {
     let mut set = Set::new();
-    // Nobody else is out of recovery, or might be.
+    // No other node is out of recovery, or might be.
     let at = set.now;
     let sightings = [
         Sighting::Seen(Evidence::standby(1, 1300, at)),
@@ -205,7 +205,7 @@ fn a_standby_that_passes_its_primary_gives_it_away() {
     assert_eq!(implied(at(20, primary.clone()), at(0, of(1000, 100))), 0, "it has all");
     assert_eq!(implied(at(0, primary.clone()), at(20, of(1008, 100))), 0, "it was asked later");
     let cut_off = Evidence { streaming: false, receiver_pid: None, ..of(1008, 100) };
-    assert_eq!(implied(at(20, primary.clone()), at(0, cut_off)), 0, "it follows nobody");
+    assert_eq!(implied(at(20, primary.clone()), at(0, cut_off)), 0, "it follows no server");
     let newer = Evidence { timeline: 2, ..primary };
     assert_eq!(implied(at(20, newer), at(0, of(1008, 100))), 0, "it may have parted from this primary");
 }

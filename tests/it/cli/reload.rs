@@ -152,7 +152,7 @@ async fn healthy(program: &Program) -> bool {
     answer.json::<Value>().await.unwrap()["status"] == "healthy"
 }
 
-/// The documentation advised to rotate a password in the environment and to send SIGHUP, but nobody can change the
+/// The documentation advised to rotate a password in the environment and to send SIGHUP, but no one can change the
 /// environment of a program that runs: new sessions were refused until a restart.
 #[tokio::test]
 async fn a_password_is_rotated_in_a_file_under_load_and_nothing_fails() {

@@ -43,7 +43,7 @@ fn a_certificate_file_that_cannot_be_read_is_a_fault_of_the_configuration() {
             }
         }
     }
-    // Without TLS nobody reads them, and libpq doesn't either.
+    // Without TLS the files are not read, and libpq doesn't either.
     with_parameters(&format!("sslmode=disable&sslrootcert={missing}")).unwrap();
 }
 
@@ -60,7 +60,7 @@ fn passwords(config: &Config) -> Vec<Option<&str>> {
     config.nodes().iter().map(|node| node.password().map(ExposeSecret::expose_secret)).collect()
 }
 
-/// Passwords stood in the environment alone, which nobody can change for a program that runs.
+/// Passwords stood in the environment alone, which cannot be changed for a program that runs.
 #[test]
 fn a_password_is_read_from_a_file_as_it_is() {
     for (text, password) in [
