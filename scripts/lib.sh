@@ -66,6 +66,21 @@ ensure_commands() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"
 }
 
+# Installs PgBouncer, if it is not there, without the service that its package would start.
+ensure_pgbouncer() {
+    PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null && return 0
+    local policy=/usr/sbin/policy-rc.d ours=false installed=0
+    if command -v apt-get >/dev/null && [ ! -e "$policy" ]; then
+        ours=true
+        as_root sh -c "printf '#!/bin/sh\nexit 101\n' > $policy && chmod 755 $policy"
+    fi
+    (PATH=$PATH:/usr/sbin ensure_commands pgbouncer:pgbouncer) || installed=$?
+    if $ours; then as_root rm -f "$policy"; fi
+    [ "$installed" = 0 ] || die "pgbouncer could not be installed"
+    # Nor shall it start with the machine: the tests start their own.
+    if command -v systemctl >/dev/null; then as_root systemctl disable pgbouncer >/dev/null 2>&1 || true; fi
+}
+
 ensure_rust() {
     command -v cargo >/dev/null || die "cargo is missing: install Rust 1.95 or later, see https://rustup.rs"
 }
