@@ -108,8 +108,8 @@ struct Shared {
     leased: AtomicU32,
     /// Sessions that are not handed out, and have not ended.
     ending: AtomicU32,
-    /// A connection may be returned by code that runs outside of it.
-    runtime: Handle,
+    /// Where the pool was made: a connection may be returned by code that runs on no runtime.
+    home: Handle,
 }
 
 /// A link in a pool, with the instant at which it is too old.
@@ -157,7 +157,7 @@ impl NodePool {
             queue: Queue::new(delays),
             leased: AtomicU32::new(0),
             ending: AtomicU32::new(0),
-            runtime: Handle::current(),
+            home: Handle::current(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -262,6 +262,11 @@ impl NodePool {
 }
 
 impl Shared {
+    /// Returns the caller's runtime, since the one of before may have ended; without one, that on which the pool was made.
+    fn runtime(&self) -> Handle {
+        Handle::try_current().unwrap_or_else(|_| self.home.clone())
+    }
+
     /// Takes an idle connection, unless there are callers whose turn it is.
     fn take_idle(self: &Arc<Self>) -> Option<Slot> {
         if self.queue.is_empty() { self.idle.take().map(|pooled| Slot::new(pooled, self)) } else { None }

@@ -150,7 +150,7 @@ impl NodeConfig {
         self
     }
 
-    /// Says whether the node may ever be the primary: `false` for a delayed or reporting replica.
+    /// Sets whether the node may ever be the primary: `false` for a delayed or reporting replica.
     ///
     /// If it is promoted all the same, it is fenced, and neither contends with the primary nor makes it a stale one.
     /// (`nofailover` is Patroni's word for it.)

@@ -50,14 +50,14 @@ impl Slot {
         let link = self.link();
         if link.give_up() {
             let (wire, token) = (Arc::clone(link.wire()), link.cancel_token());
-            self.shared().runtime.spawn(cancel(Arc::clone(self.shared()), wire, token));
+            self.shared().runtime().spawn(cancel(Arc::clone(self.shared()), wire, token));
         }
     }
 
     /// Brings a session to an end that is over, or not fit for a next user, and keeps its room until then.
     pub(super) fn finish(self, pass: Pass) {
         let ending = Ending::new(self.shared());
-        let runtime = self.shared().runtime.clone();
+        let runtime = self.shared().runtime();
         runtime.spawn(async move {
             let mut slot = self;
             let wire = Arc::clone(slot.link().wire());

@@ -92,7 +92,8 @@ impl Shared {
     /// Hands out what is idle, makes what is missing, and tells the callers for whom there is no hope.
     fn advance(self: &Arc<Self>, state: &mut State) {
         // A connection may be returned outside of the runtime.
-        let _runtime = self.runtime.enter();
+        let runtime = self.runtime();
+        let _entered = runtime.enter();
         state.waiting.retain(|caller| !caller.is_closed());
         self.hand_out(state);
         self.connect(state);
@@ -145,14 +146,14 @@ impl Shared {
                 }
             };
             state.attempts += 1;
-            self.runtime.spawn(Arc::clone(self).attempt(begun));
+            self.runtime().spawn(Arc::clone(self).attempt(begun));
         }
     }
 
     /// Looks again when the breaker lets an attempt through.
     fn wake_at(self: &Arc<Self>, instant: Instant) {
         let shared = Arc::downgrade(self);
-        self.runtime.spawn(async move {
+        self.runtime().spawn(async move {
             sleep_until(instant).await;
             if let Some(shared) = shared.upgrade() {
                 let mut state = shared.queue.lock();

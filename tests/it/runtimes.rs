@@ -59,6 +59,19 @@ async fn monitors_on_a_runtime_that_nobody_drives_are_replaced() {
     assert_ne!(set.health().status, Status::Stale);
 }
 
+/// The pools made their connections on the runtime on which the set was connected, so callers on another one got none any more.
+#[tokio::test]
+async fn pools_connect_on_the_runtime_of_their_callers() {
+    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (runtime, set) = connected_elsewhere(runtime, config_of(cluster.servers()));
+    runtime.shutdown_background();
+    let conn = timeout(Duration::from_secs(20), set.read()).await.expect("in time").expect("a connection");
+    assert_eq!(value(&conn, "SELECT 1").await.unwrap(), "1");
+    let conn = timeout(Duration::from_secs(20), set.write()).await.expect("in time").expect("a connection");
+    assert_eq!(value(&conn, "SELECT 1").await.unwrap(), "1");
+}
+
 /// A health report outside of any runtime says so as well, and does not panic.
 #[test]
 fn a_report_outside_of_any_runtime_says_that_it_is_old() {
