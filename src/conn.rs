@@ -3,6 +3,7 @@
 //! * [`Conn`]: what [`ReplicaSet`](crate::ReplicaSet) hands out, and its views
 //! * [`LendsBare`]: which of them dereference to a bare connection
 //! * [`TransactionBuilder`]: transactions with isolation levels
+//! * [`CancelHandle`]: cancels the statement of a connection from another task
 //! * [`Doubt`]: what is noted of a transaction whose outcome may have to be settled
 
 use std::fmt;
@@ -15,6 +16,7 @@ use diesel_async::AsyncPgConnection;
 use ref_cast::{RefCastCustom, ref_cast_custom};
 
 pub use self::bare::LendsBare;
+pub use self::cancel::CancelHandle;
 pub use self::doubt::Doubt;
 pub(crate) use self::doubt::Standpoint;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
@@ -26,6 +28,7 @@ use crate::topology::Role;
 use crate::{Intent, Read, Writable, Write};
 
 mod bare;
+mod cancel;
 mod doubt;
 mod transaction;
 

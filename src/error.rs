@@ -5,12 +5,14 @@
 //!
 //! * [`ConnectError`]: one attempt to open a session at one node
 //! * [`CheckoutError`]: [`ReplicaSet::read`](crate::ReplicaSet::read) and [`write`](crate::ReplicaSet::write)
+//! * [`CancelError`]: a statement that could not be cancelled
 //! * [`OutcomeUnknown`]: a COMMIT whose answer never came
 //! * [`TransactionFailed`]: a COMMIT that the server would have turned into a ROLLBACK
 //! * [`Error`]: all of them in one, for a program that doesn't tell them apart
 
 use std::time::Duration;
 
+pub use self::cancel::CancelError;
 pub use self::checkout::{CheckoutError, NodeFailure};
 pub use self::connect::ConnectError;
 pub(crate) use self::proof::Proof;
@@ -18,6 +20,7 @@ pub use self::sqlstate::SqlState;
 pub use self::transaction::{OutcomeUnknown, TransactionFailed};
 use crate::config::ConfigError;
 
+mod cancel;
 mod checkout;
 mod connect;
 mod proof;
@@ -54,6 +57,9 @@ pub enum Error {
     /// No connection could be had. Nothing was sent to a server: safe to repeat.
     #[error(transparent)]
     Checkout(#[from] CheckoutError),
+    /// A statement could not be cancelled.
+    #[error(transparent)]
+    Cancel(#[from] CancelError),
     /// A statement failed.
     #[error(transparent)]
     Query(diesel::result::Error),

@@ -57,9 +57,9 @@
 //! * `payments`, `service`: the payments service that shows the crate off
 
 pub use self::config::{Config, ConfigError};
-pub use self::conn::{AsyncFunc, Conn, Doubt, LendsBare, TransactionBuilder};
+pub use self::conn::{AsyncFunc, CancelHandle, Conn, Doubt, LendsBare, TransactionBuilder};
 pub use self::error::{
-    CheckoutError, ConnectError, Error, NodeFailure, OutcomeUnknown, SqlState, TransactionFailed,
+    CancelError, CheckoutError, ConnectError, Error, NodeFailure, OutcomeUnknown, SqlState, TransactionFailed,
 };
 pub use self::intent::{Intent, Read, Writable, Write};
 pub use self::replica_set::{HealthReport, ReplicaSet, Settlement, WriteOptions};

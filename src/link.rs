@@ -8,20 +8,23 @@
 //!
 //! * `dial`: from a node's settings to a session, under one deadline
 //! * `driver`: the task that moves the bytes, and the ways to end it
+//! * `lending`: which checkout it is in, so that a late cancel request hits no other
 //! * `tls`: rustls towards the server, as `sslmode` asks
 //! * `wire`: the tap on the byte stream
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 
 pub(crate) use self::dial::{Cancel, Dialer, Purpose};
+pub(crate) use self::driver::Call;
 use self::driver::Driver;
+pub(crate) use self::lending::{Checkout, Lending};
 pub(crate) use self::wire::{Leftover, Wire};
 
 mod dial;
 mod driver;
+mod lending;
 mod tls;
 mod wire;
 
@@ -32,8 +35,7 @@ pub(crate) struct Link {
     conn: AsyncPgConnection,
     wire: Arc<Wire>,
     cancel: Cancel,
-    /// Whether a cancel request was sent for a statement of this session.
-    cancelled: AtomicBool,
+    lending: Arc<Lending>,
 }
 
 impl std::fmt::Debug for Link {
@@ -44,7 +46,7 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     fn new(conn: AsyncPgConnection, wire: Arc<Wire>, driver: Driver, cancel: Cancel) -> Self {
-        Self { driver, conn, wire, cancel, cancelled: AtomicBool::new(false) }
+        Self { driver, conn, wire, cancel, lending: Arc::default() }
     }
 
     pub(crate) fn conn(&self) -> &AsyncPgConnection {
@@ -79,7 +81,16 @@ impl Link {
 
     /// Returns `true` if the client may have asked for something that the wire does not know of yet.
     pub(crate) fn is_called(&self) -> bool {
-        self.driver.is_called()
+        self.driver.call().is_pending()
+    }
+
+    pub(crate) fn call(&self) -> &Arc<Call> {
+        self.driver.call()
+    }
+
+    /// Which checkout the session is in.
+    pub(crate) fn lending(&self) -> &Arc<Lending> {
+        &self.lending
     }
 
     /// Returns `true` if it was this program that ended the connection.
@@ -92,12 +103,12 @@ impl Link {
     /// A cancel request has no answer. If it arrives late, it ends whatever runs on the session then, so the session
     /// must have no next user.
     pub(crate) fn note_cancelled(&self) {
-        self.cancelled.store(true, Ordering::Release);
+        self.lending.note_cancelled();
     }
 
     /// Returns `true` if a statement of this session was cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+        self.lending.is_cancelled()
     }
 
     /// Returns `true` if the connection has ended, was severed or given up, or the server said that its session ends.

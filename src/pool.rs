@@ -10,6 +10,7 @@
 //! * `breaker`: when a login may be tried again after one failed (pure)
 //! * `lease`: a connection that is handed out, and how it goes back
 //! * `reset`: a session on which its user set something, before the next one gets it
+//! * `canceller`: cancelling what a connection runs, on behalf of its user
 //! * `ending`: a session that was given up, until the server has ended it
 //!
 //! A connection is judged by what its own wire has shown, so a checkout makes no round trip.
@@ -26,6 +27,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::canceller::{Canceller, Request};
 pub(crate) use self::gate::Gate;
 use self::gate::Pass;
 pub(crate) use self::lease::Lease;
@@ -39,6 +41,7 @@ use crate::link::{Dialer, Link, Purpose};
 use crate::node::Vitals;
 
 mod breaker;
+mod canceller;
 mod ending;
 mod gate;
 mod lease;

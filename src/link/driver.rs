@@ -35,10 +35,8 @@ impl Driver {
         self.given_up.cancel();
     }
 
-    /// Returns `true` if the task was called and has not come yet: the client may have asked for something that the wire does not
-    /// know of.
-    pub(super) fn is_called(&self) -> bool {
-        self.call.pending.load(Ordering::Acquire)
+    pub(super) fn call(&self) -> &Arc<Call> {
+        &self.call
     }
 
     /// Returns `true` if the session was given up.
@@ -57,9 +55,17 @@ impl Driver {
 /// A request goes from the client to the task before anything of it shows on the wire. Between the two, a caller that
 /// goes away leaves a session that looks idle and is not.
 #[derive(Debug, Default)]
-struct Call {
+pub(crate) struct Call {
     pending: AtomicBool,
     task: AtomicWaker,
+}
+
+impl Call {
+    /// Returns `true` if the task was called and has not come yet: the client may have asked for something that the wire does not
+    /// know of.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
+    }
 }
 
 impl Wake for Call {

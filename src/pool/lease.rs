@@ -100,7 +100,7 @@ impl Lease {
         self.slot().cancel_abandoned().await
     }
 
-    fn slot(&self) -> &Slot {
+    pub(super) fn slot(&self) -> &Slot {
         &self.held.as_ref().expect("a lease has its connection until it is dropped").0
     }
 }
@@ -109,6 +109,8 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some((mut slot, pass)) = self.held.take() else { return };
         slot.shared.leased.fetch_sub(1, Ordering::AcqRel);
+        // Before the session is judged: a cancel request is seen there, or comes too late to be sent.
+        slot.link().lending().end_checkout();
         if slot.is_settled() {
             // In this order, so that the next caller past the gate finds the connection.
             drop(slot);

@@ -1,0 +1,99 @@
+//! Cancelling what a connection runs, on behalf of its user.
+
+use std::sync::Arc;
+
+use tokio::task::yield_now;
+
+use super::{Lease, Limits};
+use crate::error::ConnectError;
+use crate::link::{Call, Cancel, Checkout, Dialer, Lending, Wire};
+
+/// What it takes to cancel the statement that runs in one checkout. It keeps neither the connection nor its pool.
+#[derive(Clone)]
+pub(crate) struct Canceller {
+    dialer: Arc<Dialer>,
+    limits: Arc<Limits>,
+    token: Cancel,
+    wire: Arc<Wire>,
+    call: Arc<Call>,
+    lending: Arc<Lending>,
+    checkout: Checkout,
+}
+
+/// What became of a cancel request.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// The server has it.
+    Sent,
+    /// Nothing was running, so nothing was sent.
+    Idle,
+    /// The checkout is over, so nothing was sent.
+    Returned,
+    /// The session is over, so nothing was sent.
+    Ended,
+    /// The server could not be reached.
+    Failed(ConnectError),
+}
+
+impl Lease {
+    /// Returns what it takes to cancel what this checkout runs.
+    pub(crate) fn canceller(&self) -> Canceller {
+        let shared = self.slot().shared();
+        Canceller {
+            dialer: Arc::clone(&shared.dialer),
+            limits: Arc::clone(&shared.limits),
+            token: self.cancel_token(),
+            wire: Arc::clone(self.wire()),
+            call: Arc::clone(self.call()),
+            lending: Arc::clone(self.lending()),
+            checkout: self.lending().checkout(),
+        }
+    }
+}
+
+impl Canceller {
+    /// Asks the server to cancel what the checkout runs now.
+    ///
+    /// # Cancel safety
+    ///
+    /// The request may be sent or not when the future is dropped. The session has no next user once it was begun.
+    pub(crate) async fn cancel(&self) -> Request {
+        if let Some(reason) = self.reason_not_to().await {
+            return reason;
+        }
+        let Some(_place) = self.limits.cancels.acquire().await else { return Request::Ended };
+        // While this waited for its place, the statement may have ended.
+        if let Some(reason) = self.reason_not_to().await {
+            return reason;
+        }
+        if !self.lending.note_cancelled_in(self.checkout) {
+            return Request::Returned;
+        }
+        match self.dialer.cancel(self.token.clone()).await {
+            Ok(()) => Request::Sent,
+            Err(error) => Request::Failed(error),
+        }
+    }
+
+    async fn reason_not_to(&self) -> Option<Request> {
+        // What its user asked for last may not have gone out yet.
+        while self.call.is_pending()
+            && self.lending.is_in(self.checkout)
+            && !self.is_over()
+            && !self.wire.owes()
+        {
+            yield_now().await;
+        }
+        if !self.lending.is_in(self.checkout) {
+            return Some(Request::Returned);
+        }
+        if self.is_over() {
+            return Some(Request::Ended);
+        }
+        (!self.wire.is_at_work()).then_some(Request::Idle)
+    }
+
+    fn is_over(&self) -> bool {
+        self.wire.is_closed() || self.wire.is_ending()
+    }
+}
