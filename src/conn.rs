@@ -21,7 +21,7 @@ pub use self::doubt::Doubt;
 pub(crate) use self::doubt::Standpoint;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
 use crate::error::{OutcomeUnknown, SqlState};
-use crate::link::Wire;
+use crate::link::{Statement, Wire};
 use crate::node::Node;
 use crate::pool::Lease;
 use crate::topology::Role;
@@ -194,13 +194,24 @@ impl<I: Intent> Conn<I> {
         OutcomeUnknown { node: Some(self.node().to_owned()), sqlstate: None, doubt, committed_locally: true }
     }
 
-    /// The bare connection, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
-    pub(crate) fn usable(&self) -> QueryResult<&AsyncPgConnection> {
-        if self.served.poisoned {
+    /// The bare connection for one statement, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
+    pub(crate) fn usable(&self) -> QueryResult<Usable<'_>> {
+        let Served { lease, poisoned, .. } = &self.served;
+        if *poisoned || lease.is_exchanged() {
             return Err(diesel::result::Error::BrokenTransactionManager);
         }
-        Ok(self.served.lease.conn())
+        if lease.usage().is_abandoned() {
+            lease.give_up();
+            return Err(diesel::result::Error::BrokenTransactionManager);
+        }
+        Ok(Usable { bare: lease.conn(), _statement: lease.usage().statement() })
     }
+}
+
+/// The bare connection for one statement, kept for as long as its future is there.
+pub(crate) struct Usable<'c> {
+    pub(crate) bare: &'c AsyncPgConnection,
+    _statement: Statement<'c>,
 }
 
 impl<I: Intent> fmt::Debug for Conn<I> {

@@ -9,7 +9,9 @@
 //! * `dial`: from a node's settings to a session, under one deadline
 //! * `driver`: the task that moves the bytes, and the ways to end it
 //! * `lending`: which checkout it is in, so that a late cancel request hits no other
+//! * `mark`: whether the bare connection is still the one that was dialled
 //! * `tls`: rustls towards the server, as `sslmode` asks
+//! * `usage`: which futures use the connection, and which were leaked
 //! * `wire`: the tap on the byte stream
 
 use std::sync::Arc;
@@ -20,12 +22,16 @@ pub(crate) use self::dial::{Cancel, Dialer, Purpose};
 pub(crate) use self::driver::Call;
 use self::driver::Driver;
 pub(crate) use self::lending::{Checkout, Lending};
+use self::mark::Mark;
+pub(crate) use self::usage::{Statement, Transaction, Usage};
 pub(crate) use self::wire::{Leftover, Wire};
 
 mod dial;
 mod driver;
 mod lending;
+mod mark;
 mod tls;
+mod usage;
 mod wire;
 
 /// One session at a server.
@@ -33,6 +39,8 @@ pub(crate) struct Link {
     /// Dropped before `conn`, so that the task knows that the end was asked for when it sees the client gone.
     driver: Driver,
     conn: AsyncPgConnection,
+    mark: Mark,
+    usage: Arc<Usage>,
     wire: Arc<Wire>,
     cancel: Cancel,
     lending: Arc<Lending>,
@@ -45,8 +53,9 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    fn new(conn: AsyncPgConnection, wire: Arc<Wire>, driver: Driver, cancel: Cancel) -> Self {
-        Self { driver, conn, wire, cancel, lending: Arc::default() }
+    fn new(mut conn: AsyncPgConnection, wire: Arc<Wire>, driver: Driver, cancel: Cancel) -> Self {
+        let mark = Mark::new(&mut conn);
+        Self { driver, conn, mark, usage: Arc::default(), wire, cancel, lending: Arc::default() }
     }
 
     pub(crate) fn conn(&self) -> &AsyncPgConnection {
@@ -55,6 +64,32 @@ impl Link {
 
     pub(crate) fn conn_mut(&mut self) -> &mut AsyncPgConnection {
         &mut self.conn
+    }
+
+    /// Which futures use the connection.
+    pub(crate) fn usage(&self) -> &Arc<Usage> {
+        &self.usage
+    }
+
+    /// Returns `true` if the bare connection is certainly not the one that was dialled.
+    pub(crate) fn is_exchanged(&self) -> bool {
+        self.usage.is_lent() && self.mark.is_elsewhere(&self.conn)
+    }
+
+    /// Returns `true` if the bare connection is the one that was dialled, and no future that was leaked holds on to it.
+    ///
+    /// It also takes off the instrumentation that a user set. If the connection was not lent, nothing can have happened.
+    pub(crate) fn reclaim(&mut self) -> bool {
+        if self.usage.is_abandoned() || self.usage.has_statements() {
+            return false;
+        }
+        if self.usage.is_lent() {
+            if !self.mark.renew(&mut self.conn) {
+                return false;
+            }
+            self.usage.returned();
+        }
+        true
     }
 
     /// Whether Diesel believes that a transaction is open, or knows that it lost count.

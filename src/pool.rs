@@ -320,6 +320,7 @@ impl PooledLink {
             }
             && self.link.wire().is_idle()
             && !self.link.is_in_transaction()
+            && self.link.reclaim()
     }
 }
 

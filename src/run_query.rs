@@ -177,11 +177,15 @@ pub trait RunExecuteDsl<I: Intent>: Sized {
         Self: QueryFragment<Pg> + QueryId + Send + 'conn,
     {
         match conn.usable() {
-            // A read commits nothing.
-            Ok(mut bare) if I::NAME == Read::NAME => bare.execute_returning_count(self),
-            Ok(mut bare) => {
-                let executed = bare.execute_returning_count(self);
-                executed.and_then(|count| ready(conn.replicated(count))).boxed()
+            Ok(mut usable) => {
+                let executed = usable.bare.execute_returning_count(self);
+                async move {
+                    let _usable = usable;
+                    let count = executed.await?;
+                    // A read commits nothing.
+                    if I::NAME == Read::NAME { Ok(count) } else { conn.replicated(count) }
+                }
+                .boxed()
             }
             Err(error) => ready(Err(error)).boxed(),
         }
@@ -244,7 +248,8 @@ mod sealed {
         where
             I: Permits<Q::Query>,
         {
-            let rows = AsyncConnectionCore::load(&mut conn.usable()?, self).await?;
+            let mut usable = conn.usable()?;
+            let rows = AsyncConnectionCore::load(&mut usable.bare, self).await?;
             Ok(rows.map(|row| U::build_from_row(&row?).map_err(Error::DeserializationError)))
         }
     }

@@ -22,6 +22,18 @@ use crate::{Intent, Write};
 ///     existing(conn).await;
 /// }
 /// ```
+///
+/// # What must come back
+///
+/// A connection that is lent exclusively can be exchanged for another (`mem::swap`, or an assignment). As long as another one is in
+/// its place, Pointsman's methods fail with [`BrokenTransactionManager`](diesel::result::Error::BrokenTransactionManager); if it
+/// still is when the `Conn` is dropped, both sessions end and no later user gets either. Code that uses the
+/// bare connection itself runs on what it put there.
+///
+/// Instrumentation that is set on the bare connection works until the `Conn` is dropped, and ends the session then, because it
+/// is what the connection is recognised by. For all connections use
+/// [`set_default_instrumentation`](diesel::connection::set_default_instrumentation), which costs nothing.
+/// After `set_instrumentation` or an assignment, an exchange is noticed by transactions, and by single statements only when the `Conn` is dropped.
 #[diagnostic::on_unimplemented(
     message = "a `Conn<Read>` does not lend its bare connection, because anything could write on that",
     label = "the intent here is `{Self}`, not `Write`",
@@ -36,12 +48,26 @@ impl<I: LendsBare> Deref for Conn<I> {
     type Target = AsyncPgConnection;
 
     fn deref(&self) -> &AsyncPgConnection {
+        self.lend();
         self.served.lease.conn()
     }
 }
 
 impl<I: LendsBare> DerefMut for Conn<I> {
     fn deref_mut(&mut self) -> &mut AsyncPgConnection {
+        self.lend();
         self.served.lease.conn_mut()
+    }
+}
+
+impl<I: LendsBare> Conn<I> {
+    /// Notes that the bare connection is lent, which may come back as another one.
+    fn lend(&self) {
+        let lease = &self.served.lease;
+        lease.usage().lend();
+        if lease.usage().is_abandoned() {
+            // What runs on it would be lost with the transaction that it is in.
+            lease.give_up();
+        }
     }
 }

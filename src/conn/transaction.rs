@@ -1,13 +1,15 @@
 //! Transactions: nested, with isolation levels, and never left half-way.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 
 use diesel::result::{Error, QueryResult};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 
 use super::{Conn, Doubt, Standpoint};
 use crate::error::{OutcomeUnknown, TransactionFailed};
+use crate::link::Transaction;
 use crate::replica_set::WriteOptions;
 use crate::{Intent, Writable, Write};
 
@@ -36,6 +38,9 @@ impl<I: Intent> Conn<I> {
     ///
     /// # Errors
     ///
+    /// [`BrokenTransactionManager`](Error::BrokenTransactionManager), without a commit, if the function exchanged the `Conn` or
+    /// its bare connection for another (`mem::swap`), or leaked the future of a transaction inside this one.
+    ///
     /// The function's own error, after the rollback. Diesel's error, made into `E`, where BEGIN or
     /// COMMIT fails; in it, [`OutcomeUnknown`] where the answer to the COMMIT never came, and
     /// [`TransactionFailed`] where the function returned `Ok` though one of its statements had failed.
@@ -46,6 +51,9 @@ impl<I: Intent> Conn<I> {
     /// transaction would be a savepoint in this one, and never be committed. What is run on
     /// the `Conn` afterwards fails with [`BrokenTransactionManager`](Error::BrokenTransactionManager).
     /// A future that is dropped during the COMMIT leaves the outcome open.
+    ///
+    /// A future that was polled and then leaked (`mem::forget`) leaves the transaction open, and the compiler lets the `Conn` be
+    /// used again. What is run on it fails in the same way, and ends the connection.
     ///
     /// ```
     /// use pointsman::prelude::*;
@@ -241,6 +249,7 @@ impl<I: Intent> fmt::Debug for TransactionBuilder<'_, I> {
 /// A transaction in progress; dropped before its end, it ends the connection.
 struct Scope<'c, I: Intent> {
     conn: &'c mut Conn<I>,
+    transaction: Transaction,
     finished: bool,
 }
 
@@ -251,13 +260,33 @@ impl<I: Intent> Scope<'_, I> {
 
     async fn begin(&mut self, sql: Option<&str>) -> QueryResult<()> {
         match sql {
-            Some(sql) => AnsiTransactionManager::begin_transaction_sql(self.bare(), sql).await,
-            None => AnsiTransactionManager::begin_transaction(self.bare()).await,
+            Some(sql) => AnsiTransactionManager::begin_transaction_sql(self.bare(), sql).await?,
+            None => AnsiTransactionManager::begin_transaction(self.bare()).await?,
         }
+        if !self.conn.wire().is_in_transaction() {
+            return Err(self.broken());
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if the function left behind the `Conn` and the bare connection that it got, without a transaction
+    /// inside of this one.
+    fn is_intact(&self) -> bool {
+        let lease = &self.conn.served.lease;
+        self.transaction.is_of(lease.usage()) && self.transaction.is_innermost() && !lease.is_exchanged()
+    }
+
+    /// Ends the session: the transaction is not where its end can be asked for.
+    fn broken(&mut self) -> Error {
+        self.poison();
+        Error::BrokenTransactionManager
     }
 
     /// Commits, and makes sure that the server did.
     async fn commit(&mut self, settleable: bool) -> QueryResult<()> {
+        if !self.is_intact() {
+            return Err(self.broken());
+        }
         let outermost = self.is_outermost();
         if self.has_failed().await {
             let sqlstate = self.conn.served.lease.wire().sqlstate();
@@ -269,6 +298,7 @@ impl<I: Intent> Scope<'_, I> {
         let earlier = self.conn.served.lease.wire().take_sqlstate();
         let wire = self.conn.served.lease.wire();
         let unsent = wire.is_closed() || wire.is_ending();
+        let ended_before = wire.transactions_ended();
         // A statement before the transaction, whose user did not hear of it, is not this one.
         self.conn.served.warn_of_unreplicated();
         let committed = AnsiTransactionManager::commit_transaction(self.bare()).await;
@@ -280,6 +310,7 @@ impl<I: Intent> Scope<'_, I> {
         match committed {
             // The connection had ended before: nothing was asked of the server.
             Err(error) if unsent => Err(error),
+            Ok(()) if outermost && wire.transactions_ended() == ended_before => Err(self.broken()),
             Ok(()) if outermost && wire.rolled_back() => {
                 // A statement whose answer was not awaited failed just before the COMMIT.
                 Err(TransactionFailed { sqlstate: wire.sqlstate().or(earlier) }.into())
@@ -337,8 +368,11 @@ impl<I: Intent> Scope<'_, I> {
     }
 
     fn poison(&mut self) {
-        self.conn.served.poisoned = true;
-        self.conn.served.lease.give_up();
+        // A `Conn` that was put in the place of this one is left alone, and what is open on this one makes it unusable.
+        if self.transaction.is_of(self.conn.served.lease.usage()) {
+            self.conn.served.poisoned = true;
+            self.conn.served.lease.give_up();
+        }
     }
 }
 
@@ -346,6 +380,9 @@ impl<I: Intent> Drop for Scope<'_, I> {
     fn drop(&mut self) {
         if !self.finished {
             self.poison();
+        }
+        if self.transaction.is_of(self.conn.served.lease.usage()) {
+            self.transaction.end();
         }
     }
 }
@@ -370,15 +407,38 @@ where
         // A nested one must not forget what failed the transaction around it.
         conn.forget_sqlstate();
     }
-    let mut scope = Scope { conn, finished: false };
+    if conn.served.lease.usage().has_statements() {
+        // The future of one was leaked, and Diesel would panic.
+        conn.served.poisoned = true;
+        conn.served.lease.give_up();
+        return Err(Error::BrokenTransactionManager.into());
+    }
+    let transaction = conn.served.lease.usage().transaction();
+    let mut scope = Scope { conn, transaction, finished: false };
     if let Err(error) = scope.begin(sql).await {
         // A transaction that did not begin leaves none behind.
         scope.finished = true;
         return Err(error.into());
     }
-    let outcome = function(&mut *scope.conn).await;
+    let outcome = {
+        // The function is the only code that may use the connection now: anything else comes after this future was leaked.
+        let function = {
+            let _polled = scope.transaction.poll();
+            function(&mut *scope.conn)
+        };
+        let mut function = pin!(function);
+        poll_fn(|context| {
+            let _polled = scope.transaction.poll();
+            function.as_mut().poll(context)
+        })
+        .await
+    };
     let outcome = match outcome {
         Ok(value) => scope.commit(settleable).await.map(|()| value).map_err(E::from),
+        Err(error) if !scope.is_intact() => {
+            scope.poison();
+            return scope.end(Err(error));
+        }
         Err(error) => {
             // ROLLBACK would wait for a statement whose future was dropped, by a timeout around it, say.
             if !scope.conn.served.lease.cancel_abandoned().await {

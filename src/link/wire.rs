@@ -58,6 +58,8 @@ pub(crate) struct Wire {
     unreplicated: AtomicBool,
     /// Whether the last command that ended a transaction rolled it back.
     rolled_back: AtomicBool,
+    /// How often a command ended a transaction, or rolled a savepoint back.
+    transactions_ended: AtomicU64,
     /// Whether transactions write by default, as the server (14 or newer) last reported it.
     writes_by_default: AtomicBool,
     /// Whether the server is a standby, as it last reported (14 or newer).
@@ -102,6 +104,7 @@ impl Wire {
             ending: AtomicBool::new(false),
             unreplicated: AtomicBool::new(false),
             rolled_back: AtomicBool::new(false),
+            transactions_ended: AtomicU64::new(0),
             writes_by_default: AtomicBool::new(false),
             standby: AtomicBool::new(false),
             backend: AtomicI32::new(0),
@@ -138,6 +141,16 @@ impl Wire {
     /// Whether the server last said that no transaction is open, and owes no answer.
     pub(crate) fn is_idle(&self) -> bool {
         self.status.load(Ordering::Acquire) == b'I' && !self.owes()
+    }
+
+    /// Returns `true` if the server last said that a transaction is open, a failed one included.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        matches!(self.status.load(Ordering::Acquire), b'T' | b'E')
+    }
+
+    /// Returns how often the server has answered a COMMIT or a ROLLBACK.
+    pub(crate) fn transactions_ended(&self) -> u64 {
+        self.transactions_ended.load(Ordering::Acquire)
     }
 
     /// Whether a statement of the open transaction has failed.
@@ -371,6 +384,7 @@ impl Wire {
                 let rollback = body == b"ROLLBACK\0";
                 if rollback || body == b"COMMIT\0" {
                     self.rolled_back.store(rollback, Ordering::Release);
+                    self.transactions_ended.fetch_add(1, Ordering::AcqRel);
                 }
                 if !rollback && self.has_conflict() {
                     self.conflict.store(false, Ordering::Release);

@@ -309,8 +309,8 @@ async fn answered_within<F: Future>(
 
 /// Returns `true` if a session answers.
 async fn is_alive(conn: &Conn<Read>, limit: Duration) -> bool {
-    let Ok(mut bare) = conn.usable() else { return false };
-    let ping = diesel_async::RunQueryDsl::execute(diesel::sql_query("SELECT 1"), &mut bare);
+    let Ok(mut usable) = conn.usable() else { return false };
+    let ping = diesel_async::RunQueryDsl::execute(diesel::sql_query("SELECT 1"), &mut usable.bare);
     matches!(timeout(limit, ping).await, Ok(Ok(_)))
 }
 

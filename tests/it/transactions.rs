@@ -1,6 +1,8 @@
 //! Transactions: what commits, what rolls back, and what is left behind for the next user.
 
 mod cancelled;
+mod exchanged;
+mod leaked;
 mod outcome;
 
 use diesel::result::{DatabaseErrorKind, Error};

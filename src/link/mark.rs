@@ -1,0 +1,93 @@
+//! Whether a bare connection is still the one that was dialled.
+//!
+//! A user who holds `&mut AsyncPgConnection` can exchange it (`mem::swap`), and what the wire says is then about another session
+//! than the one that runs the statements. Diesel gives a connection nothing of its own to be recognised by, except its
+//! instrumentation. So each connection gets one of ours, which passes every event on to the program's default.
+
+use std::cell::Cell;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use diesel::connection::{Instrumentation, InstrumentationEvent, get_default_instrumentation};
+use diesel_async::{AsyncConnection, AsyncConnectionCore, AsyncPgConnection};
+
+thread_local! {
+    /// `Some` while a connection is asked for its mark: the address of the token, or 0 until a mark has answered.
+    static ANSWER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// The instrumentation that a program set for all connections.
+type Listener = Arc<Mutex<Box<dyn Instrumentation>>>;
+
+/// The owner's knowledge of the mark on a connection.
+pub(super) struct Mark {
+    /// Held by the mark alone, so it is gone when the mark is. Its memory stays, so no other token has its address.
+    token: Weak<()>,
+    listener: Option<Listener>,
+    /// Whether the mark answers when it is asked: a later diesel-async may report events at other times.
+    answers: bool,
+}
+
+/// The mark itself.
+struct Marked {
+    token: Arc<()>,
+    listener: Option<Listener>,
+}
+
+impl Mark {
+    /// Marks a connection.
+    pub(super) fn new(conn: &mut AsyncPgConnection) -> Self {
+        let listener = get_default_instrumentation().map(|listener| Arc::new(Mutex::new(listener)));
+        let mut mark = Self { token: Weak::new(), listener, answers: true };
+        mark.put_on(conn);
+        mark.answers = mark.is_on(conn);
+        mark
+    }
+
+    fn put_on(&mut self, conn: &mut AsyncPgConnection) {
+        let token = Arc::new(());
+        self.token = Arc::downgrade(&token);
+        conn.set_instrumentation(Marked { token, listener: self.listener.clone() });
+    }
+
+    /// Replaces the mark. Returns `false` if the connection did not have it, or did not have it alone.
+    ///
+    /// Only the right connection drops the old mark when it gets a new one. A future that was leaked holds on to it, perhaps
+    /// with a lock that the next statement needs.
+    pub(super) fn renew(&mut self, conn: &mut AsyncPgConnection) -> bool {
+        let before = std::mem::take(&mut self.token);
+        if before.strong_count() == 0 {
+            return false;
+        }
+        self.put_on(conn);
+        let renewed = before.strong_count() == 0;
+        if !renewed {
+            // The new one is on the wrong connection, which must not pass when it is asked again.
+            self.token = Weak::new();
+        }
+        renewed
+    }
+
+    /// Returns `true` if the mark is certainly on another connection.
+    ///
+    /// A mark that is gone proves nothing: its connection may have been dropped, or got another instrumentation.
+    pub(super) fn is_elsewhere(&self, conn: &AsyncPgConnection) -> bool {
+        self.answers && self.token.strong_count() > 0 && !self.is_on(conn)
+    }
+
+    /// Asks a connection for its mark: a statement is reported as it is made, and this one is dropped before it is sent.
+    fn is_on(&self, mut conn: &AsyncPgConnection) -> bool {
+        ANSWER.set(Some(0));
+        drop(AsyncConnectionCore::execute_returning_count(&mut conn, diesel::sql_query("")));
+        ANSWER.take() == Some(self.token.as_ptr().addr())
+    }
+}
+
+impl Instrumentation for Marked {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        if ANSWER.get().is_some() {
+            ANSWER.set(Some(Arc::as_ptr(&self.token).addr()));
+        } else if let Some(listener) = &self.listener {
+            listener.lock().unwrap_or_else(PoisonError::into_inner).on_connection_event(event);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Which futures use a connection, so that one that was leaked is noticed.
+//!
+//! A future that is dropped tidies up. One that is leaked (`mem::forget`, a cycle of `Arc`s) does not, and the compiler still
+//! takes its borrow of the connection for ended. What it began goes on: a transaction, or the lock of a cache.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+/// What is going on with one connection. All of it happens under a borrow, so nothing here needs an order.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    /// Transactions and savepoints whose futures have not ended.
+    transactions: AtomicU32,
+    /// How many of them are being polled.
+    polled: AtomicU32,
+    /// Statements whose futures have not ended.
+    statements: AtomicU32,
+    /// Whether the bare connection was lent since this was last taken note of.
+    lent: AtomicBool,
+}
+
+/// A transaction or a savepoint, until it ends.
+#[derive(Debug)]
+pub(crate) struct Transaction(Arc<Usage>);
+
+/// A statement whose future is there.
+#[derive(Debug)]
+pub(crate) struct Statement<'u>(&'u Usage);
+
+/// The function of a transaction, while it runs.
+#[derive(Debug)]
+pub(crate) struct Polled<'u>(&'u Usage);
+
+impl Usage {
+    /// Counts a statement until the guard is dropped.
+    pub(crate) fn statement(&self) -> Statement<'_> {
+        self.statements.fetch_add(1, Relaxed);
+        Statement(self)
+    }
+
+    /// Counts a transaction until it [ends](Transaction::end).
+    pub(crate) fn transaction(self: &Arc<Self>) -> Transaction {
+        self.transactions.fetch_add(1, Relaxed);
+        Transaction(Arc::clone(self))
+    }
+
+    /// Returns `true` if a transaction is open whose function does not run: its future was leaked.
+    ///
+    /// While it is there it borrows the connection, so that nothing but its function can use it.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.transactions.load(Relaxed) != self.polled.load(Relaxed)
+    }
+
+    /// Returns `true` if a statement has not ended. Where the connection is borrowed by nobody else, its future was leaked.
+    pub(crate) fn has_statements(&self) -> bool {
+        self.statements.load(Relaxed) > 0
+    }
+
+    /// Notes that the bare connection is lent.
+    pub(crate) fn lend(&self) {
+        self.lent.store(true, Relaxed);
+    }
+
+    /// Returns `true` if the bare connection was lent.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent.load(Relaxed)
+    }
+
+    /// The bare connection is known to be the right one.
+    pub(super) fn returned(&self) {
+        self.lent.store(false, Relaxed);
+    }
+}
+
+impl Transaction {
+    /// Counts a poll of its function until the guard is dropped.
+    pub(crate) fn poll(&self) -> Polled<'_> {
+        self.0.polled.fetch_add(1, Relaxed);
+        Polled(&self.0)
+    }
+
+    /// Returns `true` if no transaction inside of it is open, whose future would have been leaked.
+    pub(crate) fn is_innermost(&self) -> bool {
+        self.0.transactions.load(Relaxed) == self.0.polled.load(Relaxed) + 1
+    }
+
+    /// Returns `true` if it is a transaction of this connection.
+    pub(crate) fn is_of(&self, usage: &Arc<Usage>) -> bool {
+        Arc::ptr_eq(&self.0, usage)
+    }
+
+    /// The transaction has ended, or its session is going to.
+    pub(crate) fn end(&self) {
+        self.0.transactions.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Drop for Statement<'_> {
+    fn drop(&mut self) {
+        self.0.statements.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Drop for Polled<'_> {
+    fn drop(&mut self) {
+        self.0.polled.fetch_sub(1, Relaxed);
+    }
+}
