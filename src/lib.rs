@@ -38,6 +38,7 @@
 //! * [`prelude`]: the one import that a file needs
 //! * [`Config`]: `DATABASE_URL` and `DATABASE_REPLICA_URL` are enough
 //! * [`ReplicaSet`]: connections for reads and for writes
+//! * [`ReadOptions`], [`WriteOptions`]: what a single call asks for
 //! * [`Conn`], [`RunQueryDsl`]: running statements, and transactions
 //! * [`Intent`], [`Writable`]: repositories that are generic over the intent
 //! * [`ReadOnly`], [`CombineDsl`], [`assume_read_only`]: what counts as a read
@@ -62,7 +63,8 @@ pub use self::error::{
     CancelError, CheckoutError, ConnectError, Error, NodeFailure, OutcomeUnknown, SqlState, TransactionFailed,
 };
 pub use self::intent::{Intent, Read, Writable, Write};
-pub use self::replica_set::{HealthReport, ReplicaSet, Settlement, WriteOptions};
+pub use self::options::{ReadOptions, WriteOptions};
+pub use self::replica_set::{HealthReport, ReplicaSet, Settlement};
 pub use self::run_query::{LoadQuery, RunExecuteDsl, RunQueryDsl, SaveChangesDsl};
 pub use self::statement::{AssumeReadOnly, CombineDsl, Permits, ReadOnly, SetOperation, assume_read_only};
 pub use self::topology::{Role, Topology};
@@ -81,6 +83,7 @@ mod link;
 #[cfg(feature = "migrate")]
 pub mod migrate;
 mod node;
+mod options;
 #[cfg(feature = "payments")]
 pub mod payments;
 mod pool;

@@ -28,8 +28,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::canceller::{Canceller, Request};
-pub(crate) use self::gate::Gate;
 use self::gate::Pass;
+pub(crate) use self::gate::{Gate, Queueing};
 pub(crate) use self::lease::Lease;
 use self::lease::Slot;
 use self::queue::Queue;
@@ -53,7 +53,7 @@ mod reset;
 pub(crate) enum PoolError {
     /// No session could be opened, and there is none whose return is worth waiting for.
     Connect(Arc<ConnectError>),
-    /// All connections were in use until the deadline.
+    /// All connections were in use until the deadline, or at all if the caller joins no queue.
     Exhausted,
     /// A connection was still in the making at the deadline.
     Connecting,
@@ -170,17 +170,18 @@ impl NodePool {
     /// # Cancel safety
     ///
     /// A dropped future takes nothing; a connection that was in the making for it goes to the pool.
-    pub(crate) async fn get(&self, deadline: Instant) -> Result<Lease, PoolError> {
+    pub(crate) async fn get(&self, deadline: Instant, queueing: Queueing) -> Result<Lease, PoolError> {
         let shared = &self.shared;
         if self.is_retired() {
             return Err(PoolError::Retired);
         }
-        let pass = shared.gate.try_enter();
-        if let Some(pass) = pass {
+        if let Some(pass) = shared.gate.try_enter() {
             match shared.take_idle() {
                 Some(slot) => Ok(Lease::new(slot, pass)),
                 None => self.wait(Some(pass), deadline).await,
             }
+        } else if queueing == Queueing::Refuse {
+            Err(PoolError::Exhausted)
         } else {
             self.wait(None, deadline).await
         }

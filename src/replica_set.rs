@@ -3,7 +3,8 @@
 //! * [`ReplicaSet`]: connect, read, write, close
 //! * `read`: a node for a read, and the next one if it fails
 //! * `write`: the primary, and waiting for one
-//! * `run_read`, `repeat`, `hedge`: a read that survives its node, when it is run again, and when a slow one is tried twice
+//! * `run_read`, `run`, `repeat`, `hedge`: a read that survives its node, one run of it, when it is run again, and when a slow one is
+//!   tried twice
 //! * `budget`: what second tries and repeats may cost
 //! * `run_write`, `settle`: a transaction that is run again on a conflict, and one whose outcome is unknown
 //! * `forget`: the operator's word that ends what is remembered of the nodes
@@ -24,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 use self::budget::Budget;
 pub use self::reconfigure::Reconfigured;
 pub use self::report::{HealthReport, NodeReport, Status};
-pub use self::run_write::WriteOptions;
 pub use self::settle::Settlement;
 use crate::config::{Config, NodeConfig};
 use crate::error::{CheckoutError, Error, NodeFailure};
@@ -40,6 +40,7 @@ mod read;
 mod reconfigure;
 mod repeat;
 mod report;
+mod run;
 mod run_read;
 mod run_write;
 mod settle;

@@ -164,6 +164,14 @@ pub struct Lag {
     pub time: Option<Duration>,
 }
 
+impl Lag {
+    /// Returns `true` if a replica is known to be no further behind.
+    pub(crate) fn is_within(self, time: Duration, bytes: Option<u64>) -> bool {
+        self.time.is_some_and(|lag| lag <= time)
+            && bytes.is_none_or(|limit| self.bytes.is_some_and(|lag| lag <= limit))
+    }
+}
+
 fn as_millis<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
 }

@@ -10,7 +10,7 @@ use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager
 use super::{Conn, Doubt, Standpoint};
 use crate::error::{OutcomeUnknown, TransactionFailed};
 use crate::link::Transaction;
-use crate::replica_set::WriteOptions;
+use crate::options::WriteOptions;
 use crate::{Intent, Writable, Write};
 
 /// An async closure of which it is known whether its future is `Send`.

@@ -24,7 +24,7 @@ pub enum CheckoutError {
         failures: Vec<NodeFailure>,
     },
     /// There is no primary to write to, and none appeared in time.
-    #[error("no primary was found within {waited:?} (`writes.failover_wait`){}", Failures(.failures))]
+    #[error("no primary was found within {waited:?} (`writes.failover_wait`, or the options of the call){}", Failures(.failures))]
     NoPrimary {
         /// How long was waited.
         waited: Duration,

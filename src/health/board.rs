@@ -14,7 +14,7 @@ use super::snapshot::{Placed, Snapshot};
 use crate::config::{Config, Fallback};
 use crate::node::{Node, Retired};
 use crate::topology::{
-    Health, Lag, Lineage, Memory, NodeStatus, PrimaryStatus, Recoveries, Seen, ShownIdentifier, Standing,
+    Health, Lineage, Memory, NodeStatus, PrimaryStatus, Recoveries, Seen, ShownIdentifier, Standing,
     Topology, Verdict, judge,
 };
 
@@ -263,6 +263,7 @@ impl State {
         let placed = |(i, (entry, status)): (usize, (&Entry, &NodeStatus))| Placed {
             node: Arc::clone(&entry.node),
             standing: status.standing,
+            well: is_well(status),
             fit: self.is_fit(status),
             last_resort: self.is_last_resort(status, i, &verdict),
             near: self.is_near(&entry.node),
@@ -339,15 +340,10 @@ impl State {
     /// Whether a replica is well, and fresh enough.
     fn is_fit(&self, status: &NodeStatus) -> bool {
         let reads = self.config.reads();
-        let lag = status.lag.unwrap_or(Lag { bytes: None, time: None });
-        let fresh = lag.time.is_some_and(|time| time <= reads.max_lag)
-            && reads.max_lag_bytes.is_none_or(|limit| lag.bytes.is_some_and(|bytes| bytes <= limit));
-        status.standing == Standing::Replica
-            && matches!(status.health, Health::Up | Health::Full | Health::Unchecked)
-            && fresh
+        is_well(status) && status.lag.is_some_and(|lag| lag.is_within(reads.max_lag, reads.max_lag_bytes))
     }
 
-    /// Whether a node may serve reads though it is not fit: while there is no primary, nobody has anything fresher.
+    /// Whether a node may serve reads even if it is not fit: while there is no primary, nobody has anything fresher.
     ///
     /// One that has parted has rows that were never the set's: no answer is better than those.
     fn is_last_resort(&self, status: &NodeStatus, i: usize, verdict: &Verdict) -> bool {
@@ -355,7 +351,6 @@ impl State {
             && !matches!(verdict.lineages[i], Lineage::Parted { .. })
             && matches!(status.standing, Standing::Replica | Standing::Contender)
             && matches!(status.health, Health::Up | Health::Full | Health::Unchecked | Health::Suspect)
-            && !self.is_fit(status)
     }
 
     /// Whether a node is preferred for its zone.
@@ -364,4 +359,10 @@ impl State {
             && self.config.zone().is_some()
             && self.config.zone() == node.config().zone()
     }
+}
+
+/// Returns `true` if a replica may serve reads once it is fresh enough.
+fn is_well(status: &NodeStatus) -> bool {
+    status.standing == Standing::Replica
+        && matches!(status.health, Health::Up | Health::Full | Health::Unchecked)
 }

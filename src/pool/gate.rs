@@ -15,6 +15,15 @@ pub(crate) struct Gate {
     places: Limit,
 }
 
+/// What a caller does that finds others waiting, or all connections in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queueing {
+    /// Waits for its turn.
+    Join,
+    /// Turns back.
+    Refuse,
+}
+
 /// A place past the gate, until it is dropped: after its connection went back, so that the next caller finds it.
 pub(super) type Pass = OwnedSemaphorePermit;
 

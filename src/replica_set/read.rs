@@ -13,7 +13,8 @@ use crate::conn::Conn;
 use crate::error::{CheckoutError, NodeFailure};
 use crate::health::{Placed, Snapshot};
 use crate::node::NodeId;
-use crate::pool::{Lease, PoolError};
+use crate::options::ReadOptions;
+use crate::pool::{Lease, PoolError, Queueing};
 use crate::topology::select::{Candidate, Tier, take};
 use crate::topology::{Role, Standing};
 use crate::{Intent, Read};
@@ -98,20 +99,82 @@ impl ReplicaSet {
     /// # }
     /// ```
     pub async fn read(&self) -> Result<Conn<Read>, CheckoutError> {
-        self.read_among(Among::All, Instant::now() + self.config().timeouts().checkout).await
+        let deadline = Instant::now() + self.config().timeouts().checkout;
+        self.read_among(Among::All, &ReadOptions::new(), deadline).await
     }
 
-    /// As [`read`](Self::read), from some of the nodes.
+    /// Checks out a connection to read, from the primary first.
+    ///
+    /// Short for [`read_with`](Self::read_with) and [`ReadOptions::prefer_primary`], which says when a replica serves after all.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`read`](Self::read).
+    ///
+    /// ```no_run
+    /// # use pointsman::prelude::*;
+    /// # async fn example(set: pointsman::ReplicaSet) -> Result<(), pointsman::CheckoutError> {
+    /// let conn = set.read_prefer_primary().await?;
+    /// println!("served by {} ({})", conn.node(), conn.role());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn read_prefer_primary(&self) -> Result<Conn<Read>, CheckoutError> {
+        self.read_with(&ReadOptions::new().prefer_primary()).await
+    }
+
+    /// Checks out a connection to read, as the options say.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`read`](Self::read).
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use pointsman::ReadOptions;
+    /// # async fn example(set: pointsman::ReplicaSet) -> Result<(), pointsman::CheckoutError> {
+    /// let conn = set.read_with(&ReadOptions::new().within(Duration::from_millis(200))).await?;
+    /// # drop(conn);
+    /// # Ok(())
+    /// # }
+    /// ```
+    // The future keeps no reference to the options, so that they can be made in the call, also inside `join!`.
+    pub fn read_with<'set>(
+        &'set self,
+        options: &ReadOptions,
+    ) -> impl Future<Output = Result<Conn<Read>, CheckoutError>> + Send + use<'set> {
+        let options = options.clone();
+        async move {
+            let limit = options.within.unwrap_or_else(|| self.config().timeouts().checkout);
+            self.read_among(Among::All, &options, Instant::now() + limit).await
+        }
+    }
+
+    /// As [`read_with`](Self::read_with), from some of the nodes.
     pub(super) async fn read_among(
         &self,
         among: Among<'_>,
+        options: &ReadOptions,
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
         // Pinned here, since it is large: to move it would cost more than the rest of a checkout.
-        self.while_open(pin!(self.find_reader(among, deadline))).await
+        self.while_open(pin!(self.find_reader(among, options, deadline))).await
     }
 
-    async fn find_reader(&self, among: Among<'_>, deadline: Instant) -> Result<Conn<Read>, CheckoutError> {
+    async fn find_reader(
+        &self,
+        among: Among<'_>,
+        options: &ReadOptions,
+        deadline: Instant,
+    ) -> Result<Conn<Read>, CheckoutError> {
         let began = Instant::now();
         let mut now = began;
         let mut rng = fastrand::Rng::new();
@@ -123,7 +186,7 @@ impl ReplicaSet {
             let snapshot = self.snapshot();
             // A read may be old, so it goes on with what is known while that is brought up to date.
             let _ = self.is_up_to_date(&snapshot, now);
-            let mut candidates = snapshot.candidates(now);
+            let mut candidates = snapshot.candidates(options, now);
             let id = |candidate: &Candidate| snapshot.nodes[candidate.node].node.id();
             let mut rest = Vec::new();
             if !matches!(among, Among::All) {
@@ -131,8 +194,8 @@ impl ReplicaSet {
                 rest = candidates.extract_if(.., |candidate| among.puts_last(id(candidate))).collect();
             }
             // Whoever waits for a busy replica keeps the place in its queue, and doesn't turn to the primary again and again.
-            if busy && candidates.iter().any(|candidate| candidate.tier < Tier::Fallback) {
-                candidates.retain(|candidate| candidate.tier != Tier::Fallback);
+            if busy && candidates.iter().any(|candidate| matches!(candidate.tier, Tier::Near | Tier::Fit)) {
+                candidates.retain(|candidate| !matches!(candidate.tier, Tier::Preferred | Tier::Fallback));
             }
             let mut full = None;
             let mut no_fallback = None;
@@ -157,6 +220,8 @@ impl ReplicaSet {
                         tried.retain(|earlier| earlier.node != failure.node);
                         tried.push(failure);
                     }
+                    // It is asked again in its own tier, if it comes to that.
+                    Attempt::Full | Attempt::NoFallback { .. } if candidate.tier == Tier::Preferred => {}
                     Attempt::Full => {
                         // A replica that is busy is a fit one: the primary is not there to take its load.
                         candidates.retain(|candidate| candidate.tier != Tier::Fallback);
@@ -203,7 +268,7 @@ impl ReplicaSet {
         is_last: bool,
         deadline: Instant,
     ) -> Attempt {
-        let permit = if tier == Tier::Fallback {
+        let permit = if matches!(tier, Tier::Preferred | Tier::Fallback) {
             // A primary that is just back takes these in steps as well: the replicas will be back in a moment, and
             // each program would otherwise leave a pool of sessions on it.
             let in_flight = placed.node.vitals().in_flight.load(Ordering::Relaxed);
@@ -233,7 +298,7 @@ impl ReplicaSet {
             error: None,
         };
         let _claim = node.vitals().claim();
-        match node.read_pool().get(deadline).await {
+        match node.read_pool().get(deadline, Queueing::Join).await {
             Ok(lease) => {
                 let lease = permit.into_iter().fold(lease, Lease::with_permit);
                 let role = if placed.standing == Standing::Replica { Role::Replica } else { Role::Primary };

@@ -63,6 +63,8 @@ pub(super) enum Reason {
     Budget,
     /// It is suspected of ending the sessions in which it runs.
     Suspect,
+    /// The call has used its time up.
+    Deadline,
 }
 
 impl Reason {
@@ -71,6 +73,7 @@ impl Reason {
             Self::Retries => "its retries are used up (`reads.retries`)",
             Self::Budget => "too many reads are repeated already",
             Self::Suspect => "it lost its session twice",
+            Self::Deadline => "the call waits no longer (`ReadOptions::within`)",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A read that survives its node.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,20 +9,34 @@ use tokio::time::{Instant, sleep, timeout};
 use super::hedge;
 use super::read::Among;
 use super::repeat::{Decision, Failure, Reason, Repeats};
+use super::run::{Run, answered_within, is_alive, run_on};
 use super::{Live, ReplicaSet};
 use crate::Read;
 use crate::conn::{AsyncFunc, Conn};
 use crate::error::CheckoutError;
-use crate::link::Wire;
 use crate::node::{Node, NodeId};
+use crate::options::ReadOptions;
 use crate::topology::Health;
 
-/// How one run of the function ended.
-enum Run<R, E> {
-    /// With an answer of the function.
-    Answered(Result<R, E>),
-    /// With an error that is its node's fault: another node may answer.
-    Failed(E, NodeId, Failure),
+/// What all tries of one call have in common.
+#[derive(Clone, Copy)]
+struct Call<'c> {
+    options: &'c ReadOptions,
+    /// When the call stops waiting for connections, if its options say so.
+    limit: Option<Instant>,
+    live: &'c Live,
+}
+
+impl Call<'_> {
+    /// Returns the deadline of a checkout that begins now.
+    fn deadline(&self) -> Instant {
+        self.limit.unwrap_or_else(|| Instant::now() + self.live.config.timeouts().checkout)
+    }
+
+    /// Returns `true` if a run that begins after a pause would begin too late.
+    fn is_over(&self, pause: Duration) -> bool {
+        self.limit.is_some_and(|limit| Instant::now() + pause >= limit)
+    }
 }
 
 /// How one try ended, a second run beside the first included.
@@ -36,12 +50,6 @@ enum Try<R, E> {
     /// No connection could be had.
     NoConnection(CheckoutError),
 }
-
-/// How long a session may take to show whether it goes on after an error: the server's next message follows at once.
-const AFTER_ERROR: Duration = Duration::from_millis(100);
-
-/// The same for an error that the server did not send. It may be the function's own, which must not wait for long.
-const AFTER_SILENCE: Duration = Duration::from_millis(5);
 
 /// How long the nodes that lost a suspect's sessions are waited for, which are left alone otherwise.
 const SAME_NODES: Duration = Duration::from_millis(500);
@@ -97,10 +105,6 @@ impl ReplicaSet {
     ///     .await
     /// }
     /// ```
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "a spawned task could not hold its future if the result has a `dyn` or a reference"
-    )]
     pub fn run_read<'a, 'set, R, E, F>(
         &'set self,
         function: F,
@@ -115,16 +119,60 @@ impl ReplicaSet {
         R: Send + 'a,
         'a: 'set,
     {
+        self.run_read_with(&ReadOptions::new(), function)
+    }
+
+    /// Runs a function that only reads, as the options say, on another node again if its node fails it.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_read`](Self::run_read).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run_read`](Self::run_read).
+    ///
+    /// ```no_run
+    /// use pointsman::prelude::*;
+    /// use pointsman::{Error, ReadOptions, ReplicaSet};
+    ///
+    /// diesel::table! { users (id) { id -> Integer, name -> Text, } }
+    ///
+    /// async fn after_login(set: &ReplicaSet, id: i32) -> Result<String, Error> {
+    ///     set.run_read_with(&ReadOptions::new().prefer_primary(), async |conn| {
+    ///         Ok(users::table.find(id).select(users::name).first(conn).await?)
+    ///     })
+    ///     .await
+    /// }
+    /// ```
+    // The future keeps no reference to the options, so that they can be made in the call, also inside `join!`.
+    pub fn run_read_with<'a, 'set, R, E, F>(
+        &'set self,
+        options: &ReadOptions,
+        function: F,
+    ) -> impl Future<Output = Result<R, E>> + Send + 'set + use<'a, 'set, R, E, F>
+    where
+        for<'r> F: AsyncFnOnce(&'r mut Conn<Read>) -> Result<R, E>
+            + AsyncFunc<&'r mut Conn<Read>, Result<R, E>, Fut: Send>
+            + Clone
+            + Send
+            + 'a,
+        E: From<CheckoutError> + Send + 'a,
+        R: Send + 'a,
+        'a: 'set,
+    {
+        let options = options.clone();
         async move {
             let live = self.live();
             live.limits.hedges.deposit();
             live.limits.repeats.deposit();
             let mut repeats = Repeats::new(live.config.reads().retries);
+            let limit = options.within.map(|limit| Instant::now() + limit);
+            let call = Call { options: &options, limit, live: &live };
             let mut confined = false;
             let mut last = None;
             loop {
-                let tried = self.try_hedged(function.clone(), &live, &mut repeats, confined).await;
-                match tried {
+                match self.try_hedged(function.clone(), &call, &mut repeats, confined).await {
                     Try::Answered(outcome) => return outcome,
                     // What the node said tells more than that there was no other one.
                     Try::NoConnection(error) => return Err(last.unwrap_or_else(|| error.into())),
@@ -132,7 +180,13 @@ impl ReplicaSet {
                     Try::Stale => {}
                 }
                 self.acquit(&mut repeats).await;
-                let (pause, on_the_same) = match repeats.decide(&live.limits.repeats) {
+                let decision = match repeats.decide(&live.limits.repeats) {
+                    Decision::Again(pause) | Decision::OnTheSame(pause) if call.is_over(pause) => {
+                        Decision::GiveUp(Reason::Deadline)
+                    }
+                    decision => decision,
+                };
+                let (pause, on_the_same) = match decision {
                     Decision::Again(pause) => (pause, false),
                     Decision::OnTheSame(pause) => (pause, true),
                     Decision::GiveUp(reason) => {
@@ -153,7 +207,7 @@ impl ReplicaSet {
     async fn try_hedged<'a, R, E, F>(
         &self,
         function: F,
-        live: &Live,
+        call: &Call<'_>,
         repeats: &mut Repeats,
         confined: bool,
     ) -> Try<R, E>
@@ -166,14 +220,15 @@ impl ReplicaSet {
         E: From<CheckoutError> + Send + 'a,
         R: Send + 'a,
     {
-        let checkout = live.config.timeouts().checkout;
-        let limit = if confined { checkout.min(SAME_NODES) } else { checkout };
+        let Call { options, live, .. } = *call;
+        let deadline = call.deadline();
+        let deadline = if confined { deadline.min(Instant::now() + SAME_NODES) } else { deadline };
         let among = match repeats.failed_on() {
             [] => Among::All,
             nodes if confined => Among::OnlyReplicas(nodes),
             nodes => Among::RatherOthers(nodes),
         };
-        let conn = match self.read_among(among, Instant::now() + limit).await {
+        let conn = match self.read_among(among, options, deadline).await {
             Ok(conn) => conn,
             Err(error) => return Try::NoConnection(error),
         };
@@ -192,15 +247,20 @@ impl ReplicaSet {
         // Slow, or gone: its monitor finds out. Until then the node ranks lower among its equals.
         let _overdue = node.vitals().overdue();
         node.vitals().look_at_slow_answer();
-        while !self.has_other_than(&node) || !live.limits.hedges.withdraw() {
+        while call.is_over(Duration::ZERO)
+            || !self.has_other_than(&node, options)
+            || !live.limits.hedges.withdraw()
+        {
             if let Ok(outcome) = timeout(patience.max(NEXT_HEDGE), first.as_mut()).await {
                 return note(repeats, outcome);
             }
         }
         tracing::debug!(node = node.name(), ?patience, "a slow read is tried on a second node as well");
         let avoided = [node.id()];
+        // It costs what no caller asked for, so it is not what takes the primary's places.
+        let options = ReadOptions { prefer_primary: false, ..options.clone() };
         let second = async {
-            match self.read_among(Among::OthersThan(&avoided), Instant::now() + checkout).await {
+            match self.read_among(Among::OthersThan(&avoided), &options, call.deadline()).await {
                 Ok(conn) => Some(run_on(conn, function).await),
                 Err(_) => None,
             }
@@ -223,10 +283,10 @@ impl ReplicaSet {
     }
 
     /// Whether anybody else may serve a read.
-    fn has_other_than(&self, node: &Arc<Node>) -> bool {
+    fn has_other_than(&self, node: &Arc<Node>, options: &ReadOptions) -> bool {
         let snapshot = self.snapshot();
         snapshot
-            .candidates(Instant::now())
+            .candidates(options, Instant::now())
             .iter()
             .any(|other| snapshot.nodes[other.node].node.id() != node.id())
     }
@@ -285,79 +345,4 @@ fn note<R, E>(repeats: &mut Repeats, run: Run<R, E>) -> Try<R, E> {
             Try::Failed(error)
         }
     }
-}
-
-/// Waits for a run until the server has owed an answer for that long; the time of the caller's function does not count.
-async fn answered_within<F: Future>(
-    mut run: Pin<&mut F>,
-    wire: &Wire,
-    patience: Duration,
-) -> Option<F::Output> {
-    let mut wait = patience;
-    loop {
-        tokio::select! {
-            biased;
-            outcome = run.as_mut() => return Some(outcome),
-            () = sleep(wait) => {}
-        }
-        match wire.owed_for() {
-            Some(owed) if owed >= patience => return None,
-            owed => wait = patience - owed.unwrap_or_default(),
-        }
-    }
-}
-
-/// Returns `true` if a session answers.
-async fn is_alive(conn: &Conn<Read>, limit: Duration) -> bool {
-    let Ok(mut usable) = conn.usable() else { return false };
-    let ping = diesel_async::RunQueryDsl::execute(diesel::sql_query("SELECT 1"), &mut usable.bare);
-    matches!(timeout(limit, ping).await, Ok(Ok(_)))
-}
-
-async fn run_on<'a, R, E, F>(mut conn: Conn<Read>, function: F) -> Run<R, E>
-where
-    for<'r> F: AsyncFnOnce(&'r mut Conn<Read>) -> Result<R, E>
-        + AsyncFunc<&'r mut Conn<Read>, Result<R, E>, Fut: Send>
-        + Send
-        + 'a,
-    E: Send + 'a,
-    R: Send + 'a,
-{
-    conn.forget_sqlstate();
-    conn.wire().take_longest_wait();
-    let outcome = function(&mut conn).await;
-    let node = conn.served_by();
-    let error = match outcome {
-        Err(error) => error,
-        answer => {
-            node.read_times().record(conn.wire().take_longest_wait());
-            return Run::Answered(answer);
-        }
-    };
-    match failure(&conn).await {
-        Some(failure) => Run::Failed(error, node.id(), failure),
-        None => {
-            node.read_times().record(conn.wire().take_longest_wait());
-            Run::Answered(Err(error))
-        }
-    }
-}
-
-/// What is the node's fault in an error; `None` where it is the function's.
-async fn failure(conn: &Conn<Read>) -> Option<Failure> {
-    let wire = conn.wire();
-    if wire.owes() && !conn.is_lost() {
-        // The error comes a moment before the message, or the end, that tells whether the session goes on.
-        let limit = if wire.sqlstate().is_some() { AFTER_ERROR } else { AFTER_SILENCE };
-        let _ = timeout(limit, wire.settled()).await;
-    }
-    if conn.is_lost() {
-        let failure = Failure::of_lost(wire.sqlstate(), wire.owes(), conn.was_severed());
-        if failure == Failure::Terminated {
-            // Whether the node goes on decides whether the read is to blame.
-            conn.served_by().vitals().suspect();
-        }
-        return Some(failure);
-    }
-    wire.sqlstate().is_some_and(|code| code.is_transient_conflict()).then_some(Failure::Conflict)
 }

@@ -1,51 +1,12 @@
 //! A transaction that is run again when the server asks for it, and only then.
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::ReplicaSet;
 use crate::Write;
 use crate::conn::{AsyncFunc, Conn};
 use crate::error::CheckoutError;
-
-/// How [`ReplicaSet::run_write_with`] runs a transaction.
-///
-/// ```
-/// use pointsman::WriteOptions;
-/// let options = WriteOptions::new().serializable().settleable();
-/// # let _ = options;
-/// ```
-#[derive(Debug, Clone, Copy, Default)]
-#[must_use = "options do nothing until `run_write_with`"]
-pub struct WriteOptions {
-    pub(crate) isolation: Option<&'static str>,
-    pub(crate) settleable: bool,
-}
-
-impl WriteOptions {
-    /// PostgreSQL's default isolation; an unknown outcome cannot be settled.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// All statements see what was committed before the first of them.
-    pub fn repeatable_read(mut self) -> Self {
-        self.isolation = Some("REPEATABLE READ");
-        self
-    }
-
-    /// The transaction behaves as if it ran alone, or is run again.
-    pub fn serializable(mut self) -> Self {
-        self.isolation = Some("SERIALIZABLE");
-        self
-    }
-
-    /// Notes the transaction's id before the COMMIT, for one more round trip, so that [`ReplicaSet::settle`]
-    /// can find out whether it was carried out if the answer never comes.
-    pub fn settleable(mut self) -> Self {
-        self.settleable = true;
-        self
-    }
-}
+use crate::options::WriteOptions;
 
 impl ReplicaSet {
     /// Runs a function in a transaction on the primary, again if it conflicts with others.
@@ -96,10 +57,10 @@ impl ReplicaSet {
         R: Send + 'a,
         'a: 'set,
     {
-        self.run_write_with(WriteOptions::new(), function)
+        self.run_write_with(&WriteOptions::new(), function)
     }
 
-    /// As [`run_write`](Self::run_write), with options.
+    /// Runs a function in a transaction on the primary, as the options say.
     ///
     /// # Errors
     ///
@@ -108,15 +69,28 @@ impl ReplicaSet {
     /// # Cancel safety
     ///
     /// As [`Conn::transaction`].
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "a spawned task could not hold its future if the result has a `dyn` or a reference"
-    )]
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use pointsman::prelude::*;
+    /// use pointsman::{Error, ReplicaSet, WriteOptions};
+    ///
+    /// diesel::table! { visits (id) { id -> Integer, } }
+    ///
+    /// async fn visit(set: &ReplicaSet) -> Result<usize, Error> {
+    ///     let options = WriteOptions::new().serializable().within(Duration::from_secs(1));
+    ///     set.run_write_with(&options, async |tx| {
+    ///         Ok(diesel::insert_into(visits::table).default_values().execute(tx).await?)
+    ///     })
+    ///     .await
+    /// }
+    /// ```
+    // The future keeps no reference to the options, so that they can be made in the call, also inside `join!`.
     pub fn run_write_with<'a, 'set, R, E, F>(
         &'set self,
-        options: WriteOptions,
+        options: &WriteOptions,
         function: F,
-    ) -> impl Future<Output = Result<R, E>> + Send + 'set
+    ) -> impl Future<Output = Result<R, E>> + Send + 'set + use<'a, 'set, R, E, F>
     where
         for<'r> F: AsyncFnOnce(&'r mut Conn<Write>) -> Result<R, E>
             + AsyncFunc<&'r mut Conn<Write>, Result<R, E>, Fut: Send>
@@ -127,16 +101,22 @@ impl ReplicaSet {
         R: Send + 'a,
         'a: 'set,
     {
+        let options = *options;
         async move {
             let config = self.config();
             let mut waits = config.writes().retry_backoff.retry();
             let mut runs = 0;
+            let limit = options.within.map(|limit| Instant::now() + limit);
             loop {
-                let mut conn = self.write().await?;
+                let mut conn = self.write_before(&options, limit).await?;
                 match conn.transaction_with(&options, function.clone()).await {
-                    Err(_) if conn.conflicted() && runs < config.writes().retries => {
+                    Err(error) if conn.conflicted() && runs < config.writes().retries => {
                         runs += 1;
                         let wait = waits.next().unwrap_or_else(|| config.writes().retry_backoff.max_delay());
+                        // The conflict tells more than that there was no time left.
+                        if limit.is_some_and(|limit| Instant::now() + wait >= limit) {
+                            return Err(error);
+                        }
                         tracing::debug!(sqlstate = ?conn.last_sqlstate(), runs, ?wait, "a transaction is run again");
                         // Others may use the connection meanwhile.
                         drop(conn);

@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use super::{ReplicaSet, failures};
 use crate::conn::Conn;
 use crate::error::{CheckoutError, ConnectError, NodeFailure};
-use crate::pool::PoolError;
+use crate::options::WriteOptions;
+use crate::pool::{PoolError, Queueing};
 use crate::topology::{PrimaryStatus, Role};
 use crate::{Intent, Write};
 
@@ -50,28 +51,81 @@ impl ReplicaSet {
     /// # }
     /// ```
     pub async fn write(&self) -> Result<Conn<Write>, CheckoutError> {
-        self.while_open(pin!(self.find_writer())).await
+        self.write_before(&WriteOptions::new(), None).await
     }
 
-    async fn find_writer(&self) -> Result<Conn<Write>, CheckoutError> {
+    /// Checks out a connection to write, as the options say.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`write`](Self::write).
+    ///
+    /// ```no_run
+    /// # use pointsman::{CheckoutError, ReplicaSet, WriteOptions};
+    /// # async fn example(set: ReplicaSet) -> Result<(), CheckoutError> {
+    /// // A counter that may miss a few: no request waits for a failover because of it.
+    /// match set.write_with(&WriteOptions::new().no_wait()).await {
+    ///     Ok(conn) => println!("written on {}", conn.node()),
+    ///     Err(CheckoutError::NoPrimary { .. } | CheckoutError::Exhausted { .. }) => println!("left out"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    // The future keeps no reference to the options, so that they can be made in the call, also inside `join!`.
+    pub fn write_with<'set>(
+        &'set self,
+        options: &WriteOptions,
+    ) -> impl Future<Output = Result<Conn<Write>, CheckoutError>> + Send + use<'set> {
+        let options = *options;
+        async move {
+            let limit = options.within.map(|limit| Instant::now() + limit);
+            self.write_before(&options, limit).await
+        }
+    }
+
+    /// As [`write_with`](Self::write_with), with a deadline that was set when the call began.
+    pub(super) async fn write_before(
+        &self,
+        options: &WriteOptions,
+        limit: Option<Instant>,
+    ) -> Result<Conn<Write>, CheckoutError> {
+        self.while_open(pin!(self.find_writer(options, limit))).await
+    }
+
+    async fn find_writer(
+        &self,
+        options: &WriteOptions,
+        limit: Option<Instant>,
+    ) -> Result<Conn<Write>, CheckoutError> {
         let began = Instant::now();
         let live = self.live();
         let settings = live.config.writes();
-        let deadline = began + settings.failover_wait;
+        let deadline = match limit {
+            _ if options.no_wait => began,
+            Some(limit) => limit,
+            None => began + settings.failover_wait,
+        };
+        let queueing = if options.no_wait { Queueing::Refuse } else { Queueing::Join };
         let mut waiting: Option<(_, OwnedSemaphorePermit)> = None;
         let mut refused_since = None;
         loop {
             self.check_open()?;
             // Whoever waited for a primary has waited for none of its connections yet.
-            let patience = Instant::now() + live.config.timeouts().checkout;
-            let tried = match self.try_write(began, patience).await? {
+            let checkout = live.config.timeouts().checkout;
+            let patience = limit.unwrap_or_else(|| Instant::now() + checkout);
+            let tried = match self.try_write(began, patience, queueing).await? {
                 Ok(conn) => return Ok(conn),
                 Err(failure) => failure,
             };
             let refusal = tried.as_ref().and_then(Refusal::of);
             let since = refusal.as_ref().map(|_| *refused_since.get_or_insert_with(Instant::now));
             refused_since = since;
-            let checkout = live.config.timeouts().checkout;
+            let checkout = limit.map_or(checkout, |limit| limit.saturating_duration_since(began));
             match refusal {
                 Some(refusal) if refusal.is_final(since, checkout) || Instant::now() >= deadline => {
                     return Err(refusal.into_error(began.elapsed()));
@@ -106,9 +160,10 @@ impl ReplicaSet {
         &self,
         began: Instant,
         deadline: Instant,
+        queueing: Queueing,
     ) -> Result<Result<Conn<Write>, Option<NodeFailure>>, CheckoutError> {
         loop {
-            match self.ask_primary(began, deadline).await? {
+            match self.ask_primary(began, deadline, queueing).await? {
                 // The primary is still there, with other settings: in another snapshot.
                 Asked::Retired => yield_now().await,
                 Asked::Served(conn) => return Ok(Ok(conn)),
@@ -117,7 +172,12 @@ impl ReplicaSet {
         }
     }
 
-    async fn ask_primary(&self, began: Instant, deadline: Instant) -> Result<Asked, CheckoutError> {
+    async fn ask_primary(
+        &self,
+        began: Instant,
+        deadline: Instant,
+        queueing: Queueing,
+    ) -> Result<Asked, CheckoutError> {
         let snapshot = self.snapshot();
         // No monitor would notice that the primary was replaced.
         if !self.is_up_to_date(&snapshot, Instant::now()) {
@@ -138,7 +198,7 @@ impl ReplicaSet {
         let Some(pool) = node.write_pool() else { return Ok(Asked::Failed(None)) };
         let config = self.config();
         let failure = |reason: String| NodeFailure { node: node.name().to_owned(), reason, error: None };
-        match pool.get(deadline).await {
+        match pool.get(deadline, queueing).await {
             Ok(lease) => Ok(Asked::Served(Conn::new(lease, Arc::clone(node), Role::Primary))),
             Err(PoolError::Retired) => Ok(Asked::Retired),
             Err(PoolError::Exhausted) => Err(CheckoutError::Exhausted {

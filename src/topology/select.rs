@@ -13,6 +13,8 @@ use fastrand::Rng;
 /// How good a place a node is for a read, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
+    /// The primary, for a read that asks for it first; it is a candidate in its own tier as well.
+    Preferred,
     /// Fit, and in the caller's zone where that counts.
     Near,
     /// Fit.

@@ -75,7 +75,7 @@ pub(crate) fn insert(set: &ReplicaSet) -> JoinHandle<Doubt> {
     tokio::spawn(async move {
         let options = WriteOptions::new().settleable();
         let outcome: Result<(), Error> =
-            set.run_write_with(options, async |tx| sql(tx, "INSERT INTO acks VALUES (1)").await).await;
+            set.run_write_with(&options, async |tx| sql(tx, "INSERT INTO acks VALUES (1)").await).await;
         match outcome {
             Err(Error::OutcomeUnknown(unknown)) => unknown.doubt.expect("it was noted"),
             other => panic!("the answer was lost: {other:?}"),

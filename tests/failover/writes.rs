@@ -75,7 +75,7 @@ async fn a_serialization_failure_is_run_again_until_the_limit() {
     let add_if_none = async |id: i64| {
         let mine = AtomicU32::new(0);
         let options = WriteOptions::new().serializable();
-        set.run_write_with(options, async |tx| {
+        set.run_write_with(&options, async |tx| {
             runs.fetch_add(1, Ordering::Relaxed);
             let rows: i64 = crate::load::acks::table.count().get_result(tx).await?;
             if mine.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -137,7 +137,7 @@ async fn no_conflict_among_many_is_missed() {
     let runs = AtomicU32::new(0);
     let one = async || {
         for _ in 0..40 {
-            set.run_write_with(options, async |tx| {
+            set.run_write_with(&options, async |tx| {
                 runs.fetch_add(1, Ordering::Relaxed);
                 sql(tx, "UPDATE total SET n = n + 1").await
             })

@@ -14,6 +14,7 @@ mod given_up;
 mod lag;
 mod logs;
 mod migrate;
+mod options;
 mod overload;
 mod payments;
 mod pool;

@@ -58,7 +58,7 @@ async fn a_commit_whose_wait_for_its_standby_was_cancelled_is_no_plain_success()
     let (cluster, set) = waiting().await;
     let primary = cluster.primary();
     let runs = AtomicU32::new(0);
-    let committing = set.run_write_with(WriteOptions::new().settleable(), async |tx| {
+    let committing = set.run_write_with(&WriteOptions::new().settleable(), async |tx| {
         runs.fetch_add(1, Ordering::Relaxed);
         Ok::<_, Error>(insert(tx).await?)
     });

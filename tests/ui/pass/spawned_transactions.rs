@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use axum::extract::State;
 use axum::routing::{get, post};
 use pointsman::prelude::*;
-use pointsman::{Error, ReplicaSet, WriteOptions};
+use pointsman::{CheckoutError, Error, ReadOptions, ReplicaSet, WriteOptions};
 use ui::{Users, users};
 
 type Boxed = Box<dyn StdError + Send + Sync>;
@@ -40,12 +40,19 @@ async fn borrowed_result(State(set): State<ReplicaSet>) -> Result<String, Failur
 
 async fn with_options(State(set): State<ReplicaSet>) -> Result<String, Failure> {
     let options = WriteOptions::new().serializable();
-    let value = set.run_write_with(options, async |tx| -> Result<Box<dyn Fn() -> i32 + Send>, Failure> {
+    let value = set.run_write_with(&options, async |tx| -> Result<Box<dyn Fn() -> i32 + Send>, Failure> {
         tx.rename(1, "a").await?;
         let value: Box<dyn Fn() -> i32 + Send> = Box::new(|| 1);
         Ok(value)
     });
     Ok(value.await?().to_string())
+}
+
+async fn with_options_of_the_call(State(set): State<ReplicaSet>) -> Result<String, Failure> {
+    let ids = set.run_read_with(&ReadOptions::new().prefer_primary(), async |conn| -> Result<Vec<i32>, Failure> {
+        Ok(users::table.select(users::id).load(conn).await?)
+    });
+    Ok(format!("{:?}", ids.await?))
 }
 
 async fn in_a_transaction(State(set): State<ReplicaSet>) -> Result<String, Failure> {
@@ -70,7 +77,7 @@ pub fn router(set: ReplicaSet) -> axum::Router {
     axum::Router::new()
         .route("/boxed", get(boxed_error))
         .route("/borrowed", post(borrowed_result))
-        .route("/options", post(with_options))
+        .route("/options", post(with_options).get(with_options_of_the_call))
         .route("/transaction", post(in_a_transaction))
         .route("/built", get(in_a_built_one))
         .with_state(set)
@@ -80,5 +87,16 @@ pub fn spawned(set: ReplicaSet, name: String) -> tokio::task::JoinHandle<Result<
     tokio::spawn(async move {
         let name = name.as_str();
         set.run_write(async move |tx| -> Result<usize, Error> { Ok(tx.rename(1, name).await?) }).await
+    })
+}
+
+/// Options that are made in the call outlive neither it nor the statement.
+pub fn joined(set: ReplicaSet) -> tokio::task::JoinHandle<Result<(), CheckoutError>> {
+    tokio::spawn(async move {
+        let read = set.read_with(&ReadOptions::new().within(std::time::Duration::from_secs(1)));
+        let write = set.write_with(&WriteOptions::new().no_wait());
+        let (read, write) = (read.await?, write.await?);
+        drop((read, write));
+        Ok(())
     })
 }

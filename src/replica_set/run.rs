@@ -1,0 +1,101 @@
+//! One run of a read: how long its answer is waited for, and whose fault its error is.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::repeat::Failure;
+use crate::Read;
+use crate::conn::{AsyncFunc, Conn};
+use crate::link::Wire;
+use crate::node::NodeId;
+
+/// How one run of the function ended.
+pub(super) enum Run<R, E> {
+    /// With an answer of the function.
+    Answered(Result<R, E>),
+    /// With an error that is its node's fault: another node may answer.
+    Failed(E, NodeId, Failure),
+}
+
+/// How long a session may take to show whether it goes on after an error: the server's next message follows at once.
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+/// The same for an error that the server did not send. It may be the function's own, which must not wait for long.
+const AFTER_SILENCE: Duration = Duration::from_millis(5);
+
+/// Waits for a run until the server has owed an answer for that long; the time of the caller's function does not count.
+pub(super) async fn answered_within<F: Future>(
+    mut run: Pin<&mut F>,
+    wire: &Wire,
+    patience: Duration,
+) -> Option<F::Output> {
+    let mut wait = patience;
+    loop {
+        tokio::select! {
+            biased;
+            outcome = run.as_mut() => return Some(outcome),
+            () = sleep(wait) => {}
+        }
+        match wire.owed_for() {
+            Some(owed) if owed >= patience => return None,
+            owed => wait = patience - owed.unwrap_or_default(),
+        }
+    }
+}
+
+/// Returns `true` if a session answers.
+pub(super) async fn is_alive(conn: &Conn<Read>, limit: Duration) -> bool {
+    let Ok(mut usable) = conn.usable() else { return false };
+    let ping = diesel_async::RunQueryDsl::execute(diesel::sql_query("SELECT 1"), &mut usable.bare);
+    matches!(timeout(limit, ping).await, Ok(Ok(_)))
+}
+
+pub(super) async fn run_on<'a, R, E, F>(mut conn: Conn<Read>, function: F) -> Run<R, E>
+where
+    for<'r> F: AsyncFnOnce(&'r mut Conn<Read>) -> Result<R, E>
+        + AsyncFunc<&'r mut Conn<Read>, Result<R, E>, Fut: Send>
+        + Send
+        + 'a,
+    E: Send + 'a,
+    R: Send + 'a,
+{
+    conn.forget_sqlstate();
+    conn.wire().take_longest_wait();
+    let outcome = function(&mut conn).await;
+    let node = conn.served_by();
+    let error = match outcome {
+        Err(error) => error,
+        answer => {
+            node.read_times().record(conn.wire().take_longest_wait());
+            return Run::Answered(answer);
+        }
+    };
+    match failure(&conn).await {
+        Some(failure) => Run::Failed(error, node.id(), failure),
+        None => {
+            node.read_times().record(conn.wire().take_longest_wait());
+            Run::Answered(Err(error))
+        }
+    }
+}
+
+/// What is the node's fault in an error; `None` where it is the function's.
+async fn failure(conn: &Conn<Read>) -> Option<Failure> {
+    let wire = conn.wire();
+    if wire.owes() && !conn.is_lost() {
+        // The error comes a moment before the message, or the end, that tells whether the session goes on.
+        let limit = if wire.sqlstate().is_some() { AFTER_ERROR } else { AFTER_SILENCE };
+        let _ = timeout(limit, wire.settled()).await;
+    }
+    if conn.is_lost() {
+        let failure = Failure::of_lost(wire.sqlstate(), wire.owes(), conn.was_severed());
+        if failure == Failure::Terminated {
+            // Whether the node goes on decides whether the read is to blame.
+            conn.served_by().vitals().suspect();
+        }
+        return Some(failure);
+    }
+    wire.sqlstate().is_some_and(|code| code.is_transient_conflict()).then_some(Failure::Conflict)
+}

@@ -1,0 +1,336 @@
+//! Options of single calls: who serves a read that asks for the primary first, and how long a call waits.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use pointsman::config::{ConfigBuilder, Fallback, NodeConfig, ReadSettings};
+use pointsman::prelude::*;
+use pointsman::testkit::Cluster;
+use pointsman::topology::PrimaryStatus;
+use pointsman::{CheckoutError, Error, ReadOptions, ReplicaSet, Role, WriteOptions};
+use tokio::time::{Instant, sleep};
+
+use crate::support::{builder_of, eventually, pools_of, start, value};
+
+/// Far less than the defaults of 5 s for a checkout and 45 s for a primary, and far more than a call takes that does not wait.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A cluster, and a set of it in which every replica serves reads.
+async fn fixture(
+    replicas: usize,
+    configure: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+) -> (Cluster, ReplicaSet) {
+    let cluster = Cluster::builder().replicas(replicas).start().await.unwrap();
+    let set = start(configure(builder_of(cluster.servers()))).await;
+    all_serve(&set).await;
+    (cluster, set)
+}
+
+async fn all_serve(set: &ReplicaSet) {
+    eventually("every replica serves", async || {
+        set.health().nodes.iter().skip(1).all(|node| node.status.serves_reads)
+    })
+    .await;
+}
+
+async fn until_no_primary(set: &ReplicaSet) {
+    eventually("there is no primary", async || set.topology().primary == PrimaryStatus::None).await;
+}
+
+fn reads(fallback: Fallback, max_fallback: u32) -> ReadSettings {
+    ReadSettings { fallback, max_fallback, ..ReadSettings::default() }
+}
+
+/// The roles of the nodes that serve so many reads at once, and the connections.
+async fn roles(set: &ReplicaSet, options: &ReadOptions, count: usize) -> (Vec<Role>, Vec<Conn<Read>>) {
+    let conns = join_all((0..count).map(|_| set.read_with(options))).await;
+    let conns: Vec<_> = conns.into_iter().map(|conn| conn.expect("a connection")).collect();
+    (conns.iter().map(Conn::role).collect(), conns)
+}
+
+fn on_primary(roles: &[Role]) -> usize {
+    roles.iter().filter(|role| **role == Role::Primary).count()
+}
+
+/// Waits until the primary serves as many of some reads at once as it may: a preference gives way while sessions are still
+/// being opened. It never serves more.
+async fn until_on_primary(set: &ReplicaSet, options: &ReadOptions, most: usize) -> Vec<Conn<Read>> {
+    let mut held = Vec::new();
+    eventually("the primary serves its share", async || {
+        held.clear();
+        let (roles, conns) = roles(set, options, most + 2).await;
+        held = conns;
+        assert!(on_primary(&roles) <= most, "{roles:?}");
+        on_primary(&roles) == most
+    })
+    .await;
+    held
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_primary_comes_first_within_its_limit_and_a_replica_otherwise() {
+    let (cluster, set) = fixture(2, |config| config.reads(reads(Fallback::WhenUnfit, 2))).await;
+    let preferred = ReadOptions::new().prefer_primary();
+    assert_eq!(set.read().await.unwrap().role(), Role::Replica);
+
+    // Two places: the others are served by replicas, and not kept waiting.
+    let held = until_on_primary(&set, &preferred, 2).await;
+    let began = Instant::now();
+    assert_eq!(set.read_prefer_primary().await.unwrap().role(), Role::Replica);
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    drop(held);
+
+    // They are the places of reads that fall back.
+    let held = until_on_primary(&set, &preferred, 2).await;
+    for replica in cluster.replicas() {
+        replica.kill().await.unwrap();
+    }
+    eventually("no replica serves", async || {
+        set.health().nodes.iter().skip(1).all(|node| !node.status.serves_reads)
+    })
+    .await;
+    let short = ReadOptions::new().within(Duration::from_millis(200));
+    let error = set.read_with(&short).await.expect_err("both places are taken");
+    assert!(matches!(error, CheckoutError::FallbackExhausted { limit: 2 }), "{error}");
+    drop(held);
+    assert_eq!(set.read_prefer_primary().await.unwrap().role(), Role::Primary);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stated_policy_holds_for_reads_that_prefer_the_primary() {
+    let (cluster, set) = fixture(1, |config| config.reads(reads(Fallback::Never, 1))).await;
+    let preferred = ReadOptions::new().prefer_primary();
+    let (never, conns) = roles(&set, &preferred, 3).await;
+    assert_eq!(on_primary(&never), 0, "{never:?}");
+    drop(conns);
+    // A call may state another policy; the limit stays.
+    drop(until_on_primary(&set, &preferred.clone().fallback(Fallback::WhenUnfit), 1).await);
+
+    let config = builder_of(cluster.servers()).reads(reads(Fallback::Always, 1)).build().unwrap();
+    set.reconfigure(config).await.unwrap();
+    all_serve(&set).await;
+    eventually("the primary serves as a replica does", async || {
+        set.read().await.is_ok_and(|conn| conn.role() == Role::Primary)
+    })
+    .await;
+    let (never, conns) = roles(&set, &ReadOptions::new().fallback(Fallback::Never), 8).await;
+    assert_eq!(on_primary(&never), 0, "{never:?}");
+    drop(conns);
+    eventually("the primary comes first", async || {
+        let roles = roles(&set, &preferred, 1).await.0;
+        on_primary(&roles) == 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_serves_if_the_primary_that_was_preferred_is_busy_or_gone() {
+    let (cluster, set) = fixture(1, |config| config.pool(pools_of(1))).await;
+    let mut held = None;
+    eventually("the primary serves", async || {
+        held = set.read_prefer_primary().await.ok();
+        held.as_ref().is_some_and(|conn| conn.role() == Role::Primary)
+    })
+    .await;
+    let began = Instant::now();
+    let other = set.read_prefer_primary().await.unwrap();
+    assert_eq!(other.role(), Role::Replica);
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    drop((held, other));
+
+    cluster.primary().kill().await.unwrap();
+    let preferred = ReadOptions::new().prefer_primary();
+    let asked = set.run_read_with(&preferred, async |conn| -> Result<Role, Error> {
+        value(conn, "SELECT 1").await?;
+        Ok(conn.role())
+    });
+    assert_eq!(asked.await.expect("an answer, before the set has noticed as well"), Role::Replica);
+    until_no_primary(&set).await;
+    assert_eq!(set.read_prefer_primary().await.unwrap().role(), Role::Replica);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_read_on_the_preferred_primary_is_tried_on_a_replica_unless_its_time_is_up() {
+    // The second try comes after four times as much.
+    let hedge_min_delay = Duration::from_millis(250);
+    let (_cluster, set) =
+        fixture(1, |config| config.reads(ReadSettings { hedge_min_delay, ..ReadSettings::default() })).await;
+    let slow_on_primary = "SELECT pg_sleep(CASE WHEN pg_is_in_recovery() THEN 0 ELSE 2 END)";
+    let run = async |options: &ReadOptions| -> Vec<Role> {
+        let ran_on: Mutex<Vec<Role>> = Mutex::default();
+        let outcome = set.run_read_with(options, async |conn| -> Result<String, Error> {
+            ran_on.lock().unwrap().push(conn.role());
+            Ok(value(conn, slow_on_primary).await?)
+        });
+        outcome.await.expect("an answer");
+        ran_on.into_inner().unwrap()
+    };
+    eventually("the primary has a session for it", async || {
+        set.read_prefer_primary().await.is_ok_and(|conn| conn.role() == Role::Primary)
+    })
+    .await;
+    let preferred = ReadOptions::new().prefer_primary();
+    assert_eq!(run(&preferred.clone().within(hedge_min_delay * 3)).await, [Role::Primary]);
+    assert_eq!(run(&preferred).await, [Role::Primary, Role::Replica]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_waits_for_a_connection_as_long_as_it_says() {
+    let (_cluster, set) = fixture(0, |config| config.pool(pools_of(1))).await;
+    // Nothing idle is there yet, and none is made without waiting.
+    let at_once = ReadOptions::new().within(Duration::ZERO);
+    set.read_with(&at_once).await.expect_err("no connection is idle");
+    drop(set.read_with(&ReadOptions::new().within(Duration::MAX)).await.unwrap());
+    let mut held = None;
+    eventually("it is idle", async || {
+        held = set.read_with(&at_once).await.ok();
+        held.is_some()
+    })
+    .await;
+    for limit in [Duration::ZERO, Duration::from_millis(200)] {
+        let began = Instant::now();
+        let error = set.read_with(&ReadOptions::new().within(limit)).await.expect_err("it is in use");
+        assert!(matches!(error, CheckoutError::Exhausted { .. }), "{error}");
+        assert!((limit..limit + SOON).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+    drop(held);
+
+    let held = set.write_with(&WriteOptions::new().within(Duration::MAX)).await.unwrap();
+    for options in [
+        WriteOptions::new().within(Duration::ZERO),
+        WriteOptions::new().within(Duration::from_millis(200)),
+        WriteOptions::new().no_wait(),
+    ] {
+        let began = Instant::now();
+        let error = set.write_with(&options).await.expect_err("it is in use");
+        assert!(matches!(error, CheckoutError::Exhausted { .. }), "{error}");
+        assert!(began.elapsed() < SOON, "{options:?}: {:?}", began.elapsed());
+    }
+    drop(held);
+    let at_once = WriteOptions::new().within(Duration::ZERO);
+    eventually("it is idle", async || set.write_with(&at_once).await.is_ok()).await;
+}
+
+/// The pauses of twenty repeats take two seconds at least.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_read_is_run_again_after_the_time_of_its_call() {
+    let (cluster, set) =
+        fixture(0, |config| config.reads(ReadSettings { retries: 20, ..ReadSettings::default() })).await;
+    let conflict = "CREATE FUNCTION conflict() RETURNS void LANGUAGE plpgsql AS \
+        $$ BEGIN RAISE EXCEPTION 'a conflict' USING ERRCODE = '40001'; END $$";
+    cluster.primary().execute(conflict).await.unwrap();
+    let runs = Mutex::new(0);
+    let within = Duration::from_secs(1);
+    let outcome = set.run_read_with(&ReadOptions::new().within(within), async |conn| {
+        *runs.lock().unwrap() += 1;
+        value(conn, "SELECT conflict()").await.map_err(Error::from)
+    });
+    let error = outcome.await.expect_err("it conflicts each time");
+    assert!(matches!(error, Error::Query(_)), "its own error: {error}");
+    let runs = runs.into_inner().unwrap();
+    assert!((2..20).contains(&runs), "{runs} runs");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_waits_for_a_primary_as_long_as_it_says() {
+    let (cluster, set) = fixture(1, |config| config).await;
+    drop(set.write_with(&WriteOptions::new().no_wait()).await.expect("a new connection"));
+    cluster.primary().kill().await.unwrap();
+    until_no_primary(&set).await;
+
+    let began = Instant::now();
+    let error = set.write_with(&WriteOptions::new().no_wait()).await.expect_err("there is no primary");
+    assert!(matches!(error, CheckoutError::NoPrimary { .. }), "{error}");
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+
+    let limit = Duration::from_millis(300);
+    let short = WriteOptions::new().within(limit);
+    let began = Instant::now();
+    let error = set.write_with(&short).await.expect_err("there is no primary");
+    assert!(matches!(error, CheckoutError::NoPrimary { .. }), "{error}");
+    assert!((limit..limit + SOON).contains(&began.elapsed()), "{:?}", began.elapsed());
+    let error = set
+        .run_write_with(&short, async |_| -> Result<(), Error> { unreachable!("there is no connection") })
+        .await
+        .expect_err("there is no primary");
+    assert!(matches!(error, Error::Checkout(CheckoutError::NoPrimary { .. })), "{error}");
+
+    // A call that waits for longer than the primary is away is served.
+    let (conn, started) = tokio::join!(
+        set.write_with(&WriteOptions::new().within(Duration::from_secs(30))),
+        cluster.primary().start()
+    );
+    started.unwrap();
+    assert_eq!(conn.expect("the primary").role(), Role::Primary);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_transaction_is_run_again_after_the_time_of_its_call() {
+    let (_cluster, set) = fixture(0, |config| config).await;
+    let within = Duration::from_millis(300);
+    let mut runs = 0;
+    let counted = Mutex::new(&mut runs);
+    let outcome = set.run_write_with(&WriteOptions::new().within(within), async |tx| {
+        **counted.lock().unwrap() += 1;
+        sleep(within).await;
+        let raise = "DO $$ BEGIN RAISE EXCEPTION 'as if' USING ERRCODE = '40P01'; END $$";
+        diesel::sql_query(raise).execute(tx).await.map_err(Error::from)
+    });
+    let error = outcome.await.expect_err("it conflicts");
+    assert!(matches!(error, Error::Query(_)), "its own error: {error}");
+    assert_eq!(runs, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_says_how_stale_its_replica_may_be() {
+    let max_lag = Duration::from_secs(3600);
+    let (cluster, set) =
+        fixture(1, |config| config.reads(ReadSettings { max_lag, ..ReadSettings::default() })).await;
+    cluster.primary().execute("CREATE TABLE log (id bigint)").await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    let fresh = ReadOptions::new().max_lag(Duration::from_secs(3));
+    eventually("the replica is fresh", async || {
+        set.read_with(&fresh).await.is_ok_and(|conn| conn.role() == Role::Replica)
+    })
+    .await;
+    cluster.replica(0).pause_replay().await.unwrap();
+    cluster.primary().execute("INSERT INTO log VALUES (1)").await.unwrap();
+    let never = fresh.clone().fallback(Fallback::Never).within(Duration::from_millis(100));
+    eventually("the replica is too old for it", async || {
+        matches!(set.read_with(&never).await, Err(CheckoutError::NoNode { .. }))
+    })
+    .await;
+    assert_eq!(set.read_with(&fresh).await.unwrap().role(), Role::Primary);
+    eventually("the others are served by it", async || {
+        set.read().await.is_ok_and(|conn| conn.role() == Role::Replica)
+    })
+    .await;
+    // While there is no primary, nothing fresher is known.
+    cluster.primary().kill().await.unwrap();
+    until_no_primary(&set).await;
+    assert_eq!(set.read_with(&fresh).await.unwrap().role(), Role::Replica);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_prefers_the_zone_that_it_names() {
+    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let [primary, a, b] = cluster.servers() else { unreachable!("three servers") };
+    let replica = |url: String, zone| NodeConfig::replica(url).unwrap().with_name(zone).with_zone(zone);
+    let config = builder_of([primary]).node(replica(a.url(), "a")).node(replica(b.url(), "b")).zone("a");
+    let set = start(config).await;
+    all_serve(&set).await;
+    // A zone is a preference: sessions are still being opened at first.
+    let served_by = async |options: &ReadOptions, node: &str| {
+        for _ in 0..10 {
+            if set.read_with(options).await.unwrap().node() != node {
+                return false;
+            }
+        }
+        true
+    };
+    eventually("the program's zone serves", async || served_by(&ReadOptions::new(), "a").await).await;
+    eventually("the call's zone serves", async || served_by(&ReadOptions::new().zone("b"), "b").await).await;
+    let served = join_all((0..20).map(|_| set.read_with(&ReadOptions::new().zone("c")))).await;
+    assert!(served.iter().all(Result::is_ok), "a zone without nodes keeps no read waiting");
+}
