@@ -137,6 +137,12 @@ impl Config {
         &self.nodes
     }
 
+    /// Returns the same configuration with this node alone.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn with_only(&self, node: NodeConfig) -> Self {
+        Self { nodes: vec![node], ..self.clone() }
+    }
+
     /// The zone that this program runs in.
     #[must_use]
     pub fn zone(&self) -> Option<&str> {

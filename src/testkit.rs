@@ -26,6 +26,7 @@
 //! - [`Server`]: one server with its URLs, SQL for administration and its faults.
 //! - [`Proxy`]: a connection that refuses, resets, stalls, is slow or breaks in the middle of a reply.
 //! - `Namespace` (on Linux, as root): an address that vanishes without a word.
+//! - [`RollbackSet`]: a set whose work is rolled back at the end of a test.
 //! - [`Load`]: steady reads and writes, and what their users noticed.
 //! - [`TestkitError`]: what can go wrong, and what helps.
 //!
@@ -46,6 +47,7 @@ mod ports;
 mod processes;
 mod programs;
 mod proxy;
+mod rollback;
 mod server;
 mod settings;
 mod sql;
@@ -60,6 +62,7 @@ pub use load::{Load, Record, Sample, WriteOutcome};
 #[cfg(target_os = "linux")]
 pub use namespace::Namespace;
 pub use proxy::Proxy;
+pub use rollback::RollbackSet;
 pub use server::{ExhaustedConnections, Server};
 
 /// The superuser.

@@ -270,6 +270,16 @@ impl NodeConfig {
         self.user_options.as_deref()
     }
 
+    /// Returns the same node behind another port: one of this machine, where no TLS is spoken.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn behind(&self, port: u16) -> Self {
+        let mut node = Self { host: "127.0.0.1".to_owned(), port, guess: RoleGuess::Primary, ..self.clone() };
+        node.promotable = true;
+        node.tls = TlsSettings { mode: super::TlsMode::Disable, ..TlsSettings::default() };
+        node.postgres.channel_binding(tokio_postgres::config::ChannelBinding::Disable);
+        node
+    }
+
     /// Fills in what the URL leaves open.
     pub(super) fn complete(&mut self, application_name: &str, timeouts: &Timeouts) {
         let open = |name: &str| !self.given.iter().any(|given| given == name);

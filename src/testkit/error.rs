@@ -131,6 +131,12 @@ pub enum TestkitError {
         /// What the system said.
         source: io::Error,
     },
+    /// A set could not be made.
+    #[error("cannot make a set")]
+    Set {
+        /// What the set said.
+        source: crate::Error,
+    },
     /// The thread that forwards the connections of a proxy has ended.
     #[error("the proxy has ended: start another one")]
     ProxyEnded,

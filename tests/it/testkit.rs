@@ -6,6 +6,7 @@ mod access;
 mod faults;
 mod proxy;
 mod replication;
+mod rollback;
 mod start;
 mod tidy;
 
