@@ -98,7 +98,11 @@ impl<I: Intent> Conn<I> {
 
     /// Lends the connection to code that only reads.
     ///
-    /// It is the same connection, inside of its transaction if one is open. It is lent by shared
+    /// It is the same connection, inside its transaction if one is open. On a `Conn<Write>` only the type refuses a write
+    /// through the view: the session may write, so `nextval` or a function that writes succeeds here, and fails on
+    /// [`ReplicaSet::read`](crate::ReplicaSet::read). In tests of code that reads, check out with that.
+    ///
+    /// It is lent by shared
     /// reference alone: with an exclusive one, `mem::swap` could put a replica inside a `Conn<Write>`.
     pub fn as_read(&self) -> &Conn<Read> {
         Conn::<Read>::view(&self.served)

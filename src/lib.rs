@@ -46,9 +46,12 @@
 //!
 //! # What the type proves, and what the server does
 //!
-//! The type proves that what a `Conn<Read>` runs is a `SELECT` without a lock, or was vouched for. A function that the
-//! `SELECT` calls may still write; so every session of a read pool is read-only at the server as
+//! The type proves that what a `Conn<Read>` runs was built by Diesel as a `SELECT` without a lock at its top, or was vouched
+//! for. A function or a fragment in the `SELECT` may still write; so every session of a read pool is read-only at the server as
 //! well, also on the primary, and also after its node was promoted.
+//!
+//! PostgreSQL lets some functions act in a read-only transaction: large objects, `dblink`, `pg_notify`, advisory locks,
+//! `pg_terminate_backend`. Only privileges stop those. [`ReadOnly`] has the list.
 //!
 //! # Features
 //!

@@ -4,9 +4,9 @@
 //! [`Intent`](crate::Intent). This is the only file that names the types of Diesel's syntax tree.
 //!
 //! **What the type proves.** A statement that is [`ReadOnly`] by one of the implementations here
-//! is a `SELECT` without a locking clause at its top. **What only the server can prove.** A function that such a `SELECT`
-//! calls may write (`nextval`, one of your own), and raw SQL may say anything; the sessions of the
-//! read pools are therefore read-only at the server too, and refuse with SQLSTATE 25006.
+//! was built by Diesel as a `SELECT` without a locking clause at its top. **What only the server can refuse.** A function that such a
+//! `SELECT` calls may write (`nextval`, one of your own), and a fragment or raw SQL may say anything; the sessions of the
+//! read pools are therefore read-only at the server too, and refuse changes of tables with SQLSTATE 25006.
 //!
 //! * [`assume_read_only`]: the loud adapter for raw SQL
 //! * [`CombineDsl`], [`SetOperation`]: `UNION`, `INTERSECT` and `EXCEPT`, whose type Diesel keeps private
@@ -25,6 +25,19 @@ mod set_operation;
 /// It is there for `SELECT` without a locking clause, also boxed, and for what the adapters
 /// [`assume_read_only`] and [`CombineDsl`] make. `FOR UPDATE`, `FOR SHARE` and their relatives
 /// take locks, which a standby refuses, so they are not `ReadOnly`.
+///
+/// # What it does not say
+///
+/// The type shows how the statement was built, not what its text does. A function in the `SELECT`, or a fragment of your own,
+/// may do anything; then the read-only session refuses changes of tables and sequences. It does **not** refuse
+///
+/// * large objects (`lo_create`, `lo_put`, `lo_unlink` and their relatives), on a primary: committed data
+/// * `dblink` and foreign tables, on any node: they write in another session
+/// * `pg_notify`, `pg_logical_emit_message`, `pg_current_xact_id`, and the upkeep of one's own indexes, on a primary
+/// * advisory locks, `pg_cancel_backend`, `pg_terminate_backend`, `pg_export_snapshot`, on any node
+/// * SQL that makes its session read-write first (`set_config`)
+///
+/// Privileges stop each of them; `docs/deployment.md` has the statements.
 ///
 /// The trait is open. A query type of your own, a pagination wrapper say, opts in with one line:
 ///

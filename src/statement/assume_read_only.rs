@@ -17,10 +17,10 @@ pub struct AssumeReadOnly<Q> {
 /// Vouches that a statement only reads.
 ///
 /// This is the way for raw SQL onto a `Conn<Read>`, and its name is long so that a review finds
-/// it. If the promise is false, the server refuses: a session of a read pool is read-only at the
+/// it. If the promise is false, the server refuses changes of tables: a session of a read pool is read-only at the
 /// server also when the primary serves it, and the statement ends with SQLSTATE 25006. That
 /// guards against mistakes, not against malice: SQL that first switches the session to read-write (`SET …`) gets
-/// through. Where that matters, give the URLs of the read pools a role without the privilege to write.
+/// through, and so does [what PostgreSQL lets a read-only transaction do](ReadOnly#what-it-does-not-say). Where that matters, give the URLs of the read pools a role without the privilege to write.
 ///
 /// ```
 /// use diesel::sql_types::BigInt;

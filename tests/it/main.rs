@@ -16,6 +16,7 @@ mod logs;
 mod migrate;
 mod options;
 mod overload;
+mod past_both_layers;
 mod payments;
 mod pool;
 mod poolers;

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use diesel::result::Error;
-use diesel_async::SimpleAsyncConnection;
+use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 use futures_util::StreamExt;
 use pointsman::config::Timeouts;
 use pointsman::prelude::*;
@@ -209,6 +209,22 @@ async fn a_leaked_statement_of_diesel_async_does_not_either() {
         drop(conn);
         assert_clean(&set).await;
     }
+}
+
+/// It cannot be told from one that the user began by hand, so what follows runs inside of it; no next user does.
+#[tokio::test]
+async fn a_leaked_transaction_of_diesel_async_ends_with_its_conn() {
+    let (cluster, set) = desk().await;
+    let mut conn = set.write().await.unwrap();
+    leak(AsyncConnection::transaction(&mut *conn, async |bare| {
+        bare.batch_execute("INSERT INTO notes VALUES (1, 'x')").await?;
+        pending::<QueryResult<()>>().await
+    }))
+    .await;
+    add(&conn, 2).await.unwrap();
+    drop(conn);
+    assert_clean(&set).await;
+    assert_eq!(committed(&cluster).await, "");
 }
 
 #[tokio::test]

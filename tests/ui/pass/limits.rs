@@ -1,8 +1,8 @@
-//! What compiles on a `Conn<Read>`, and the server refuses: the types cannot see it.
+//! What compiles on a `Conn<Read>`, and the server refuses, or privileges do: the types cannot see it.
 //!
 //! A new Diesel in which one of these can be told apart makes a case for `tests/ui/fail`.
 
-use diesel::sql_types::{BigInt, Bool, Integer, Text};
+use diesel::sql_types::{BigInt, Bool, Integer, Oid, Text};
 use pointsman::prelude::*;
 use pointsman::assume_read_only;
 use ui::{posts, users};
@@ -11,9 +11,18 @@ diesel::define_sql_function! {
     fn nextval(sequence: Text) -> BigInt;
 }
 
+diesel::define_sql_function! {
+    fn lo_unlink(large_object: Oid) -> Integer;
+}
+
 /// A function may do anything; its signature does not say what.
 pub async fn function_that_writes(conn: &Conn<Read>) -> QueryResult<i64> {
     diesel::select(nextval("users_id_seq")).get_result(conn).await
+}
+
+/// A read-only session of a primary does not refuse this one: only privileges do.
+pub async fn function_that_a_session_lets_through(conn: &Conn<Read>) -> QueryResult<i32> {
+    diesel::select(lo_unlink(4242)).get_result(conn).await
 }
 
 /// The expressions of Diesel are types without a name for the outside, so nobody can look for a lock inside of them.
