@@ -57,19 +57,28 @@
 //!
 //! * `tls`: TLS towards the servers, with rustls
 //! * `migrate`: Diesel's migrations from inside the program, on the primary only
-//! * `testkit`: real clusters with streaming replicas, and faults, for tests
+//! * `testkit`: real clusters with streaming replicas, faults, and sets that are rolled back, for tests
 //! * `payments`, `service`: the payments service that shows the crate off
 
+#[doc(inline)]
 pub use self::config::{Config, ConfigError};
+#[doc(inline)]
 pub use self::conn::{AsyncFunc, CancelHandle, Conn, Doubt, LendsBare, TransactionBuilder};
+#[doc(inline)]
 pub use self::error::{
     CancelError, CheckoutError, ConnectError, Error, NodeFailure, OutcomeUnknown, SqlState, TransactionFailed,
 };
+#[doc(inline)]
 pub use self::intent::{Intent, Read, Writable, Write};
+#[doc(inline)]
 pub use self::options::{ReadOptions, WriteOptions};
+#[doc(inline)]
 pub use self::replica_set::{HealthReport, ReplicaSet, Settlement};
+#[doc(inline)]
 pub use self::run_query::{LoadQuery, RunExecuteDsl, RunQueryDsl, SaveChangesDsl};
+#[doc(inline)]
 pub use self::statement::{AssumeReadOnly, CombineDsl, Permits, ReadOnly, SetOperation, assume_read_only};
+#[doc(inline)]
 pub use self::topology::{Role, Topology};
 
 pub mod backoff;

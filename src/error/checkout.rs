@@ -114,7 +114,7 @@ pub enum CheckoutError {
     Closed,
 }
 
-/// What a node had to say for itself when it could not serve.
+/// The reason why one node could not serve.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NodeFailure {

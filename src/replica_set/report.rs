@@ -24,7 +24,7 @@ pub enum Status {
     Stale,
 }
 
-/// How a set and its nodes are.
+/// The health of a set and its nodes.
 ///
 /// ```no_run
 /// # fn example(set: &pointsman::ReplicaSet) {

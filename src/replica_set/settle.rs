@@ -16,7 +16,7 @@ use crate::{SqlState, Write};
 
 mod lineage;
 
-/// What became of a transaction.
+/// The outcome of a transaction that was in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Settlement {
