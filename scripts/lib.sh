@@ -82,5 +82,5 @@ ensure_pgbouncer() {
 }
 
 ensure_rust() {
-    command -v cargo >/dev/null || die "cargo is missing: install Rust 1.95 or later, see https://rustup.rs"
+    command -v cargo >/dev/null || die "cargo is missing: install Rust 1.88 or later, see https://rustup.rs"
 }

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
+
 /// Changes whenever a template is made differently, so that an old one is never used.
 const LAYOUT: u32 = 2;
 
@@ -39,7 +41,7 @@ pub(super) struct Template {
     /// The password of the superuser, drawn when the template was made.
     pub(super) admin_password: String,
     /// Keeps others from renewing the template while it is copied.
-    _in_use: File,
+    _in_use: Flock<File>,
 }
 
 impl Template {
@@ -48,19 +50,21 @@ impl Template {
         let cache = private_folder(account)?;
         let key = format!("pg{}-layout{LAYOUT}", programs.version().replace('/', "_"));
         let (folder, lock) = (cache.join(&key), cache.join(format!("{key}.lock")));
-        let in_use = File::create(&lock).map_err(file("create", &lock))?;
-        loop {
-            in_use.lock_shared().map_err(file("lock", &lock))?;
+        let locked = |how| {
+            let opened = File::create(&lock).map_err(file("create", &lock))?;
+            Flock::lock(opened, how).map_err(|(_, errno)| file("lock", &lock)(errno.into()))
+        };
+        let in_use = loop {
+            let in_use = locked(FlockArg::LockShared)?;
             if is_fresh(&folder) {
-                break;
+                break in_use;
             }
-            in_use.unlock().map_err(file("unlock", &lock))?;
-            in_use.lock().map_err(file("lock", &lock))?;
+            drop(in_use);
+            let _made_here = locked(FlockArg::LockExclusive)?;
             if !is_fresh(&folder) {
                 make(account, programs, &cache, &folder)?;
             }
-            in_use.unlock().map_err(file("unlock", &lock))?;
-        }
+        };
         let secret = folder.join("admin-password");
         let admin_password = std::fs::read_to_string(&secret).map_err(file("read", &secret))?;
         Ok(Self { data: folder.join("data"), admin_password, _in_use: in_use })
