@@ -16,6 +16,9 @@
 
 use std::ops::Deref;
 
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+
 use self::server::Server;
 use super::error::{Result, TestkitError};
 use crate::config::{NodeConfig, TlsMode};
@@ -37,7 +40,8 @@ mod translate;
 /// checkout wrote is seen by the next, and by no other session. The set needs nothing of the database
 /// but its tables, and tests that run in parallel on one database, each with a set of its own, see nothing of each other.
 ///
-/// It dereferences to the set, so it is passed to code that takes a `&ReplicaSet`.
+/// It dereferences to the set, so it is passed to code that takes a `&ReplicaSet`. Clones of the set are closed when
+/// this is dropped, and so is the session: the drop waits until the server has rolled back.
 ///
 /// # What is as in production
 ///
@@ -140,6 +144,15 @@ fn check(node: &NodeConfig) -> Result<()> {
         return Ok(());
     };
     Err(TestkitError::State { server: node.name().to_owned(), is, remedy })
+}
+
+impl Drop for RollbackSet {
+    fn drop(&mut self) {
+        // Clones of the set refuse at once, instead of looking for a primary that is not there any more.
+        if Handle::try_current().is_ok() {
+            let _ = self.set.close().now_or_never();
+        }
+    }
 }
 
 impl Deref for RollbackSet {

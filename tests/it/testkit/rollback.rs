@@ -3,17 +3,19 @@
 mod endings;
 mod transactions;
 
+use std::time::Duration;
+
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::SimpleAsyncConnection;
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use pointsman::config::NodeConfig;
+use pointsman::config::{NodeConfig, Timeouts};
 use pointsman::payments::MIGRATIONS;
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, RollbackSet, TestkitError};
-use pointsman::{Config, ReplicaSet, migrate};
+use pointsman::{CheckoutError, Config, ReplicaSet, migrate};
 
-use crate::support::{config_of, smuggle, value};
+use crate::support::{config_of, pools_of, smuggle, value};
 
 diesel::table! {
     notes (id) {
@@ -21,6 +23,8 @@ diesel::table! {
         text -> Text,
     }
 }
+
+static_assertions::assert_impl_all!(RollbackSet: Send, Sync);
 
 async fn cluster() -> Cluster {
     let cluster = Cluster::builder().start().await.unwrap();
@@ -187,7 +191,43 @@ async fn migrations_are_rolled_back_as_well() {
 }
 
 #[tokio::test]
-async fn the_primary_of_several_nodes_serves_and_the_settings_count() {
+async fn the_settings_of_each_intent_count_and_what_a_user_sets_does_not_stay() {
+    let cluster = cluster().await;
+    let url = format!("{}?options=-c%20work_mem%3D5MB", cluster.primary().url());
+    let timeouts = Timeouts { read_statement: Some(Duration::from_millis(300)), ..Timeouts::default() };
+    let config = Config::builder().primary(url).timeouts(timeouts).pool(pools_of(1)).build().unwrap();
+    let set = RollbackSet::connect(config).await.unwrap();
+    let setting = |name: &str| format!("SELECT current_setting('{name}')");
+    for _ in 0..2 {
+        let (reader, writer) = (set.read().await.unwrap(), set.write().await.unwrap());
+        assert_eq!(value(&reader, &setting("statement_timeout")).await.unwrap(), "300ms");
+        assert_eq!(value(&writer, &setting("statement_timeout")).await.unwrap(), "0");
+        smuggle(&reader, "SELECT pg_sleep(60)").await.unwrap_err();
+        assert_eq!(reader.last_sqlstate().unwrap().to_string(), "57014");
+        smuggle(&writer, "SELECT pg_sleep(0.5)").await.unwrap();
+        assert_eq!(value(&writer, &setting("work_mem")).await.unwrap(), "5MB");
+        assert_eq!(value(&writer, &setting("lock_timeout")).await.unwrap(), "0");
+        smuggle(&writer, "SET lock_timeout = '9s'").await.unwrap();
+        assert_eq!(value(&writer, &setting("lock_timeout")).await.unwrap(), "9s");
+    }
+}
+
+#[tokio::test]
+async fn a_clone_of_the_set_ends_with_it() {
+    let (cluster, set) = fixture().await;
+    let clone = ReplicaSet::clone(&set);
+    let conn = clone.write().await.unwrap();
+    add(&conn, 1).await.unwrap();
+    drop(set);
+    add(&conn, 2).await.unwrap_err();
+    drop(conn);
+    assert!(matches!(clone.write().await, Err(CheckoutError::Closed)));
+    assert!(matches!(clone.read().await, Err(CheckoutError::Closed)));
+    assert_eq!(committed(&cluster).await, "");
+}
+
+#[tokio::test]
+async fn the_primary_of_several_nodes_serves() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
     let standby = NodeConfig::primary(cluster.replica(0).url()).unwrap().with_name("standby");
     let primary = NodeConfig::replica(cluster.primary().url()).unwrap().with_name("first");
