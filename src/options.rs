@@ -165,6 +165,7 @@ impl WriteOptions {
     /// While there is no primary, the call fails at once, and takes no place under `writes.max_waiters`. So it does with
     /// [`Exhausted`](crate::CheckoutError::Exhausted) when all connections of the primary are in use. It takes an idle
     /// connection, or else opens one, for which [`within`](Self::within) or `timeouts.checkout` is the limit.
+    /// `run_write_with` still pauses before it runs a transaction again that conflicted.
     pub const fn no_wait(mut self) -> Self {
         self.no_wait = true;
         self
