@@ -52,6 +52,24 @@ async fn a_statement_that_is_dropped_is_cancelled_and_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn a_statement_is_cancelled_from_another_task_and_no_other_one_with_it() {
+    let (_cluster, set) = fixture().await;
+    let (conn, other) = (set.write().await.unwrap(), set.write().await.unwrap());
+    let handle = conn.cancel_handle();
+    let (refused, ()) = futures_util::join!(smuggle(&conn, "SELECT pg_sleep(60)"), async {
+        tokio::time::sleep(A_MOMENT).await;
+        handle.cancel().await.unwrap();
+    });
+    refused.unwrap_err();
+    assert_eq!(conn.last_sqlstate().unwrap().to_string(), "57014");
+    add(&conn, 1).await.unwrap();
+    // It names the session of all, but not the statement of another connection.
+    handle.cancel().await.unwrap();
+    add(&other, 2).await.unwrap();
+    assert_eq!(seen(&set).await, [1, 2]);
+}
+
+#[tokio::test]
 async fn one_task_that_would_wait_for_its_own_transaction_is_told_so() {
     let cluster = cluster().await;
     let limit = Duration::from_secs(1);
