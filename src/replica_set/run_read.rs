@@ -78,7 +78,7 @@ impl ReplicaSet {
     /// The error is that of its last run, and a warning is logged.
     ///
     /// An answer that the server owes for far longer than the node's recent 99th percentile is asked for on a second node
-    /// as well, and the first one wins; `reads.hedge_budget` bounds how often. The time that the function itself
+    /// as well, and the first one wins; `reads.hedge_budget` bounds how often. A read that may have ended its session is not hedged. The time that the function itself
     /// takes does not count.
     ///
     /// The function may therefore run more than once, and twice at the same time; what it does besides
@@ -247,7 +247,9 @@ impl ReplicaSet {
         // Slow, or gone: its monitor finds out. Until then the node ranks lower among its equals.
         let _overdue = node.vitals().overdue();
         node.vitals().look_at_slow_answer();
-        while call.is_over(Duration::ZERO)
+        // A read that may have ended a session must not take the next node's and a third one's at once.
+        while repeats.is_blamed()
+            || call.is_over(Duration::ZERO)
             || !self.has_other_than(&node, options)
             || !live.limits.hedges.withdraw()
         {
