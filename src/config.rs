@@ -6,7 +6,7 @@
 //! - in a TOML file (`pointsman.toml`, or the one that `POINTSMAN_CONFIG` names), and over it
 //! - in the environment, as `POINTSMAN_<TABLE>__<KEY>`: `POINTSMAN_POOL__MAX_SIZE=20`.
 //!
-//! `docs/configuration.md` lists every key. An empty variable counts as one that isn't set.
+//! [The guide](crate::guide::configuration) lists every key. An empty variable counts as one that isn't set.
 //!
 //! A [`Config`] is valid, or it does not exist: what is wrong is refused as a whole, with every
 //! fault named at once. An unknown key is a fault, because a setting with a misspelt name

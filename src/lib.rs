@@ -59,6 +59,13 @@
 //! * `migrate`: Diesel's migrations from inside the program, on the primary only
 //! * `testkit`: real clusters with streaming replicas, faults, and sets that are rolled back, for tests
 //! * `payments`, `service`: the payments service that shows the crate off
+//!
+//! # Guides
+//!
+//! [`guide`] has a page on the [types](guide::types), on [configuration](guide::configuration), on
+//! [failures](guide::failover), on [deployment](guide::deployment), and more.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[doc(inline)]
 pub use self::config::{Config, ConfigError};
@@ -86,8 +93,9 @@ pub mod causal;
 pub mod config;
 pub mod conn;
 pub mod error;
-#[cfg(doctest)]
-mod guide;
+// It holds documentation only, so a program that uses the crate is not compiled with it.
+#[cfg(any(doc, doctest, test))]
+pub mod guide;
 mod health;
 pub mod intent;
 mod limit;

@@ -11,7 +11,7 @@
 //! * [`Page`], [`PageRequest`], [`Cursor`]: lists, page by page
 //! * [`MIGRATIONS`]: the tables, for [`migrate::run`](crate::migrate::run)
 //!
-//! The guide is `docs/payments.md`.
+//! [The guide](crate::guide::payments) explains the tables and the rules.
 
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
@@ -46,8 +46,3 @@ mod transactions;
 
 /// The tables of this module, embedded into the program.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
-
-/// The code of the guide.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/payments.md")]
-mod guide {}

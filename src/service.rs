@@ -1,7 +1,7 @@
 //! The payments repository as an HTTP service.
 //!
 //! It is what the crate is for, in one program: writes go to the primary, reads to the replicas, and each answer
-//! says who served it. `docs/api.md` has the endpoints, with examples for `curl`.
+//! says who served it. [The guide](crate::guide::api) has the endpoints, with examples for `curl`.
 //!
 //! * [`Service`]: the state of all handlers; makes the router and serves it
 //! * [`Settings`]: limits, and the assets that are known

@@ -37,7 +37,7 @@ mod set_operation;
 /// * advisory locks, `pg_cancel_backend`, `pg_terminate_backend`, `pg_export_snapshot`, on any node
 /// * SQL that makes its session read-write first (`set_config`)
 ///
-/// Privileges stop each of them; `docs/deployment.md` has the statements.
+/// Privileges stop each of them: [the guide](crate::guide::deployment#roles-and-privileges) has the statements.
 ///
 /// The trait is open. A query type of your own, a pagination wrapper say, opts in with one line:
 ///
