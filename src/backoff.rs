@@ -1,10 +1,9 @@
 //! Exponential backoff with jitter: how long to wait before trying again.
 //!
-//! Whoever tries again at a fixed pace hits a server that is already in trouble, again and
-//! again. So each wait is longer than the one before, by a constant factor, up to a maximum:
-//! *exponential backoff*. That alone isn't enough: all clients that lost the same server at the
-//! same moment would also come back at the same moments. *Jitter* spreads them out. The
-//! reference is Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015
+//! A client that retries at a fixed pace keeps hitting a server that is already in trouble. So
+//! each wait is longer than the one before, by a constant factor, up to a maximum: *exponential
+//! backoff*. That alone is not enough, because all clients that lost the same server at the same
+//! moment would also come back at the same moments. *Jitter* spreads them out. The reference is Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015
 //! (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
 //!
 //! The jitter here is a proportion `j` of the wait that is left to chance:
@@ -16,12 +15,11 @@
 //!
 //! With `j = 0` the schedule is exact, `j = 0.5` is what the article calls *equal jitter* (half
 //! of the wait is certain, half of it random), and `j = 1` is its *full jitter*. Jitter only
-//! shortens a wait. It is taken from the step that was already bounded, as in the article: where
-//! jitter is added first and the sum is bounded afterwards, every wait on the plateau is exactly
-//! `max`, and the clients fall into step precisely in the long outage that jitter is there for.
+//! shortens a wait. It is taken from the step that was already bounded, as in the article. If the
+//! jitter were added first and the sum bounded afterwards, every wait on the plateau would be
+//! exactly `max`, and the clients would fall into step in the very outage that jitter is for.
 //!
-//! [`Backoff`] is the policy: immutable, shared, the same for everyone. [`Retry`] is one use of
-//! it: it counts.
+//! [`Backoff`] is the policy, immutable and shared. [`Delays`] is one use of the policy, and counts.
 //!
 //! ```
 //! use std::time::Duration;
@@ -29,15 +27,15 @@
 //!
 //! # fn main() -> Result<(), pointsman::backoff::BackoffError> {
 //! let policy = Backoff::new(Duration::from_millis(100), Duration::from_secs(1))?
-//!     .factor(2.0)?
-//!     .jitter(0.2)?
-//!     .attempts(3);
-//! let mut retry = policy.retry();
+//!     .with_factor(2.0)?
+//!     .with_jitter(0.2)?
+//!     .with_attempts(3);
+//! let mut delays = policy.delays();
 //! for _ in 0..3 {
-//!     let wait = retry.next().expect("three attempts are allowed");
-//!     assert!(wait <= Duration::from_secs(1));
+//!     let delay = delays.next().expect("three attempts are allowed");
+//!     assert!(delay <= Duration::from_secs(1));
 //! }
-//! assert_eq!(retry.next(), None, "the attempts are used up");
+//! assert_eq!(delays.next(), None, "the attempts are used up");
 //! # Ok(())
 //! # }
 //! ```
@@ -51,7 +49,7 @@ mod tests;
 
 /// A schedule of growing waits, with a bound and with jitter.
 ///
-/// The policy holds no state, so one value serves any number of users at once; [`Backoff::retry`]
+/// The policy holds no state, so one value serves any number of users at once; [`Backoff::delays`]
 /// starts a use of it. The default factor is 2, without jitter and without a limit of attempts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backoff {
@@ -103,32 +101,12 @@ impl Backoff {
         Ok(Self { initial, factor: 2.0, max, jitter: 0.0, attempts: None })
     }
 
-    /// The classic schedule: 2, 4, 8, 16 and 32 seconds, five attempts, no jitter.
-    ///
-    /// ```
-    /// use pointsman::backoff::Backoff;
-    ///
-    /// let seconds: Vec<u64> =
-    ///     Backoff::classic().schedule(&mut fastrand::Rng::new()).map(|wait| wait.as_secs()).collect();
-    /// assert_eq!(seconds, [2, 4, 8, 16, 32]);
-    /// ```
-    #[must_use]
-    pub fn classic() -> Self {
-        Self {
-            initial: Duration::from_secs(2),
-            factor: 2.0,
-            max: Duration::from_secs(32),
-            jitter: 0.0,
-            attempts: Some(5),
-        }
-    }
-
     /// Multiplies each wait by `factor` to get the next one.
     ///
     /// # Errors
     ///
     /// `factor` is below 1 or not finite.
-    pub fn factor(mut self, factor: f64) -> Result<Self, BackoffError> {
+    pub fn with_factor(mut self, factor: f64) -> Result<Self, BackoffError> {
         if !(factor.is_finite() && factor >= 1.0) {
             return Err(BackoffError::Factor(factor));
         }
@@ -140,8 +118,8 @@ impl Backoff {
     ///
     /// # Errors
     ///
-    /// `jitter` is outside of `0..=1`.
-    pub fn jitter(mut self, jitter: f64) -> Result<Self, BackoffError> {
+    /// `jitter` is outside `0..=1`.
+    pub fn with_jitter(mut self, jitter: f64) -> Result<Self, BackoffError> {
         if !(0.0..=1.0).contains(&jitter) {
             return Err(BackoffError::Jitter(jitter));
         }
@@ -151,21 +129,31 @@ impl Backoff {
 
     /// Ends the schedule after `attempts` waits. Zero means: never wait, never try again.
     #[must_use]
-    pub fn attempts(mut self, attempts: u32) -> Self {
+    pub fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = Some(attempts);
         self
     }
 
+    /// Starts one use of this policy.
+    #[must_use]
+    pub fn delays(&self) -> Delays {
+        self.delays_with(Rng::new())
+    }
+
+    /// Starts one use of this policy with the given randomness, for tests that repeat exactly.
+    pub(crate) fn delays_with(&self, rng: Rng) -> Delays {
+        Delays { policy: self.clone(), attempt: 0, rng }
+    }
+
     /// Computes the wait before the retry number `attempt`, counted from 0.
     ///
-    /// Returns `None` when the attempts are used up. No `attempt` overflows: the wait is never
-    /// above the maximum.
-    #[must_use]
-    pub fn delay(&self, attempt: u32, rng: &mut Rng) -> Option<Duration> {
+    /// Returns `None` when the attempts are used up. No `attempt` overflows, because the wait is
+    /// never above the maximum.
+    fn delay(&self, attempt: u32, rng: &mut Rng) -> Option<Duration> {
         if self.attempts.is_some_and(|attempts| attempt >= attempts) {
             return None;
         }
-        // Infinity is what a large attempt comes to; it is above the maximum like any other.
+        // A large attempt comes to infinity, which is above the maximum like any other excess.
         let step = self.initial.as_secs_f64() * self.factor.powf(f64::from(attempt));
         let bounded = step.min(self.max.as_secs_f64());
         let seconds = if self.jitter > 0.0 { bounded * (1.0 - self.jitter * rng.f64()) } else { bounded };
@@ -173,74 +161,52 @@ impl Backoff {
         Some(Duration::try_from_secs_f64(seconds).unwrap_or(self.max).min(self.max))
     }
 
-    /// Iterates over all waits, drawing the jitter from `rng`.
-    pub fn schedule(&self, rng: &mut Rng) -> impl Iterator<Item = Duration> {
-        let mut attempt = 0_u32;
-        std::iter::from_fn(move || {
-            let delay = self.delay(attempt, rng);
-            attempt = attempt.saturating_add(1);
-            delay
-        })
-    }
-
-    /// Starts one use of this policy, with randomness of its own.
-    #[must_use]
-    pub fn retry(&self) -> Retry {
-        self.retry_with(Rng::new())
-    }
-
-    /// Starts one use of this policy with the given randomness, for tests that repeat exactly.
-    #[must_use]
-    pub fn retry_with(&self, rng: Rng) -> Retry {
-        Retry { policy: self.clone(), attempt: 0, rng }
-    }
-
-    pub(crate) fn initial_delay(&self) -> Duration {
+    pub(crate) fn initial(&self) -> Duration {
         self.initial
     }
 
-    pub(crate) fn max_delay(&self) -> Duration {
+    pub(crate) fn max(&self) -> Duration {
         self.max
     }
 
-    pub(crate) fn growth(&self) -> f64 {
+    pub(crate) fn factor(&self) -> f64 {
         self.factor
     }
 
-    pub(crate) fn randomness(&self) -> f64 {
+    pub(crate) fn jitter(&self) -> f64 {
         self.jitter
     }
 
-    pub(crate) fn limit(&self) -> Option<u32> {
+    pub(crate) fn attempts(&self) -> Option<u32> {
         self.attempts
     }
 }
 
-/// One use of a [`Backoff`]: it counts the attempts, and [`reset`](Retry::reset) forgets them.
+/// One use of a [`Backoff`]: it counts the attempts, and [`reset`](Delays::reset) forgets them.
 ///
 /// It is an iterator over the waits. Call `reset` after a success that lasted, so that the next
 /// trouble starts with a short wait again.
 #[derive(Clone, Debug)]
-pub struct Retry {
+pub struct Delays {
     policy: Backoff,
     attempt: u32,
     rng: Rng,
 }
 
-impl Retry {
+impl Delays {
     /// Starts the schedule over.
     pub fn reset(&mut self) {
         self.attempt = 0;
     }
 
-    /// How many waits were handed out since the start or the last reset.
+    /// Returns the number of waits since the start or the last reset.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 }
 
-impl Iterator for Retry {
+impl Iterator for Delays {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {

@@ -40,9 +40,9 @@ use std::fmt;
 use std::path::Path;
 
 pub use builder::ConfigBuilder;
-pub use error::{ConfigError, Fault};
-pub use node::{NodeConfig, RoleGuess};
-pub use settings::{Fallback, PoolSettings, ProbeSettings, ReadSettings, Timeouts, WriteSettings};
+pub use error::{ConfigError, ConfigIssue};
+pub use node::{InitialRole, NodeConfig, Password};
+pub use settings::{Fallback, PoolSettings, ProbeSettings, ReadSettings, TimeoutSettings, WriteSettings};
 pub use tls::{TlsMode, TlsSettings};
 #[cfg(test)]
 pub(crate) use validate::smallest_max_lag;
@@ -70,7 +70,7 @@ pub struct Config {
     zone: Option<String>,
     application_name: String,
     pool: PoolSettings,
-    timeouts: Timeouts,
+    timeouts: TimeoutSettings,
     probe: ProbeSettings,
     backoff: Backoff,
     reads: ReadSettings,
@@ -90,13 +90,20 @@ impl Config {
         sources::load(None)
     }
 
-    /// Loads from `file` and the environment; without `file` it is [`from_env`](Config::from_env).
+    /// Loads from the file at `path`, which must exist, and the environment.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), pointsman::ConfigError> {
+    /// let config = pointsman::Config::from_file("/etc/pointsman.toml")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// Every fault, with the key as it was written. A file that is named but missing is one.
-    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        sources::load(file)
+    /// Every issue, with the key as it was written. A missing file is one.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        sources::load(Some(path.as_ref()))
     }
 
     /// Reads the text of a file and the given environment, and nothing of this process.
@@ -163,7 +170,7 @@ impl Config {
 
     /// How long anything may take.
     #[must_use]
-    pub fn timeouts(&self) -> &Timeouts {
+    pub fn timeouts(&self) -> &TimeoutSettings {
         &self.timeouts
     }
 
@@ -194,7 +201,7 @@ impl Config {
     /// Whether there is more than the primary.
     #[must_use]
     pub fn has_replicas(&self) -> bool {
-        self.nodes.iter().any(|node| node.guess() == RoleGuess::Replica)
+        self.nodes.iter().any(|node| node.initial_role() == InitialRole::Replica)
     }
 }
 
@@ -202,7 +209,12 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, node) in self.nodes.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{} {node} (tls {})", node.guess().as_str(), node.tls().mode.as_str())?;
+            write!(
+                f,
+                "{separator}{} {node} (tls {})",
+                node.initial_role().as_str(),
+                node.tls().mode.as_str()
+            )?;
         }
         write!(f, "; {} connections per pool", self.pool.max_size)
     }

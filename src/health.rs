@@ -2,7 +2,7 @@
 //!
 //! * `probe`: one look at a node, one query
 //! * `condition`: from looks to a node's health (pure)
-//! * `recovery`: ejection and ramp of a node that comes back (pure)
+//! * `recovery`: ejection and slow start of a node that comes back (pure)
 //! * `board`: where the monitors post what they see, and the topology comes from
 //! * `snapshot`: the nodes as they stand at one moment, and which of them may serve a read
 //! * `reason`: why a node does not serve, in words (pure)

@@ -16,7 +16,7 @@ use self::read_times::ReadTimes;
 pub(crate) use self::seen::SeenServer;
 pub(crate) use self::vitals::Vitals;
 use crate::backoff::Backoff;
-use crate::config::{Config, NodeConfig, PoolSettings, Timeouts};
+use crate::config::{Config, NodeConfig, PoolSettings, TimeoutSettings};
 use crate::error::ConnectError;
 use crate::link::{Dialer, Purpose};
 use crate::pool::{Gate, Lease, Limits, NodePool};
@@ -47,7 +47,7 @@ pub(crate) struct Node {
     config: NodeConfig,
     dialer: Arc<Dialer>,
     pool: PoolSettings,
-    timeouts: Timeouts,
+    timeouts: TimeoutSettings,
     /// Waits between logins that fail.
     backoff: Backoff,
     server: Arc<Server>,

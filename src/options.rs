@@ -61,7 +61,7 @@ impl ReadOptions {
     /// Preferred reads take places under `reads.max_fallback`, together with the reads that fall back to the primary, so that
     /// the two never overload it. A read is served as any other, by a replica if one is fit,
     ///
-    /// * when all places are taken, or the primary is just back and has its share (`reads.ramp`);
+    /// * when all places are taken, or the primary is just back and has its share (`reads.slow_start`);
     /// * when there is no primary, it is in doubt, or its pool has no connection within 100 ms;
     /// * under [`Fallback::Never`], which keeps all reads off the primary.
     ///

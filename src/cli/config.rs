@@ -15,7 +15,7 @@ pub(super) enum Command {
 }
 
 pub(super) fn run(file: Option<&Path>, command: Command) -> Outcome {
-    let config = Config::load(file)?;
+    let config = file.map_or_else(Config::from_env, Config::from_file)?;
     match command {
         Command::Check => println!("valid: {config}"),
         // Passwords have a type that does not print.

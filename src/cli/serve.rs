@@ -135,7 +135,7 @@ async fn prepare(
 /// Goes over to the configuration as it is now, for each SIGHUP. A faulty one changes nothing.
 async fn reload_on_hangup(mut reload: Signal, set: ReplicaSet, file: Option<PathBuf>) {
     while reload.recv().await.is_some() {
-        let config = match Config::load(file.as_deref()) {
+        let config = match file.as_deref().map_or_else(Config::from_env, Config::from_file) {
             Ok(config) => config,
             Err(error) => {
                 tracing::error!(%error, "SIGHUP: the configuration stays as it was");

@@ -25,7 +25,7 @@ pub(super) fn are_configured(file: Option<&Path>) -> bool {
 
 /// Connects to the servers that are configured.
 pub(super) async fn connect(file: Option<&Path>) -> Outcome<ReplicaSet> {
-    let config = Config::load(file)?;
+    let config = file.map_or_else(Config::from_env, Config::from_file)?;
     tracing::info!(%config, "connecting");
     Ok(ReplicaSet::connect(config).await.context("the nodes cannot be used")?)
 }

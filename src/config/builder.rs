@@ -8,7 +8,7 @@ use super::draft::Draft;
 use super::reader::Names;
 use super::validate::{self, Findings};
 use super::{
-    Config, ConfigError, NodeConfig, PoolSettings, ProbeSettings, ReadSettings, RoleGuess, Timeouts,
+    Config, ConfigError, InitialRole, NodeConfig, PoolSettings, ProbeSettings, ReadSettings, TimeoutSettings,
     WriteSettings,
 };
 use crate::backoff::Backoff;
@@ -39,19 +39,19 @@ pub struct ConfigBuilder {
 
 #[derive(Clone)]
 enum Source {
-    Url(RoleGuess, SecretString),
+    Url(InitialRole, SecretString),
     Node(Box<NodeConfig>),
 }
 
 impl ConfigBuilder {
     /// Adds the server that is assumed to be the primary at first.
     pub fn primary(self, url: impl Into<String>) -> Self {
-        self.source(Source::Url(RoleGuess::Primary, url.into().into()))
+        self.source(Source::Url(InitialRole::Primary, url.into().into()))
     }
 
     /// Adds a server that is assumed to be a replica at first.
     pub fn replica(self, url: impl Into<String>) -> Self {
-        self.source(Source::Url(RoleGuess::Replica, url.into().into()))
+        self.source(Source::Url(InitialRole::Replica, url.into().into()))
     }
 
     /// Adds a node with a zone, tags, a weight or a name of its own.
@@ -83,7 +83,7 @@ impl ConfigBuilder {
     }
 
     /// Sets how long anything may take.
-    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+    pub fn timeouts(mut self, timeouts: TimeoutSettings) -> Self {
         self.draft.timeouts = timeouts;
         self
     }
@@ -126,8 +126,8 @@ impl ConfigBuilder {
                 Source::Node(node) => draft.nodes.push(("node()".to_owned(), *node)),
                 Source::Url(guess, url) => {
                     let key = match guess {
-                        RoleGuess::Primary => "primary()".to_owned(),
-                        RoleGuess::Replica => {
+                        InitialRole::Primary => "primary()".to_owned(),
+                        InitialRole::Replica => {
                             replicas += 1;
                             format!("replica() number {replicas}")
                         }

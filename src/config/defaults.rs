@@ -92,7 +92,7 @@ pub(crate) const BACKOFF_INITIAL: Duration = ms(100);
 /// Doubling reaches the maximum after four steps.
 pub(crate) const BACKOFF_FACTOR: f64 = 2.0;
 
-/// A node that is back must be used within 2 s: one wait of at most 1 s, and 1 s to probe and ramp up.
+/// A node that is back must be used within 2 s: one wait of at most 1 s, and 1 s to probe and start slowly.
 pub(crate) const BACKOFF_MAX: Duration = secs(1);
 
 /// Only one prober per node and program waits here; a fifth keeps many programs out of step.
@@ -129,13 +129,13 @@ pub(crate) const READS_HEDGE_MIN_DELAY: Duration = ms(20);
 pub(crate) const READS_PREFER_ZONE: bool = true;
 
 /// Twice the probe interval: long enough to see whether the node is still bad.
-pub(crate) const READS_EJECTION_BASE: Duration = secs(1);
+pub(crate) const READS_BASE_EJECTION_TIME: Duration = secs(1);
 
 /// A node that keeps failing costs one try in half a minute, and is back soon after its repair.
-pub(crate) const READS_EJECTION_MAX: Duration = secs(30);
+pub(crate) const READS_MAX_EJECTION_TIME: Duration = secs(30);
 
 /// A node that comes back has cold caches and no sessions; its share grows over this time.
-pub(crate) const READS_RAMP: Duration = secs(2);
+pub(crate) const READS_SLOW_START: Duration = secs(2);
 
 /// With Patroni's defaults, a leader that vanished keeps its lock for 30 s (`ttl`), another member looks within 10 s
 /// (`loop_wait`), and 5 s are left for its promotion. It stays below the 60 s after which proxies give up.
@@ -163,7 +163,7 @@ pub(crate) const WRITES_RETRY_JITTER: f64 = 1.0;
 /// How to look for a node that is down.
 pub(crate) fn backoff() -> Backoff {
     let policy = schedule(BACKOFF_INITIAL, BACKOFF_MAX, BACKOFF_FACTOR, BACKOFF_JITTER);
-    BACKOFF_ATTEMPTS.map_or_else(|| policy.clone(), |attempts| policy.clone().attempts(attempts))
+    BACKOFF_ATTEMPTS.map_or_else(|| policy.clone(), |attempts| policy.clone().with_attempts(attempts))
 }
 
 /// How to repeat a transaction that conflicted.
@@ -173,7 +173,7 @@ pub(crate) fn retry_backoff() -> Backoff {
 
 fn schedule(initial: Duration, max: Duration, factor: f64, jitter: f64) -> Backoff {
     Backoff::new(initial, max)
-        .and_then(|policy| policy.factor(factor))
-        .and_then(|policy| policy.jitter(jitter))
+        .and_then(|policy| policy.with_factor(factor))
+        .and_then(|policy| policy.with_jitter(jitter))
         .expect("the defaults above are a valid schedule")
 }

@@ -1,7 +1,9 @@
 //! A configuration in the making: values of the right type, not yet checked together.
 
 use super::reader::Reader;
-use super::{NodeConfig, PoolSettings, ProbeSettings, ReadSettings, Timeouts, WriteSettings, defaults};
+use super::{
+    NodeConfig, PoolSettings, ProbeSettings, ReadSettings, TimeoutSettings, WriteSettings, defaults,
+};
 use crate::backoff::{Backoff, BackoffError};
 
 /// All values, with the key of each node as it was written.
@@ -11,7 +13,7 @@ pub(super) struct Draft {
     pub(super) zone: Option<String>,
     pub(super) application_name: String,
     pub(super) pool: PoolSettings,
-    pub(super) timeouts: Timeouts,
+    pub(super) timeouts: TimeoutSettings,
     pub(super) probe: ProbeSettings,
     pub(super) backoff: Backoff,
     pub(super) reads: ReadSettings,
@@ -25,7 +27,7 @@ impl Default for Draft {
             zone: None,
             application_name: defaults::APPLICATION_NAME.to_owned(),
             pool: PoolSettings::default(),
-            timeouts: Timeouts::default(),
+            timeouts: TimeoutSettings::default(),
             probe: ProbeSettings::default(),
             backoff: defaults::backoff(),
             reads: ReadSettings::default(),
@@ -52,7 +54,7 @@ impl Draft {
                     .take("pool.max_concurrent_connects", pool.max_concurrent_connects),
                 reset_sessions: from.take("pool.reset_sessions", pool.reset_sessions),
             },
-            timeouts: Timeouts {
+            timeouts: TimeoutSettings {
                 connect: from.take("timeouts.connect", timeouts.connect),
                 checkout: from.take("timeouts.checkout", timeouts.checkout),
                 read_statement: from.take("timeouts.read_statement", timeouts.read_statement),
@@ -80,9 +82,9 @@ impl Draft {
                 hedge_budget: from.take("reads.hedge_budget", reads.hedge_budget),
                 hedge_min_delay: from.take("reads.hedge_min_delay", reads.hedge_min_delay),
                 prefer_zone: from.take("reads.prefer_zone", reads.prefer_zone),
-                ejection_base: from.take("reads.ejection_base", reads.ejection_base),
-                ejection_max: from.take("reads.ejection_max", reads.ejection_max),
-                ramp: from.take("reads.ramp", reads.ramp),
+                base_ejection_time: from.take("reads.base_ejection_time", reads.base_ejection_time),
+                max_ejection_time: from.take("reads.max_ejection_time", reads.max_ejection_time),
+                slow_start: from.take("reads.slow_start", reads.slow_start),
             },
             writes: WriteSettings {
                 failover_wait: from.take("writes.failover_wait", writes.failover_wait),
@@ -97,11 +99,12 @@ impl Draft {
 /// Takes the parts of a schedule. Without `limited` something else limits the attempts.
 fn backoff(from: &mut Reader, table: &str, default: Backoff, limited: bool) -> Backoff {
     let path = |key: &str| format!("{table}.{key}");
-    let initial = from.take(&path("initial"), default.initial_delay());
-    let factor = from.take(&path("factor"), default.growth());
-    let max = from.take(&path("max"), default.max_delay());
-    let jitter = from.take(&path("jitter"), default.randomness());
-    let attempts = if limited { from.take(&path("attempts"), default.limit()) } else { default.limit() };
+    let initial = from.take(&path("initial"), default.initial());
+    let factor = from.take(&path("factor"), default.factor());
+    let max = from.take(&path("max"), default.max());
+    let jitter = from.take(&path("jitter"), default.jitter());
+    let attempts =
+        if limited { from.take(&path("attempts"), default.attempts()) } else { default.attempts() };
 
     let sound = !["initial", "max"].iter().any(|key| from.poisoned.contains(&path(key)));
     let culprit = if initial.is_zero() || !from.names.has(&path("max")) { "initial" } else { "max" };
@@ -118,11 +121,12 @@ fn backoff(from: &mut Reader, table: &str, default: Backoff, limited: bool) -> B
         }
     };
     let bounds = judge(culprit, Backoff::new(initial, max));
-    judge("factor", default.clone().factor(factor));
-    judge("jitter", default.clone().jitter(jitter));
-    let policy = bounds.and_then(|policy| policy.factor(factor).and_then(|p| p.jitter(jitter)).ok());
+    judge("factor", default.clone().with_factor(factor));
+    judge("jitter", default.clone().with_jitter(jitter));
+    let policy =
+        bounds.and_then(|policy| policy.with_factor(factor).and_then(|p| p.with_jitter(jitter)).ok());
     match (policy, attempts) {
-        (Some(policy), Some(attempts)) => policy.attempts(attempts),
+        (Some(policy), Some(attempts)) => policy.with_attempts(attempts),
         (Some(policy), None) => policy,
         (None, _) => default,
     }

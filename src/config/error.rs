@@ -8,7 +8,7 @@ use std::fmt;
 /// put under the wrong key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Fault {
+pub struct ConfigIssue {
     /// The key as it was written: an environment variable, or a path in the TOML file.
     pub key: String,
     /// What is wrong with it.
@@ -17,7 +17,7 @@ pub struct Fault {
     pub remedy: String,
 }
 
-impl Fault {
+impl ConfigIssue {
     pub(crate) fn new(key: impl AsRef<str>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { key: printable(key.as_ref()), problem: problem.into(), remedy: remedy.into() }
     }
@@ -33,13 +33,13 @@ fn printable(key: &str) -> String {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigIssue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.key, self.problem, self.remedy)
     }
 }
 
-/// A configuration that was refused, with every fault in it.
+/// A configuration that was refused, with all of its issues.
 ///
 /// Nothing of a faulty configuration is used, so a program never runs on half of what its
 /// operator meant.
@@ -49,28 +49,28 @@ impl fmt::Display for Fault {
 ///
 /// let env = [("DATABASE_URL", "postgres://app:hunter2@db/app"), ("POINTSMAN_POOL__MAX_SIZ", "20")];
 /// let error = Config::from_sources(None, env.map(|(k, v)| (k.into(), v.into()))).unwrap_err();
-/// assert_eq!(error.faults()[0].key, "POINTSMAN_POOL__MAX_SIZ");
+/// assert_eq!(error.issues()[0].key, "POINTSMAN_POOL__MAX_SIZ");
 /// assert!(error.to_string().contains("did you mean `POINTSMAN_POOL__MAX_SIZE`?"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the configuration is refused, nothing of it is used:{}", list(faults))]
+#[error("the configuration is refused, nothing of it is used:{}", list(issues))]
 pub struct ConfigError {
-    faults: Vec<Fault>,
+    issues: Vec<ConfigIssue>,
 }
 
-fn list(faults: &[Fault]) -> String {
-    faults.iter().map(|fault| format!("\n  - {fault}")).collect()
+fn list(issues: &[ConfigIssue]) -> String {
+    issues.iter().map(|issue| format!("\n  - {issue}")).collect()
 }
 
 impl ConfigError {
-    pub(crate) fn new(faults: Vec<Fault>) -> Self {
-        debug_assert!(!faults.is_empty(), "an error says what is wrong");
-        Self { faults }
+    pub(crate) fn new(issues: Vec<ConfigIssue>) -> Self {
+        debug_assert!(!issues.is_empty(), "an error says what is wrong");
+        Self { issues }
     }
 
-    /// All faults, in the order in which they were found. There is at least one.
+    /// Returns all issues, in the order in which they were found. There is at least one.
     #[must_use]
-    pub fn faults(&self) -> &[Fault] {
-        &self.faults
+    pub fn issues(&self) -> &[ConfigIssue] {
+        &self.issues
     }
 }

@@ -7,9 +7,9 @@ use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
-use super::Fault;
+use super::{ConfigIssue, Password};
 
 /// Bytes of the longest URL list or password that is read; what is larger is another file.
 const SECRET_MAX: u64 = 64 * 1024;
@@ -40,19 +40,19 @@ fn secret_shown(path: &Path) -> String {
 }
 
 /// Returns the fault of a configuration file that cannot be read.
-pub(super) fn unreadable(key: &str, path: &Path, error: &io::Error) -> Fault {
+pub(super) fn unreadable(key: &str, path: &Path, error: &io::Error) -> ConfigIssue {
     // The kind alone: the message of an error may quote what it read.
     let problem = format!("names {}, which cannot be read ({})", shown(path), error.kind());
-    Fault::new(key, problem, "name a TOML file that this user may read")
+    ConfigIssue::new(key, problem, "name a TOML file that this user may read")
 }
 
 /// Reads a secret: one password, or the text of URLs. Line ends at the end do not count.
-pub(super) fn read_secret(key: &str, path: &str) -> Result<SecretString, Fault> {
+pub(super) fn read_secret(key: &str, path: &str) -> Result<SecretString, ConfigIssue> {
     let path = Path::new(path);
     let fault = |problem: String| {
         let remedy =
             "name a file by its absolute path, with nothing in it but the secret, that this user may read";
-        Fault::new(key, format!("names {}, which {problem}", secret_shown(path)), remedy)
+        ConfigIssue::new(key, format!("names {}, which {problem}", secret_shown(path)), remedy)
     };
     let text = read_text(path).map_err(|error| match error.kind() {
         ErrorKind::InvalidData => fault("is not UTF-8".to_owned()),
@@ -80,17 +80,16 @@ fn read_text(path: &Path) -> io::Result<String> {
 }
 
 /// Reads a password: one line.
-pub(super) fn read_password(key: &str, path: &str) -> Result<SecretString, Fault> {
-    use secrecy::ExposeSecret;
+pub(super) fn read_password(key: &str, path: &str) -> Result<Password, ConfigIssue> {
     let password = read_secret(key, path)?;
     if password.expose_secret().chars().any(char::is_control) {
         let problem = format!(
             "names {}, which has several lines or a control character",
             secret_shown(Path::new(path))
         );
-        return Err(Fault::new(key, problem, "write the password alone into it, on one line"));
+        return Err(ConfigIssue::new(key, problem, "write the password alone into it, on one line"));
     }
-    Ok(password)
+    Ok(password.expose_secret().into())
 }
 
 /// Returns what is wrong with a file of certificates or keys, as far as it shows without TLS.

@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{ConfigError, Fault, Timeouts, TlsSettings, url};
+use super::{ConfigError, ConfigIssue, TimeoutSettings, TlsSettings, url};
 
 /// The role that a node is configured with.
 ///
 /// It is only the first guess: what a node is, is discovered, and changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RoleGuess {
+pub enum InitialRole {
     /// The server that takes writes.
     Primary,
     /// A server that follows the primary.
     Replica,
 }
 
-impl RoleGuess {
+impl InitialRole {
     /// The spelling in configuration files.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -27,6 +27,30 @@ impl RoleGuess {
             Self::Primary => "primary",
             Self::Replica => "replica",
         }
+    }
+}
+
+/// A password that neither `Debug` nor an error shows.
+#[derive(Clone, Debug)]
+pub struct Password(SecretString);
+
+impl Password {
+    /// Returns the password itself, for a caller that logs in with it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl From<String> for Password {
+    fn from(password: String) -> Self {
+        Self(password.into())
+    }
+}
+
+impl From<&str> for Password {
+    fn from(password: &str) -> Self {
+        Self(password.into())
     }
 }
 
@@ -52,9 +76,9 @@ pub struct NodeConfig {
     name: String,
     host: String,
     port: u16,
-    password: Option<SecretString>,
+    password: Option<Password>,
     tls: TlsSettings,
-    guess: RoleGuess,
+    guess: InitialRole,
     zone: Option<String>,
     tags: Vec<String>,
     weight: u32,
@@ -72,7 +96,7 @@ impl NodeConfig {
     ///
     /// The URL isn't that of one PostgreSQL server.
     pub fn primary(url: impl AsRef<str>) -> Result<Self, ConfigError> {
-        Self::parse("url", url.as_ref(), RoleGuess::Primary).map_err(ConfigError::new)
+        Self::parse("url", url.as_ref(), InitialRole::Primary).map_err(ConfigError::new)
     }
 
     /// Parses the URL of a server that is assumed to be a replica at first.
@@ -81,10 +105,10 @@ impl NodeConfig {
     ///
     /// The URL isn't that of one PostgreSQL server.
     pub fn replica(url: impl AsRef<str>) -> Result<Self, ConfigError> {
-        Self::parse("url", url.as_ref(), RoleGuess::Replica).map_err(ConfigError::new)
+        Self::parse("url", url.as_ref(), InitialRole::Replica).map_err(ConfigError::new)
     }
 
-    pub(super) fn parse(key: &str, url: &str, guess: RoleGuess) -> Result<Self, Vec<Fault>> {
+    pub(super) fn parse(key: &str, url: &str, guess: InitialRole) -> Result<Self, Vec<ConfigIssue>> {
         let url::Parsed { postgres, host, port, options, tls, given } = url::parse(key, url)?;
         let password =
             postgres.get_password().map(|bytes| String::from_utf8_lossy(bytes).into_owned().into());
@@ -129,9 +153,9 @@ impl NodeConfig {
     /// # }
     /// ```
     #[must_use]
-    pub fn with_password(mut self, password: impl Into<SecretString>) -> Self {
+    pub fn with_password(mut self, password: impl Into<Password>) -> Self {
         let password = password.into();
-        self.postgres.password(password.expose_secret());
+        self.postgres.password(password.expose());
         self.password = Some(password);
         self
     }
@@ -198,7 +222,7 @@ impl NodeConfig {
 
     /// The password, if there is one.
     #[must_use]
-    pub fn password(&self) -> Option<&SecretString> {
+    pub fn password(&self) -> Option<&Password> {
         self.password.as_ref()
     }
 
@@ -216,7 +240,7 @@ impl NodeConfig {
 
     /// The role that is assumed until it is known.
     #[must_use]
-    pub fn guess(&self) -> RoleGuess {
+    pub fn initial_role(&self) -> InitialRole {
         self.guess
     }
 
@@ -273,7 +297,8 @@ impl NodeConfig {
     /// Returns the same node behind another port: one of this machine, where no TLS is spoken.
     #[cfg(feature = "testkit")]
     pub(crate) fn behind(&self, port: u16) -> Self {
-        let mut node = Self { host: "127.0.0.1".to_owned(), port, guess: RoleGuess::Primary, ..self.clone() };
+        let mut node =
+            Self { host: "127.0.0.1".to_owned(), port, guess: InitialRole::Primary, ..self.clone() };
         node.promotable = true;
         node.tls = TlsSettings { mode: super::TlsMode::Disable, ..TlsSettings::default() };
         node.postgres.channel_binding(tokio_postgres::config::ChannelBinding::Disable);
@@ -281,7 +306,7 @@ impl NodeConfig {
     }
 
     /// Fills in what the URL leaves open.
-    pub(super) fn complete(&mut self, application_name: &str, timeouts: &Timeouts) {
+    pub(super) fn complete(&mut self, application_name: &str, timeouts: &TimeoutSettings) {
         let open = |name: &str| !self.given.iter().any(|given| given == name);
         let postgres = &mut self.postgres;
         if open("application_name") {

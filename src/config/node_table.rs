@@ -5,9 +5,9 @@ use secrecy::ExposeSecret;
 
 use super::reader::Reader;
 use super::value::{Raw, Setting};
-use super::{Fault, NodeConfig, RoleGuess, file};
+use super::{ConfigIssue, InitialRole, NodeConfig, file};
 
-impl Setting for RoleGuess {
+impl Setting for InitialRole {
     const WHAT: &'static str = "a role";
     const REMEDY: &'static str = "write \"primary\" or \"replica\": it is a first guess";
 
@@ -30,7 +30,7 @@ struct Row {
     url_env: Option<String>,
     url_file: Option<String>,
     password_file: Option<String>,
-    role: RoleGuess,
+    role: InitialRole,
     name: Option<String>,
     zone: Option<String>,
     tags: Vec<String>,
@@ -45,7 +45,7 @@ impl Row {
             url_env: from.take("url_env", None),
             url_file: from.take("url_file", None),
             password_file: from.take("password_file", None),
-            role: from.take("role", RoleGuess::Replica),
+            role: from.take("role", InitialRole::Replica),
             name: from.take("name", None),
             zone: from.take("zone", None),
             tags: tags(from),
@@ -68,10 +68,10 @@ pub(super) fn read(
     index: usize,
     table: Value,
     env: &[(String, String)],
-) -> Result<(String, NodeConfig, Option<String>), Vec<Fault>> {
+) -> Result<(String, NodeConfig, Option<String>), Vec<ConfigIssue>> {
     let key = format!("nodes[{index}]");
     let ValueKind::Table(table) = table.kind else {
-        return Err(vec![Fault::new(&key, "is not a table", "write `[[nodes]]` before each node")]);
+        return Err(vec![ConfigIssue::new(&key, "is not a table", "write `[[nodes]]` before each node")]);
     };
     let mut reader = Reader::new(&format!("{key}."), table);
     let row = Row::read(&mut reader);
@@ -86,8 +86,9 @@ pub(super) fn read(
         [("url", url)] => Ok((format!("{key}.url"), url.to_owned())),
         [("url_env", variable)] => {
             let key = format!("{key}.url_env");
-            let unset =
-                || Fault::new(&key, "names a variable that is not set", "set it to the URL of the node");
+            let unset = || {
+                ConfigIssue::new(&key, "names a variable that is not set", "set it to the URL of the node")
+            };
             from(variable).ok_or_else(unset).map(|url| (key.clone(), url))
         }
         [(_, path)] => {
@@ -97,12 +98,12 @@ pub(super) fn read(
         [] if sound("url") && sound("url_env") && sound("url_file") => {
             let remedy = "add `url = \"postgres://…\"`, `url_env` with the name of a variable that holds it, or \
                           `url_file` with the path of a file that does";
-            Err(Fault::new(&key, "has no `url`", remedy))
+            Err(ConfigIssue::new(&key, "has no `url`", remedy))
         }
         [] => return Err(faults),
         [(one, _), (other, _), ..] => {
             let remedy = "remove one of them; `url_env` and `url_file` keep the password out of this file";
-            Err(Fault::new(&key, format!("has both `{one}` and `{other}`"), remedy))
+            Err(ConfigIssue::new(&key, format!("has both `{one}` and `{other}`"), remedy))
         }
     };
     let node = url.map_err(|fault| vec![fault]).and_then(|(shown, url)| {
@@ -133,10 +134,10 @@ pub(super) fn read(
 }
 
 /// Gives a node the password that a file holds.
-fn with_password_of(key: &str, node: NodeConfig, path: &str) -> Result<NodeConfig, Fault> {
+fn with_password_of(key: &str, node: NodeConfig, path: &str) -> Result<NodeConfig, ConfigIssue> {
     if node.password().is_some() {
         let remedy = "remove one of them: a password that is rotated belongs into the file";
-        return Err(Fault::new(key, "has `password_file` and a password in its URL", remedy));
+        return Err(ConfigIssue::new(key, "has `password_file` and a password in its URL", remedy));
     }
     Ok(node.with_password(file::read_password(&format!("{key}.password_file"), path)?))
 }

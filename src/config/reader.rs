@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Value, ValueKind};
 
-use super::Fault;
+use super::ConfigIssue;
 use super::value::{Raw, Setting};
 
 /// The origin that the `config` crate gives to what comes from the environment.
@@ -45,7 +45,7 @@ pub(super) struct Reader {
     values: BTreeMap<String, Value>,
     pub(super) known: Vec<Known>,
     pub(super) names: Names,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<ConfigIssue>,
     /// The paths whose value was faulty: nothing that depends on them is worth a second fault.
     pub(super) poisoned: BTreeSet<String>,
 }
@@ -86,7 +86,7 @@ impl Reader {
     /// Records that the value at `path` is faulty.
     pub(super) fn fault(&mut self, path: &str, problem: impl Into<String>, remedy: impl Into<String>) {
         let key = self.name(path);
-        self.faults.push(Fault::new(key, problem, remedy));
+        self.faults.push(ConfigIssue::new(key, problem, remedy));
         self.poisoned.insert(path.to_owned());
     }
 
@@ -116,7 +116,7 @@ impl Reader {
                 suggestion(&path, &self.known, |near| format!("{}{near}", self.prefix))
             };
             let key = self.name(&path);
-            self.faults.push(Fault::new(key, problem, remedy));
+            self.faults.push(ConfigIssue::new(key, problem, remedy));
         }
     }
 }

@@ -39,7 +39,7 @@ impl Default for PoolSettings {
 
 /// How long anything may take.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Timeouts {
+pub struct TimeoutSettings {
     /// The whole of connecting to one node: TCP, TLS and authentication.
     pub connect: Duration,
     /// The deadline of `read()` and `write()`, over all nodes that they try.
@@ -60,7 +60,7 @@ pub struct Timeouts {
     pub tcp_user_timeout: Duration,
 }
 
-impl Default for Timeouts {
+impl Default for TimeoutSettings {
     fn default() -> Self {
         Self {
             connect: defaults::TIMEOUT_CONNECT,
@@ -142,11 +142,11 @@ pub struct ReadSettings {
     /// Whether nodes in the zone of this program are preferred.
     pub prefer_zone: bool,
     /// How long a node is left out when it fails for the first time.
-    pub ejection_base: Duration,
+    pub base_ejection_time: Duration,
     /// How long a node is left out at most, however often it failed.
-    pub ejection_max: Duration,
+    pub max_ejection_time: Duration,
     /// How long a node that came back takes to get its full share; zero gives it at once.
-    pub ramp: Duration,
+    pub slow_start: Duration,
 }
 
 impl Default for ReadSettings {
@@ -160,9 +160,9 @@ impl Default for ReadSettings {
             hedge_budget: defaults::READS_HEDGE_BUDGET,
             hedge_min_delay: defaults::READS_HEDGE_MIN_DELAY,
             prefer_zone: defaults::READS_PREFER_ZONE,
-            ejection_base: defaults::READS_EJECTION_BASE,
-            ejection_max: defaults::READS_EJECTION_MAX,
-            ramp: defaults::READS_RAMP,
+            base_ejection_time: defaults::READS_BASE_EJECTION_TIME,
+            max_ejection_time: defaults::READS_MAX_EJECTION_TIME,
+            slow_start: defaults::READS_SLOW_START,
         }
     }
 }

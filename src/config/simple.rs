@@ -1,18 +1,18 @@
 //! The nodes of the simple form: `DATABASE_URL`, `DATABASE_REPLICA_URL`, and the files that hold them or their password.
 
 use config::{Value, ValueKind};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 use super::reader::Reader;
 use super::validate::Findings;
-use super::{Fault, NodeConfig, RoleGuess, file};
+use super::{ConfigIssue, InitialRole, NodeConfig, Password, file};
 
 /// The key of the password's file, for all URLs without a password.
 pub(super) const PASSWORD_FILE: &str = "database_password_file";
 
 /// The keys that hold URLs, and the role of their nodes.
-const URLS: [(&str, RoleGuess); 2] =
-    [("database_url", RoleGuess::Primary), ("database_replica_url", RoleGuess::Replica)];
+const URLS: [(&str, InitialRole); 2] =
+    [("database_url", InitialRole::Primary), ("database_replica_url", InitialRole::Replica)];
 
 /// What the keys hold.
 pub(super) struct Simple {
@@ -72,7 +72,7 @@ impl Simple {
 fn with_password(
     reader: &Reader,
     nodes: Vec<(String, NodeConfig)>,
-    password: &SecretString,
+    password: &Password,
     findings: &mut Findings,
 ) -> Vec<(String, NodeConfig)> {
     if nodes.iter().all(|(_, node)| node.password().is_some())
@@ -80,7 +80,8 @@ fn with_password(
         && !nodes.is_empty()
     {
         let problem = "is not used, because each URL has a password of its own";
-        let fault = Fault::new(reader.name(PASSWORD_FILE), problem, "remove the password from the URLs");
+        let fault =
+            ConfigIssue::new(reader.name(PASSWORD_FILE), problem, "remove the password from the URLs");
         findings.faults.push(fault);
     }
     let give = |(key, node): (String, NodeConfig)| match node.password() {
@@ -96,14 +97,14 @@ fn urls_of(
     path: &str,
     value: Option<Value>,
     from_file: Option<Value>,
-    guess: RoleGuess,
-) -> Result<Vec<(String, String)>, Fault> {
+    guess: InitialRole,
+) -> Result<Vec<(String, String)>, ConfigIssue> {
     let (key, urls) = match (value, from_file) {
         (None, None) => return Ok(Vec::new()),
         (Some(value), None) => {
             let key = reader.name(path);
             let remedy = "write a URL in quotes, several separated by commas";
-            let urls = texts(value.kind).ok_or_else(|| Fault::new(&key, "is not a text", remedy))?;
+            let urls = texts(value.kind).ok_or_else(|| ConfigIssue::new(&key, "is not a text", remedy))?;
             (key, urls)
         }
         (None, Some(named)) => {
@@ -114,12 +115,12 @@ fn urls_of(
         }
         (Some(_), Some(_)) => {
             let problem = format!("is set beside {}", reader.name(path));
-            return Err(Fault::new(reader.name(&file_path(path)), problem, "remove one of the two"));
+            return Err(ConfigIssue::new(reader.name(&file_path(path)), problem, "remove one of the two"));
         }
     };
-    if guess == RoleGuess::Primary && urls.len() > 1 {
+    if guess == InitialRole::Primary && urls.len() > 1 {
         let remedy = "keep one, and put the others into DATABASE_REPLICA_URL";
-        return Err(Fault::new(key, "has several URLs", remedy));
+        return Err(ConfigIssue::new(key, "has several URLs", remedy));
     }
     let several = urls.len() > 1;
     let keyed = |(index, url)| (if several { format!("{key}[{index}]") } else { key.clone() }, url);
@@ -127,10 +128,10 @@ fn urls_of(
 }
 
 /// The path that a key is set to.
-fn path_of(value: Value, key: &str) -> Result<String, Fault> {
+fn path_of(value: Value, key: &str) -> Result<String, ConfigIssue> {
     match value.kind {
         ValueKind::String(path) => Ok(path.trim().to_owned()),
-        _ => Err(Fault::new(key, "is not a text", "write the path of a file in quotes")),
+        _ => Err(ConfigIssue::new(key, "is not a text", "write the path of a file in quotes")),
     }
 }
 

@@ -9,7 +9,7 @@ use super::draft::Draft;
 use super::reader::{self, Known, Reader};
 use super::simple::Simple;
 use super::validate::{self, Findings};
-use super::{Config, ConfigError, Fault, NodeConfig, file};
+use super::{Config, ConfigError, ConfigIssue, NodeConfig, file};
 
 /// The file that is read if it exists.
 pub(super) const FILE: &str = "pointsman.toml";
@@ -45,7 +45,7 @@ pub(super) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
 pub(super) fn load_with(
     file: Option<&Path>,
     env: Vec<(String, String)>,
-    mut faults: Vec<Fault>,
+    mut faults: Vec<ConfigIssue>,
 ) -> Result<Config, ConfigError> {
     let named = env.iter().find(|(name, value)| name == FILE_VARIABLE && !value.trim().is_empty());
     let (path, key) = match (file, named) {
@@ -66,14 +66,14 @@ pub(super) fn load_with(
 }
 
 /// The variables that concern us. Others aren't looked at, so that they needn't be UTF-8.
-fn environment(faults: &mut Vec<Fault>) -> Vec<(String, String)> {
+fn environment(faults: &mut Vec<ConfigIssue>) -> Vec<(String, String)> {
     let mut env = Vec::new();
     for (name, value) in std::env::vars_os() {
         let Ok(name) = name.into_string() else { continue };
         match value.into_string() {
             Ok(value) => env.push((name, value)),
             Err(_) if concerns_us(&name) => {
-                faults.push(Fault::new(name, "is not UTF-8", "write it in UTF-8"));
+                faults.push(ConfigIssue::new(name, "is not UTF-8", "write it in UTF-8"));
             }
             Err(_) => {}
         }
@@ -104,7 +104,7 @@ pub(super) fn known() -> Vec<Known> {
 pub(super) fn read(
     file: Option<(&str, &str)>,
     env: impl IntoIterator<Item = (String, String)>,
-    faults: Vec<Fault>,
+    faults: Vec<ConfigIssue>,
 ) -> Result<Config, ConfigError> {
     let mut findings = Findings { faults, ..Findings::default() };
     let env: Vec<_> = env.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
@@ -128,7 +128,7 @@ pub(super) fn read(
 }
 
 /// Parses TOML. What the library says about a fault quotes the line; only the place goes on.
-fn parse_file(shown: &str, text: &str, faults: &mut Vec<Fault>) -> config::Config {
+fn parse_file(shown: &str, text: &str, faults: &mut Vec<ConfigIssue>) -> config::Config {
     let source = File::from_str(text, FileFormat::Toml);
     match config::Config::builder().add_source(source).build() {
         Ok(file) => file,
@@ -145,7 +145,7 @@ fn parse_file(shown: &str, text: &str, faults: &mut Vec<Fault>) -> config::Confi
                 Some(place) => format!("is not valid TOML at {place}"),
                 None => "is not valid TOML".to_owned(),
             };
-            faults.push(Fault::new(
+            faults.push(ConfigIssue::new(
                 shown,
                 problem,
                 "correct the syntax: texts and durations need quotes, a key stands once, a table is `[name]`",
@@ -156,14 +156,14 @@ fn parse_file(shown: &str, text: &str, faults: &mut Vec<Fault>) -> config::Confi
 }
 
 /// Picks the settings out of the environment, as a map from variable to value.
-fn sift(env: &[(String, String)], faults: &mut Vec<Fault>) -> Map<String, String> {
+fn sift(env: &[(String, String)], faults: &mut Vec<ConfigIssue>) -> Map<String, String> {
     let known = known();
     let mut settings = Map::new();
     for (name, value) in env {
         if URL_VARIABLES.contains(&name.as_str()) {
             settings.insert(name.clone(), value.clone());
         } else if looks_like_replica_variable(name) {
-            faults.push(Fault::new(
+            faults.push(ConfigIssue::new(
                 name,
                 "is not a known key",
                 format!(
@@ -180,7 +180,7 @@ fn sift(env: &[(String, String)], faults: &mut Vec<Fault>) -> Map<String, String
                 settings.insert(name.clone(), value.clone());
             } else {
                 let remedy = reader::suggestion(&path, &known, reader::env_name);
-                faults.push(Fault::new(name, "is not a known key", remedy));
+                faults.push(ConfigIssue::new(name, "is not a known key", remedy));
             }
         }
     }
@@ -229,7 +229,7 @@ fn nodes(
         Some(ValueKind::Array(tables)) => tables,
         Some(_) => {
             let fault =
-                Fault::new("nodes", "is not an array of tables", "write `[[nodes]]` before each node");
+                ConfigIssue::new("nodes", "is not an array of tables", "write `[[nodes]]` before each node");
             findings.node_faults(vec![fault]);
             return Vec::new();
         }
@@ -247,7 +247,7 @@ fn nodes(
     }
     for key in given.keys(reader) {
         if !taken.contains(&key) && !findings.nodes_incomplete {
-            findings.faults.push(Fault::new(
+            findings.faults.push(ConfigIssue::new(
                 key,
                 "is set beside `[[nodes]]`, so it is unclear which nodes there are",
                 "remove one of the two, or let one of the nodes take its URL from there by `url_env`; a node has \

@@ -111,7 +111,7 @@ fn every_block_of_the_dotenv_example_is_a_configuration() {
             // Without the feature, this is the one fault that they may have.
             Err(error) if cfg!(not(feature = "tls")) => {
                 assert!(
-                    error.faults().iter().all(|fault| fault.remedy.contains("`tls`")),
+                    error.issues().iter().all(|fault| fault.remedy.contains("`tls`")),
                     "{title}: {error}"
                 );
             }
@@ -179,9 +179,9 @@ fn a_variable_names_the_file_which_then_has_to_exist() {
     assert_eq!(sources::load_with(None, env(example), Vec::new()), Ok(config(None)));
 
     let error = sources::load_with(None, env("/nowhere/pointsman.toml"), Vec::new()).unwrap_err();
-    assert_eq!(error.faults().len(), 1, "{error}");
-    assert_eq!(error.faults()[0].key, "POINTSMAN_CONFIG");
-    assert!(error.faults()[0].problem.contains("names /nowhere/pointsman.toml"), "{error}");
+    assert_eq!(error.issues().len(), 1, "{error}");
+    assert_eq!(error.issues()[0].key, "POINTSMAN_CONFIG");
+    assert!(error.issues()[0].problem.contains("names /nowhere/pointsman.toml"), "{error}");
 
     // The argument is the more specific of the two.
     let path = std::path::Path::new(example);

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use tokio_postgres::config::Host;
 
-use super::{Fault, TlsMode, TlsSettings};
+use super::{ConfigIssue, TlsMode, TlsSettings};
 
 /// What one URL says.
 pub(super) struct Parsed {
@@ -47,36 +47,40 @@ const PASSED_ON: &[&str] = &[
 
 const TAKEN_OUT: &[&str] = &["sslmode", "sslrootcert", "sslcert", "sslkey", "options"];
 
-pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<Fault>> {
+pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<ConfigIssue>> {
     let url = url.trim();
     let mut faults = Vec::new();
     if url.starts_with(['\'', '"']) {
         let remedy = "remove the quotes: some readers of .env files (docker run --env-file) keep them";
-        return Err(vec![Fault::new(key, "has quotes around it", remedy)]);
+        return Err(vec![ConfigIssue::new(key, "has quotes around it", remedy)]);
     }
     let Some(rest) = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")) else {
-        return Err(vec![Fault::new(key, "is not a PostgreSQL URL", EXAMPLE)]);
+        return Err(vec![ConfigIssue::new(key, "is not a PostgreSQL URL", EXAMPLE)]);
     };
     if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(vec![Fault::new(
+        return Err(vec![ConfigIssue::new(
             key,
             "has a space or a control character in it",
             format!("remove it, or write %20 for a space; {ENCODE}"),
         )]);
     }
     if ambiguous(rest) {
-        return Err(vec![Fault::new(key, "has an `@`, `/` or `?` where it ends the password early", ENCODE)]);
+        return Err(vec![ConfigIssue::new(
+            key,
+            "has an `@`, `/` or `?` where it ends the password early",
+            ENCODE,
+        )]);
     }
 
     let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
     let authority = location.split('/').next().unwrap_or_default();
     if authority.ends_with(':') {
         // Without an `@` this is likely a user and a password, and what follows is part of the latter.
-        faults.push(Fault::new(key, "has a `:` without a port", format!("{EXAMPLE}; {ENCODE}")));
+        faults.push(ConfigIssue::new(key, "has a `:` without a port", format!("{EXAMPLE}; {ENCODE}")));
     }
     let database = location.split_once('/').map_or("", |(_, database)| database);
     if database.contains(['/', ',']) {
-        faults.push(Fault::new(
+        faults.push(ConfigIssue::new(
             key,
             "has a `/` or a `,` in the name of the database",
             "write %2F or %2C if it belongs to the name; separate several URLs by a comma, each with its postgres://",
@@ -91,11 +95,15 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<Fault>> {
     let mut named = authority.contains('@') || !authority.contains(':');
     for (index, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         let Some((name, value)) = pair.split_once('=') else {
-            faults.push(Fault::new(key, "has a parameter without `=`", "write `?name=value&name=value`"));
+            faults.push(ConfigIssue::new(
+                key,
+                "has a parameter without `=`",
+                "write `?name=value&name=value`",
+            ));
             continue;
         };
         let Ok(decoded) = percent_decode_str(value).decode_utf8() else {
-            faults.push(Fault::new(key, "has a parameter that is not UTF-8", "encode it as UTF-8"));
+            faults.push(ConfigIssue::new(key, "has a parameter that is not UTF-8", "encode it as UTF-8"));
             continue;
         };
         match name {
@@ -116,13 +124,13 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<Fault>> {
     let mut postgres = match plain.parse::<tokio_postgres::Config>() {
         Ok(postgres) => postgres,
         Err(error) => {
-            faults.push(Fault::new(key, rejection(&error), format!("{EXAMPLE}; {ENCODE}")));
+            faults.push(ConfigIssue::new(key, rejection(&error), format!("{EXAMPLE}; {ENCODE}")));
             return Err(faults);
         }
     };
     let place = place(key, &postgres, &mut faults);
     if postgres.get_password().is_some_and(|password| str::from_utf8(password).is_err()) {
-        faults.push(Fault::new(key, "has a password that is not UTF-8", "percent-encode it as UTF-8"));
+        faults.push(ConfigIssue::new(key, "has a password that is not UTF-8", "percent-encode it as UTF-8"));
     }
     let socket = postgres.get_hosts().iter().any(|host| matches!(host, Host::Unix(_)));
     let tls = tls.finish(key, socket, &mut faults);
@@ -147,9 +155,9 @@ fn looks_like_a_parameter(name: &str) -> bool {
 }
 
 /// The fault of a parameter that isn't known. Its name is shown only if no part of a password can be in its place.
-fn unknown_parameter(key: &str, number: usize, name: &str, shown: bool) -> Fault {
+fn unknown_parameter(key: &str, number: usize, name: &str, shown: bool) -> ConfigIssue {
     if let "target_session_attrs" | "load_balance_hosts" = name {
-        return Fault::new(
+        return ConfigIssue::new(
             key,
             format!("has `{name}`, which contradicts what this crate does"),
             "remove it: roles are discovered, and reads are balanced over the nodes",
@@ -164,7 +172,7 @@ fn unknown_parameter(key: &str, number: usize, name: &str, shown: bool) -> Fault
     } else {
         format!("has an unknown parameter (number {number} after the `?`)")
     };
-    Fault::new(key, problem, remedy)
+    ConfigIssue::new(key, problem, remedy)
 }
 
 /// What tokio-postgres found, as far as it is known not to quote the URL.
@@ -178,10 +186,14 @@ fn rejection(error: &tokio_postgres::Error) -> String {
 }
 
 /// The one host and port, with what is wrong about them.
-fn place(key: &str, postgres: &tokio_postgres::Config, faults: &mut Vec<Fault>) -> Option<(String, u16)> {
+fn place(
+    key: &str,
+    postgres: &tokio_postgres::Config,
+    faults: &mut Vec<ConfigIssue>,
+) -> Option<(String, u16)> {
     let (hosts, ports) = (postgres.get_hosts(), postgres.get_ports());
     if hosts.len() > 1 || ports.len() > 1 || postgres.get_hostaddrs().len() > 1 {
-        faults.push(Fault::new(
+        faults.push(ConfigIssue::new(
             key,
             "names several hosts",
             "give each server a URL of its own (one node per server): replicas go to DATABASE_REPLICA_URL, \
@@ -198,13 +210,13 @@ fn place(key: &str, postgres: &tokio_postgres::Config, faults: &mut Vec<Fault>) 
             directory.to_str().map(str::to_owned)
         }
         [_, ..] => {
-            faults.push(Fault::new(key, "has a host with a character that no host has", ENCODE));
+            faults.push(ConfigIssue::new(key, "has a host with a character that no host has", ENCODE));
             return None;
         }
         [] => postgres.get_hostaddrs().first().map(ToString::to_string),
     };
     let Some(host) = host else {
-        faults.push(Fault::new(
+        faults.push(ConfigIssue::new(
             key,
             "names no host",
             format!("{EXAMPLE}; for a Unix socket postgres:///database?host=/directory"),
@@ -213,7 +225,7 @@ fn place(key: &str, postgres: &tokio_postgres::Config, faults: &mut Vec<Fault>) 
     };
     let port = ports.first().copied().unwrap_or(5432);
     if port == 0 {
-        faults.push(Fault::new(key, "has the port 0", "leave the port out for 5432"));
+        faults.push(ConfigIssue::new(key, "has the port 0", "leave the port out for 5432"));
         return None;
     }
     Some((host, port))
@@ -240,15 +252,19 @@ struct Tls {
 }
 
 impl Tls {
-    fn set(&mut self, key: &str, name: &str, value: &str, faults: &mut Vec<Fault>) {
+    fn set(&mut self, key: &str, name: &str, value: &str, faults: &mut Vec<ConfigIssue>) {
         if value.is_empty() {
-            faults.push(Fault::new(key, format!("has an empty `{name}`"), "give it a value, or remove it"));
+            faults.push(ConfigIssue::new(
+                key,
+                format!("has an empty `{name}`"),
+                "give it a value, or remove it",
+            ));
             return;
         }
         match name {
             "sslmode" => match TlsMode::parse(value) {
                 Some(mode) => self.mode = Some(mode),
-                None => faults.push(Fault::new(
+                None => faults.push(ConfigIssue::new(
                     key,
                     "has an unknown `sslmode`",
                     format!("use {}", TlsMode::SPELLINGS),
@@ -261,7 +277,7 @@ impl Tls {
     }
 
     /// Applies libpq's rules for the parameters together.
-    fn finish(self, key: &str, socket: bool, faults: &mut Vec<Fault>) -> TlsSettings {
+    fn finish(self, key: &str, socket: bool, faults: &mut Vec<ConfigIssue>) -> TlsSettings {
         let system = self.root.as_deref() == Some("system");
         let mode = match self.mode {
             // A Unix socket has no TLS; libpq ignores `sslmode` for it.
@@ -272,21 +288,21 @@ impl Tls {
             Some(mode) => mode,
         };
         if system && !socket && mode != TlsMode::VerifyFull {
-            faults.push(Fault::new(
+            faults.push(ConfigIssue::new(
                 key,
                 "has `sslrootcert=system` with a weaker `sslmode`",
                 "use sslmode=verify-full: anyone can get a certificate from a public authority",
             ));
         }
         if self.certificate.is_some() != self.key.is_some() {
-            faults.push(Fault::new(
+            faults.push(ConfigIssue::new(
                 key,
                 "has only one of `sslcert` and `sslkey`",
                 "give both: the certificate and its private key",
             ));
         }
         if !cfg!(feature = "tls") && mode >= TlsMode::Require {
-            faults.push(Fault::new(
+            faults.push(ConfigIssue::new(
                 key,
                 format!("asks for TLS (sslmode={}), which this program was built without", mode.as_str()),
                 "enable the feature `tls` of the crate pointsman",

@@ -6,12 +6,14 @@ use std::time::Duration;
 use super::draft::Draft;
 use super::reader::Names;
 use super::value::Setting;
-use super::{Config, ConfigError, Fallback, Fault, NodeConfig, ProbeSettings, RoleGuess, TlsMode, file};
+use super::{
+    Config, ConfigError, ConfigIssue, Fallback, InitialRole, NodeConfig, ProbeSettings, TlsMode, file,
+};
 
 /// The faults that were found so far.
 #[derive(Default)]
 pub(super) struct Findings {
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<ConfigIssue>,
     /// The paths of faulty values, which were replaced by their defaults.
     pub(super) poisoned: BTreeSet<String>,
     /// Whether a node is missing because it was faulty.
@@ -19,7 +21,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) fn node_faults(&mut self, faults: Vec<Fault>) {
+    pub(super) fn node_faults(&mut self, faults: Vec<ConfigIssue>) {
         self.nodes_incomplete = true;
         self.faults.extend(faults);
     }
@@ -72,7 +74,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn fault(&mut self, path: &str, problem: impl Into<String>, remedy: impl Into<String>) {
-        self.findings.faults.push(Fault::new(self.names.of(path), problem, remedy));
+        self.findings.faults.push(ConfigIssue::new(self.names.of(path), problem, remedy));
         self.findings.poisoned.insert(path.to_owned());
     }
 
@@ -167,8 +169,8 @@ impl Check<'_> {
                 "while a primary is looked for, probes must be at least as frequent as otherwise",
             );
         }
-        self.within("backoff.initial", &draft.backoff.initial_delay(), MS, 10 * MINUTE);
-        if draft.backoff.max_delay() > 10 * MINUTE && self.sound(&["backoff.max"]) {
+        self.within("backoff.initial", &draft.backoff.initial(), MS, 10 * MINUTE);
+        if draft.backoff.max() > 10 * MINUTE && self.sound(&["backoff.max"]) {
             self.fault(
                 "backoff.max",
                 "is above 10min",
@@ -190,12 +192,12 @@ impl Check<'_> {
         self.within("reads.retries", &reads.retries, 0, 100);
         self.within("reads.hedge_budget", &reads.hedge_budget, 0.0, 1.0);
         self.within("reads.hedge_min_delay", &reads.hedge_min_delay, MS, MINUTE);
-        self.within("reads.ejection_base", &reads.ejection_base, MS, 60 * MINUTE);
-        self.within("reads.ejection_max", &reads.ejection_max, MS, DAY);
-        self.within("reads.ramp", &reads.ramp, Duration::ZERO, 10 * MINUTE);
-        if reads.ejection_max < reads.ejection_base {
+        self.within("reads.base_ejection_time", &reads.base_ejection_time, MS, 60 * MINUTE);
+        self.within("reads.max_ejection_time", &reads.max_ejection_time, MS, DAY);
+        self.within("reads.slow_start", &reads.slow_start, Duration::ZERO, 10 * MINUTE);
+        if reads.max_ejection_time < reads.base_ejection_time {
             self.contradiction(
-                &["reads.ejection_max", "reads.ejection_base"],
+                &["reads.max_ejection_time", "reads.base_ejection_time"],
                 "the maximum must not be below the first step",
             );
         }
@@ -216,9 +218,9 @@ impl Check<'_> {
         self.within("writes.failover_wait", &writes.failover_wait, Duration::ZERO, 10 * MINUTE);
         self.within("writes.max_waiters", &writes.max_waiters, 1, 1_000_000);
         self.within("writes.retries", &writes.retries, 0, 1_000);
-        let initial = writes.retry_backoff.initial_delay();
+        let initial = writes.retry_backoff.initial();
         self.within("writes.retry_backoff.initial", &initial, MS / 10, MINUTE);
-        if writes.retry_backoff.max_delay() > MINUTE && self.sound(&["writes.retry_backoff.max"]) {
+        if writes.retry_backoff.max() > MINUTE && self.sound(&["writes.retry_backoff.max"]) {
             self.fault(
                 "writes.retry_backoff.max",
                 "is above 1min",
@@ -253,7 +255,7 @@ impl Check<'_> {
                 );
             }
             self.certificates(key, node);
-            if node.guess() == RoleGuess::Primary && !node.promotable() {
+            if node.initial_role() == InitialRole::Primary && !node.promotable() {
                 self.of_node(
                     key,
                     "is the primary and not promotable",
@@ -296,7 +298,7 @@ impl Check<'_> {
     }
 
     fn roles(&mut self, nodes: &[(String, NodeConfig)], no_primary: (&str, &str)) {
-        let mut primaries = nodes.iter().filter(|(_, node)| node.guess() == RoleGuess::Primary);
+        let mut primaries = nodes.iter().filter(|(_, node)| node.initial_role() == InitialRole::Primary);
         match (primaries.next(), primaries.next()) {
             (None, _) if !self.findings.nodes_incomplete => {
                 self.of_node(no_primary.0, "is missing: no primary is configured", no_primary.1);
@@ -314,7 +316,7 @@ impl Check<'_> {
     }
 
     fn of_node(&mut self, key: &str, problem: &str, remedy: &str) {
-        self.findings.faults.push(Fault::new(key, problem, remedy));
+        self.findings.faults.push(ConfigIssue::new(key, problem, remedy));
     }
 }
 

@@ -91,7 +91,7 @@ pub enum CheckoutError {
     /// The policy lets no more reads fall back to the primary.
     #[error(
         "no replica is fit, and {limit} reads already fall back to the primary \
-         (`reads.max_fallback`; fewer within `reads.ramp` of its return)"
+         (`reads.max_fallback`; fewer within `reads.slow_start` of its return)"
     )]
     FallbackExhausted {
         /// The limit.

@@ -107,7 +107,7 @@ impl Drop for Eye {
 impl Eye {
     async fn watch(mut self) {
         let Some(mut looking) = self.board.upgrade().map(|board| board.looking()) else { return };
-        let mut retry = self.backoff.retry();
+        let mut retry = self.backoff.delays();
         loop {
             let began = Instant::now();
             // Reads go elsewhere as soon as the answer is overdue, before it is missed.
@@ -150,7 +150,7 @@ impl Eye {
                 Duration::ZERO
             } else {
                 // A monitor never gives up: when a schedule has an end, its last step goes on.
-                retry.next().unwrap_or_else(|| self.backoff.max_delay())
+                retry.next().unwrap_or_else(|| self.backoff.max())
             };
             self.promise(pause);
             let due = Instant::now() + pause;

@@ -19,16 +19,17 @@ pub(crate) struct Recovery {
     ejected_until: Option<Instant>,
 }
 
-/// The ramp doubles so often: from one read at once to as many as a pool usually holds.
-const RAMP_STEPS: u32 = 5;
+/// Doublings of the share during the slow start: from one read at once to as many as a pool usually holds.
+const SLOW_START_STEPS: u32 = 5;
 
 impl Recovery {
     /// The node is lost.
     ///
     /// Its earlier losses are forgiven if it was up for long since it returned; the time for which it is away does not count.
     pub(crate) fn on_loss(&mut self, settings: &ReadSettings, now: Instant) {
-        let held_out =
-            self.returned.is_some_and(|returned| now.duration_since(returned) >= settings.ejection_max * 2);
+        let held_out = self
+            .returned
+            .is_some_and(|returned| now.duration_since(returned) >= settings.max_ejection_time * 2);
         self.losses = if held_out { 1 } else { self.losses.saturating_add(1) };
     }
 
@@ -37,9 +38,10 @@ impl Recovery {
         // The first loss costs no ejection: a restart is no reason to distrust a node.
         let ejection = match self.losses {
             0 | 1 => Duration::ZERO,
-            n => {
-                settings.ejection_base.saturating_mul(2_u32.saturating_pow(n - 2)).min(settings.ejection_max)
-            }
+            n => settings
+                .base_ejection_time
+                .saturating_mul(2_u32.saturating_pow(n - 2))
+                .min(settings.max_ejection_time),
         };
         self.returned = Some(now);
         self.ejected_until = Some(now + ejection);
@@ -54,16 +56,16 @@ impl Recovery {
     pub(crate) fn allowance(&self, settings: &ReadSettings, now: Instant) -> Option<u32> {
         let begin = self.ejected_until?;
         let elapsed = now.saturating_duration_since(begin);
-        if elapsed >= settings.ramp {
+        if elapsed >= settings.slow_start {
             return None;
         }
-        let step = elapsed.as_secs_f64() / settings.ramp.as_secs_f64() * f64::from(RAMP_STEPS);
+        let step = elapsed.as_secs_f64() / settings.slow_start.as_secs_f64() * f64::from(SLOW_START_STEPS);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "between 0 and RAMP_STEPS"
+            reason = "between 0 and SLOW_START_STEPS"
         )]
-        Some(1 << (step as u32).min(RAMP_STEPS))
+        Some(1 << (step as u32).min(SLOW_START_STEPS))
     }
 }
 
@@ -73,9 +75,9 @@ mod tests {
 
     fn settings() -> ReadSettings {
         ReadSettings {
-            ejection_base: Duration::from_secs(1),
-            ejection_max: Duration::from_secs(30),
-            ramp: Duration::from_secs(2),
+            base_ejection_time: Duration::from_secs(1),
+            max_ejection_time: Duration::from_secs(30),
+            slow_start: Duration::from_secs(2),
             ..ReadSettings::default()
         }
     }

@@ -17,22 +17,24 @@ pub(super) async fn restarted<F: Future<Output = ()>>(
     backoff: &Backoff,
     mut begin: impl FnMut() -> F,
 ) {
-    let mut retry = backoff.retry();
+    let mut delays = backoff.delays();
     // Nothing is shared with the future that a panic could leave half-changed: each one begins from what it is given.
     while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
         tracing::error!(node, "a monitor panicked, and is started again");
-        sleep(retry.next().unwrap_or_else(|| backoff.max_delay())).await;
+        sleep(delays.next().unwrap_or_else(|| backoff.max())).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_panics_begins_again_until_it_ends_by_itself() {
         let mut runs = 0;
-        let backoff = Backoff::classic().attempts(1);
+        let backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(32)).unwrap().with_attempts(1);
         restarted("db-1", &backoff, || {
             runs += 1;
             let last = runs == 4;

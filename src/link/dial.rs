@@ -27,7 +27,7 @@ use self::settings::{as_options, as_statements};
 use super::driver::{Driver, drive};
 use super::tls::{self, HandshakeFailed};
 use super::wire::{Tap, Wire};
-use crate::config::{NodeConfig, Timeouts, TlsMode};
+use crate::config::{NodeConfig, TimeoutSettings, TlsMode};
 use crate::error::ConnectError;
 use crate::health::patience::within;
 use crate::link::Link;
@@ -46,7 +46,7 @@ pub(super) type Socket = Either<TcpStream, UnixStream>;
 #[derive(Debug)]
 pub(crate) struct Dialer {
     node: NodeConfig,
-    timeouts: Timeouts,
+    timeouts: TimeoutSettings,
     probe_timeout: Duration,
     /// Read from the certificate files once, at the start: a missing file is an error then, not at night.
     tls: Option<tls::Connector>,
@@ -79,7 +79,7 @@ impl Dialer {
     /// [`ConnectError::Tls`] where a certificate file cannot be used.
     pub(crate) fn new(
         node: NodeConfig,
-        timeouts: Timeouts,
+        timeouts: TimeoutSettings,
         probe_timeout: Duration,
     ) -> Result<Self, ConnectError> {
         let tls = tls::connector(node.tls())?;

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::backoff::{Backoff, Retry};
+use crate::backoff::{Backoff, Delays};
 use crate::error::ConnectError;
 
 /// The logins of one pool: one node, one purpose.
 #[derive(Debug)]
 pub(super) struct Breaker {
-    delays: Retry,
+    delays: Delays,
     longest: std::time::Duration,
     state: State,
     /// The error of the last failed attempt, until one succeeds.
@@ -47,7 +47,7 @@ pub(super) enum Admission {
 impl Breaker {
     /// A closed one.
     pub(super) fn new(delays: &Backoff) -> Self {
-        Self { longest: delays.max_delay(), delays: delays.retry(), state: State::Closed, cause: None }
+        Self { longest: delays.max(), delays: delays.delays(), state: State::Closed, cause: None }
     }
 
     /// Whether a login may be tried now. It changes nothing.

@@ -41,7 +41,7 @@ const CANCELLED: Duration = Duration::from_secs(1);
 /// Waits between two cancel requests for one session: the first one may come before its statement has begun.
 fn repeats() -> Backoff {
     let (first, longest) = (Duration::from_millis(50), Duration::from_secs(2));
-    Backoff::new(first, longest).and_then(|backoff| backoff.jitter(0.5)).expect("a valid schedule")
+    Backoff::new(first, longest).and_then(|backoff| backoff.with_jitter(0.5)).expect("a valid schedule")
 }
 
 impl Slot {
@@ -101,7 +101,7 @@ impl Slot {
 
 /// Asks the server to cancel what a session is doing, until the session has ended.
 async fn cancel(shared: Arc<Shared>, wire: Arc<Wire>, token: Cancel) {
-    let mut waits = repeats().retry();
+    let mut waits = repeats().delays();
     while !wire.is_ended() {
         if wire.is_at_work() {
             tokio::select! {

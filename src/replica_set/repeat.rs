@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::budget::{Budget, Limits};
 use crate::SqlState;
-use crate::backoff::{Backoff, Retry};
+use crate::backoff::{Backoff, Delays};
 use crate::node::NodeId;
 
 /// How a node failed a read.
@@ -86,9 +86,9 @@ pub(super) fn budget() -> Budget {
 }
 
 /// The pauses: 5 ms is about a short read, so that the cause may be over; half a second is too long a wait for one retry.
-fn pauses() -> Retry {
+fn pauses() -> Delays {
     let policy = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
-    policy.and_then(|policy| policy.jitter(0.5)).expect("a valid schedule").retry()
+    policy.and_then(|policy| policy.with_jitter(0.5)).expect("a valid schedule").delays()
 }
 
 /// The failures of one read.
@@ -96,7 +96,7 @@ fn pauses() -> Retry {
 pub(super) struct Repeats {
     retries: u32,
     used: u32,
-    pauses: Option<Retry>,
+    pauses: Option<Delays>,
     /// Where it failed, each node once, the last one at the end.
     failed_on: Vec<NodeId>,
     /// Where it lost its sessions in the middle, and how.

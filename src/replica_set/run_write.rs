@@ -104,7 +104,7 @@ impl ReplicaSet {
         let options = *options;
         async move {
             let config = self.config();
-            let mut waits = config.writes().retry_backoff.retry();
+            let mut waits = config.writes().retry_backoff.delays();
             let mut runs = 0;
             let limit = options.within.map(|limit| Instant::now() + limit);
             loop {
@@ -112,7 +112,7 @@ impl ReplicaSet {
                 match conn.transaction_with(&options, function.clone()).await {
                     Err(error) if conn.conflicted() && runs < config.writes().retries => {
                         runs += 1;
-                        let wait = waits.next().unwrap_or_else(|| config.writes().retry_backoff.max_delay());
+                        let wait = waits.next().unwrap_or_else(|| config.writes().retry_backoff.max());
                         // The conflict tells more than that there was no time left.
                         if limit.is_some_and(|limit| Instant::now() + wait >= limit) {
                             return Err(error);

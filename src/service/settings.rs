@@ -49,14 +49,14 @@ pub const KNOWN_ASSETS: &str = "\
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Timeouts, WriteSettings};
+    use crate::config::{TimeoutSettings, WriteSettings};
 
     /// A failover took 30 s with Patroni's defaults, and a third of the writes failed, because they waited for 10 s.
     #[test]
     fn a_write_outlives_a_failover_by_patroni_and_a_request_outlives_the_write() {
         let (ttl, loop_wait, promotion) =
             (Duration::from_secs(30), Duration::from_secs(10), Duration::from_secs(5));
-        let (writes, timeouts) = (WriteSettings::default(), Timeouts::default());
+        let (writes, timeouts) = (WriteSettings::default(), TimeoutSettings::default());
         assert!(writes.failover_wait >= ttl + loop_wait + promotion);
         assert!(u64::from(writes.max_waiters) >= 100 * writes.failover_wait.as_secs());
         let request = Settings::default().request_timeout;

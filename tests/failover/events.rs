@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use pointsman::config::{ConfigBuilder, NodeConfig, ProbeSettings, ReadSettings, Timeouts};
+use pointsman::config::{ConfigBuilder, NodeConfig, ProbeSettings, ReadSettings, TimeoutSettings};
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Server};
 use pointsman::topology::{Health, PrimaryStatus, Standing};
@@ -240,7 +240,7 @@ async fn a_start_waits_for_no_probe() {
     let cluster = Cluster::builder().replicas(1).start().await.expect("a cluster");
     cluster.replica(0).disconnect_from_primary().await.expect("disconnected");
     cluster.primary().execute("CREATE TABLE late (id int)").await.expect("a table");
-    let timeouts = Timeouts { connect: Duration::from_millis(500), ..Timeouts::default() };
+    let timeouts = TimeoutSettings { connect: Duration::from_millis(500), ..TimeoutSettings::default() };
     let probe = ProbeSettings { interval: Duration::from_secs(5), ..ProbeSettings::default() };
     let reads =
         ReadSettings { max_lag: Duration::from_secs(60), max_lag_bytes: Some(1), ..ReadSettings::default() };

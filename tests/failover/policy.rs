@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pointsman::config::{ConfigBuilder, Fallback, NodeConfig, PoolSettings, ReadSettings, Timeouts};
+use pointsman::config::{ConfigBuilder, Fallback, NodeConfig, PoolSettings, ReadSettings, TimeoutSettings};
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Server};
 use pointsman::topology::Health;
@@ -43,7 +43,7 @@ async fn until_lost(set: &ReplicaSet, server: &Server) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whether_the_primary_serves_reads_is_a_policy() {
-    let timeouts = Timeouts { checkout: Duration::from_millis(500), ..Timeouts::default() };
+    let timeouts = TimeoutSettings { checkout: Duration::from_millis(500), ..TimeoutSettings::default() };
     let settings = |fallback| reads(|reads| (reads.fallback, reads.max_fallback) = (fallback, 3));
     let (cluster, set) = scene_with(1, |config| config).await;
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
@@ -125,7 +125,7 @@ async fn zones_are_preferred_and_weights_count() {
     until_lost(&set, near).await;
     assert_eq!(shares(&set, 100).await, HashMap::from([(far.name().to_owned(), 100)]));
     near.start().await.expect("started");
-    let no_ramp = reads(|reads| reads.ramp = Duration::ZERO);
+    let no_ramp = reads(|reads| reads.slow_start = Duration::ZERO);
     let heavy = with(node(near).with_weight(4), node(far).with_weight(1));
     change(heavy.reads(no_ramp)).await.expect("reconfigured");
     until(&set, "all serve", all).await;
@@ -186,7 +186,8 @@ async fn a_replica_that_is_behind_is_left_out_and_comes_back_by_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_flaps_is_left_out_longer_each_time_and_still_serves_alone() {
     let settings = reads(|reads| {
-        (reads.ejection_base, reads.ramp) = (Duration::from_millis(400), Duration::from_millis(100));
+        (reads.base_ejection_time, reads.slow_start) =
+            (Duration::from_millis(400), Duration::from_millis(100));
     });
     let (cluster, set) = scene_with(2, |config| config.reads(settings)).await;
     let (flaps, steady) = (cluster.replica(0), cluster.replica(1));
@@ -222,7 +223,7 @@ async fn a_replica_that_flaps_is_left_out_longer_each_time_and_still_serves_alon
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_pool_is_not_a_dead_node() {
     let pool = PoolSettings { max_size: 2, ..PoolSettings::default() };
-    let timeouts = Timeouts { checkout: Duration::from_millis(400), ..Timeouts::default() };
+    let timeouts = TimeoutSettings { checkout: Duration::from_millis(400), ..TimeoutSettings::default() };
     let (cluster, set) = scene_with(1, |config| config).await;
     let config = config_of(cluster.servers()).pool(pool).timeouts(timeouts).build().expect("valid");
     set.reconfigure(config).await.expect("reconfigured");

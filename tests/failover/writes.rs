@@ -7,7 +7,7 @@ use diesel::result::Error as DieselError;
 use futures_util::future::{join_all, try_join_all};
 use futures_util::poll;
 use pointsman::backoff::Backoff;
-use pointsman::config::{NodeConfig, PoolSettings, Timeouts, WriteSettings};
+use pointsman::config::{NodeConfig, PoolSettings, TimeoutSettings, WriteSettings};
 use pointsman::prelude::*;
 use pointsman::testkit::Server;
 use pointsman::topology::PrimaryStatus;
@@ -29,7 +29,7 @@ const CONFLICT: &str = "DO $$ BEGIN RAISE EXCEPTION 'as if' USING ERRCODE = '400
 /// Retries that are as fast as they are many.
 fn eager(retries: u32) -> WriteSettings {
     let retry_backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(10));
-    let retry_backoff = retry_backoff.and_then(|backoff| backoff.jitter(1.0)).expect("a schedule");
+    let retry_backoff = retry_backoff.and_then(|backoff| backoff.with_jitter(1.0)).expect("a schedule");
     WriteSettings { retries, retry_backoff, ..WriteSettings::default() }
 }
 
@@ -252,7 +252,7 @@ async fn waiting_for_a_primary_is_bounded_and_tells_what_is_known() {
 /// longer, all waiters but those who found a connection at once were told that the pool was exhausted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_failover_lets_all_waiters_through_a_small_pool() {
-    let timeouts = Timeouts { checkout: Duration::from_millis(500), ..Timeouts::default() };
+    let timeouts = TimeoutSettings { checkout: Duration::from_millis(500), ..TimeoutSettings::default() };
     let pool = PoolSettings { max_size: 2, ..PoolSettings::default() };
     let (cluster, old_set) = scene_with(1, |config| config).await;
     drop(old_set);

@@ -1,7 +1,7 @@
 //! Configuration, as a user of the crate meets it.
 
-mod faults;
 mod files;
+mod issues;
 mod secrets;
 mod urls;
 
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use pointsman::backoff::Backoff;
 use pointsman::config::{
-    Config, ConfigError, Fallback, NodeConfig, PoolSettings, ProbeSettings, ReadSettings, RoleGuess,
-    Timeouts, WriteSettings,
+    Config, ConfigError, Fallback, InitialRole, NodeConfig, PoolSettings, ProbeSettings, ReadSettings,
+    TimeoutSettings, WriteSettings,
 };
 
 const URL: &str = "postgres://app:secret@db-1/payments";
@@ -30,7 +30,7 @@ fn with_url(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
 }
 
 fn keys(error: &ConfigError) -> Vec<&str> {
-    error.faults().iter().map(|fault| fault.key.as_str()).collect()
+    error.issues().iter().map(|fault| fault.key.as_str()).collect()
 }
 
 #[track_caller]
@@ -47,13 +47,13 @@ fn two_variables_are_enough() {
     let env =
         [("DATABASE_URL", URL), ("DATABASE_REPLICA_URL", "postgres://db-2/a, postgresql://db-3:6432/a,")];
     let config = read("", &env).unwrap();
-    let nodes: Vec<_> = config.nodes().iter().map(|node| (node.name(), node.guess())).collect();
+    let nodes: Vec<_> = config.nodes().iter().map(|node| (node.name(), node.initial_role())).collect();
     assert_eq!(
         nodes,
         [
-            ("db-1:5432", RoleGuess::Primary),
-            ("db-2:5432", RoleGuess::Replica),
-            ("db-3:6432", RoleGuess::Replica)
+            ("db-1:5432", InitialRole::Primary),
+            ("db-2:5432", InitialRole::Replica),
+            ("db-3:6432", InitialRole::Replica)
         ]
     );
     assert!(config.has_replicas());
@@ -99,17 +99,23 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
         config.pool(),
         &PoolSettings { max_size: 20, idle_timeout: Duration::from_secs(60), ..PoolSettings::default() }
     );
-    let retry = Backoff::new(Duration::from_millis(7), Duration::from_secs(1)).unwrap().jitter(1.0).unwrap();
+    let retry =
+        Backoff::new(Duration::from_millis(7), Duration::from_secs(1)).unwrap().with_jitter(1.0).unwrap();
     assert_eq!(config.writes().retry_backoff, retry);
     assert_eq!(config.timeouts().read_statement, None);
     assert!(!config.reads().prefer_zone);
     assert_eq!(config.reads().fallback, Fallback::Always);
 }
 
+/// The classic schedule: 2, 4, 8, 16 and 32 seconds, five attempts, no jitter.
+fn classic() -> Backoff {
+    Backoff::new(Duration::from_secs(2), Duration::from_secs(32)).unwrap().with_attempts(5)
+}
+
 #[test]
 fn the_classic_backoff_can_be_written_down() {
     let file = "[backoff]\ninitial = \"2s\"\nmax = \"32s\"\njitter = 0\nattempts = 5";
-    assert_eq!(with_url(file, &[]).unwrap().backoff(), &Backoff::classic());
+    assert_eq!(with_url(file, &[]).unwrap().backoff(), &classic());
 }
 
 #[test]
@@ -122,19 +128,19 @@ fn a_heading_without_keys_is_harmless() {
 fn a_named_file_is_read_and_has_to_exist() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.toml");
-    let error = Config::load(Some(&path)).unwrap_err();
-    assert_eq!(error.faults()[0].key, "configuration file");
-    assert!(error.faults()[0].problem.contains("not found"), "{error}");
+    let error = Config::from_file(&path).unwrap_err();
+    assert_eq!(error.issues()[0].key, "configuration file");
+    assert!(error.issues()[0].problem.contains("not found"), "{error}");
     // `--config /nope` was answered without the path, so a typo in it could not be seen.
-    assert!(error.faults()[0].problem.contains(path.to_str().unwrap()), "{error}");
+    assert!(error.issues()[0].problem.contains(path.to_str().unwrap()), "{error}");
 
     std::fs::write(&path, "this is kestrel, not TOML").unwrap();
-    let error = Config::load(Some(&path)).unwrap_err();
-    assert_eq!(error.faults()[0].key, path.to_str().unwrap());
+    let error = Config::from_file(&path).unwrap_err();
+    assert_eq!(error.issues()[0].key, path.to_str().unwrap());
     assert_secret(&error.to_string());
 
     std::fs::write(&path, format!("database_url = \"{URL}\"\n[pool]\nmax_size = 3")).unwrap();
-    assert_eq!(Config::load(Some(&path)).unwrap().pool().max_size, 3);
+    assert_eq!(Config::from_file(&path).unwrap().pool().max_size, 3);
 }
 
 // --- nodes
@@ -155,7 +161,7 @@ fn nodes_can_be_described_in_detail() {
     let config = with_url(file, &[]).unwrap();
     let [primary, reports] = config.nodes() else { panic!("two nodes") };
     assert_eq!((primary.name(), primary.zone(), primary.weight()), ("db-1:5432", Some("a"), 1));
-    assert_eq!(reports.guess(), RoleGuess::Replica);
+    assert_eq!(reports.initial_role(), InitialRole::Replica);
     assert_eq!((reports.name(), reports.weight()), ("reports", 3));
     assert_eq!(reports.tags(), ["analytics", "tier:2"]);
 }
@@ -203,7 +209,7 @@ fn faults_of_nodes_name_the_table_and_the_key() {
         ],
         "{error}"
     );
-    assert_eq!(error.faults()[1].remedy, "did you mean `nodes[1].weight`?");
+    assert_eq!(error.issues()[1].remedy, "did you mean `nodes[1].weight`?");
 }
 
 #[test]
@@ -260,9 +266,9 @@ fn the_builder_takes_everything_and_checks_it_the_same_way() {
         .zone("b")
         .application_name("shop")
         .pool(PoolSettings { max_size: 2, ..PoolSettings::default() })
-        .timeouts(Timeouts { checkout: Duration::from_secs(1), ..Timeouts::default() })
+        .timeouts(TimeoutSettings { checkout: Duration::from_secs(1), ..TimeoutSettings::default() })
         .probe(ProbeSettings { interval: Duration::from_secs(1), ..ProbeSettings::default() })
-        .backoff(Backoff::classic())
+        .backoff(classic())
         .reads(ReadSettings { fallback: Fallback::Never, ..ReadSettings::default() })
         .writes(WriteSettings { retries: 0, ..WriteSettings::default() })
         .build()
@@ -271,7 +277,7 @@ fn the_builder_takes_everything_and_checks_it_the_same_way() {
     assert_eq!((config.zone(), config.application_name()), (Some("b"), "shop"));
     assert_eq!((config.pool().max_size, config.writes().retries), (2, 0));
     assert_eq!(config.timeouts().checkout, config.probe().interval);
-    assert_eq!(config.backoff(), &Backoff::classic());
+    assert_eq!(config.backoff(), &classic());
     assert_eq!(config.reads().fallback, Fallback::Never);
     assert_eq!(
         config.to_string(),

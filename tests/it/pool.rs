@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pointsman::config::{PoolSettings, Timeouts};
+use pointsman::config::{PoolSettings, TimeoutSettings};
 use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
 use pointsman::topology::Health;
@@ -271,10 +271,10 @@ async fn callers_that_go_away_leave_nothing_behind() {
 #[tokio::test]
 async fn statement_timeouts_are_those_of_the_intent() {
     let cluster = Cluster::builder().start().await.unwrap();
-    let timeouts = Timeouts {
+    let timeouts = TimeoutSettings {
         read_statement: Some(Duration::from_millis(150)),
         write_statement: Some(Duration::from_secs(7)),
-        ..Timeouts::default()
+        ..TimeoutSettings::default()
     };
     let set = start(builder_of(cluster.servers()).timeouts(timeouts)).await;
     let (read, write) = (set.read().await.unwrap(), set.write().await.unwrap());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman::config::{Timeouts, WriteSettings};
+use pointsman::config::{TimeoutSettings, WriteSettings};
 use pointsman::testkit::{Cluster, Proxy};
 use pointsman::{CheckoutError, Role, SqlState};
 
@@ -21,7 +21,8 @@ async fn a_pooler_in_session_mode_serves_reads_and_writes_with_few_logins() {
     server.execute("CREATE TABLE t (n int)").await.unwrap();
     let bouncer = PgBouncer::start(server, "session", USUAL).await;
     let proxy = Proxy::start(bouncer.address).await.unwrap();
-    let timeouts = Timeouts { read_statement: Some(Duration::from_secs(7)), ..Timeouts::default() };
+    let timeouts =
+        TimeoutSettings { read_statement: Some(Duration::from_secs(7)), ..TimeoutSettings::default() };
     let set = start(urls_of([bouncer.url(proxy.addr())]).timeouts(timeouts)).await;
     for _ in 0..50 {
         let conn = set.read().await.unwrap_or_else(|e| panic!("{} logins: {e}", proxy.accepted()));
@@ -47,7 +48,7 @@ async fn a_pooler_that_shares_sessions_is_refused_by_name() {
     for mode in ["transaction", "statement"] {
         let bouncer = PgBouncer::start(cluster.primary(), mode, USUAL).await;
         let proxy = Proxy::start(bouncer.address).await.unwrap();
-        let timeouts = Timeouts { checkout: SOON, ..Timeouts::default() };
+        let timeouts = TimeoutSettings { checkout: SOON, ..TimeoutSettings::default() };
         let writes = WriteSettings { failover_wait: SOON, ..WriteSettings::default() };
         let set = start(urls_of([bouncer.url(proxy.addr())]).timeouts(timeouts).writes(writes)).await;
         let errors: [CheckoutError; 2] = [set.read().await.unwrap_err(), set.write().await.unwrap_err()];

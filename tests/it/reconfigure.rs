@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pointsman::config::{ConfigBuilder, PoolSettings, ReadSettings, Timeouts, WriteSettings};
+use pointsman::config::{ConfigBuilder, PoolSettings, ReadSettings, TimeoutSettings, WriteSettings};
 use pointsman::prelude::*;
 use pointsman::replica_set::Status;
 use pointsman::testkit::{Cluster, Server};
@@ -88,7 +88,7 @@ async fn a_primary_that_was_removed_is_fenced_when_another_one_takes_over() {
 /// It returned at once, with a connection in use that went on.
 #[tokio::test]
 async fn close_waits_for_the_connections_of_before_a_change_and_severs_them() {
-    let timeouts = Timeouts { shutdown: SOON, ..Timeouts::default() };
+    let timeouts = TimeoutSettings { shutdown: SOON, ..TimeoutSettings::default() };
     let (cluster, set) = scene(1, |config| config).await;
     let (changed, removed) = (set.write().await.unwrap(), set.read().await.unwrap());
     change(&set, builder_of(cluster.servers()).pool(pools_of(7)).timeouts(timeouts.clone())).await;

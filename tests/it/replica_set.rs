@@ -224,7 +224,7 @@ async fn close_waits_for_what_is_in_use_and_then_refuses() {
 async fn close_gives_a_leaked_connection_up_after_its_limit() {
     let cluster = Cluster::builder().start().await.unwrap();
     let limit = Duration::from_millis(200);
-    let timeouts = pointsman::config::Timeouts { shutdown: limit, ..Default::default() };
+    let timeouts = pointsman::config::TimeoutSettings { shutdown: limit, ..Default::default() };
     let set = start(builder_of(cluster.servers()).timeouts(timeouts)).await;
     let conn = set.read().await.unwrap();
     let error = set.close().await.unwrap_err();

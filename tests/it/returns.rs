@@ -40,7 +40,7 @@ async fn programs_that_find_everything_back_log_in_as_often_as_they_have_work() 
         .start()
         .await
         .unwrap();
-    let reads = || ReadSettings { ramp: Duration::from_secs(60), ..ReadSettings::default() };
+    let reads = || ReadSettings { slow_start: Duration::from_secs(60), ..ReadSettings::default() };
     let sets = join_all((0..PROGRAMS).map(|_| start(builder_of(cluster.servers()).reads(reads())))).await;
     let ended = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
@@ -102,7 +102,7 @@ async fn programs_that_find_everything_back_log_in_as_often_as_they_have_work() 
 async fn a_primary_that_is_just_back_takes_the_reads_of_replicas_in_steps() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
-    let reads = ReadSettings { ramp: Duration::from_secs(600), ..ReadSettings::default() };
+    let reads = ReadSettings { slow_start: Duration::from_secs(600), ..ReadSettings::default() };
     let timeouts = checkout_within(Duration::from_millis(300));
     let set = start(builder_of(cluster.servers()).reads(reads).timeouts(timeouts)).await;
     let health = |i: usize| set.topology().nodes[i].health;

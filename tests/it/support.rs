@@ -5,7 +5,7 @@ pub(crate) mod pgbouncer;
 use std::time::Duration;
 
 use diesel::sql_types::Text;
-use pointsman::config::{ConfigBuilder, PoolSettings, ProbeSettings, Timeouts};
+use pointsman::config::{ConfigBuilder, PoolSettings, ProbeSettings, TimeoutSettings};
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Server};
 use pointsman::{Config, ReplicaSet, assume_read_only};
@@ -49,8 +49,8 @@ pub(crate) fn pools_of(max_size: u32) -> PoolSettings {
 }
 
 /// The deadline of a checkout, and otherwise as it is by default.
-pub(crate) fn checkout_within(checkout: Duration) -> Timeouts {
-    Timeouts { checkout, ..Timeouts::default() }
+pub(crate) fn checkout_within(checkout: Duration) -> TimeoutSettings {
+    TimeoutSettings { checkout, ..TimeoutSettings::default() }
 }
 
 /// Monitors that don't call a node lost while a test stalls its network for a moment.

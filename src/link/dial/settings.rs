@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Timeouts;
+use crate::config::TimeoutSettings;
 
 /// What a session is for, which decides how it is set up at the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Purpose {
     /// Settings that only some versions of the server know are not among them: an unknown one ends the session.
     pub(super) fn settings(
         self,
-        timeouts: &Timeouts,
+        timeouts: &TimeoutSettings,
         probe_timeout: Duration,
     ) -> Vec<(&'static str, String)> {
         let mut settings = vec![(MARK, self.mark().to_owned())];
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_probe_depends_on_nothing_that_a_role_is_set_to() {
-        let settings = Purpose::Probe.settings(&Timeouts::default(), Duration::from_millis(300));
+        let settings = Purpose::Probe.settings(&TimeoutSettings::default(), Duration::from_millis(300));
         let options = as_options(&settings);
         assert!(options.starts_with("-c pointsman.session=probe -c default_transaction_read_only=on "));
         assert!(options.contains("-c statement_timeout=1200 "), "{options}");
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_users_session_keeps_what_its_role_is_set_to() {
-        let timeouts = Timeouts::default();
+        let timeouts = TimeoutSettings::default();
         let names = |purpose: Purpose| {
             purpose.settings(&timeouts, Duration::ZERO).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         };

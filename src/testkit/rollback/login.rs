@@ -2,7 +2,6 @@
 
 use std::io;
 
-use secrecy::ExposeSecret;
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
 
@@ -50,7 +49,7 @@ pub(super) async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> 
     if let Some(password) = &shared.password {
         peer.send(&Message::new(b'R', 3_u32.to_be_bytes())).await?;
         let given = peer.next().await?;
-        if given.kind != b'p' || given.body != terminated(&[password.expose_secret()]) {
+        if given.kind != b'p' || given.body != terminated(&[password.expose()]) {
             let text = "the password is not the one that the set was made with";
             return peer.send(&Message::error("FATAL", "28P01", text)).await;
         }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::task::JoinSet;
@@ -15,7 +14,7 @@ use tokio::time::sleep;
 
 use super::login;
 use super::session::{Session, Target};
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, Password};
 use crate::testkit::error::{Result, TestkitError};
 
 /// What all clients have in common.
@@ -24,7 +23,7 @@ pub(super) struct Shared {
     pub(super) session: Arc<Mutex<Session>>,
     pub(super) target: Target,
     pub(super) parameters: Vec<(String, String)>,
-    pub(super) password: Option<SecretString>,
+    pub(super) password: Option<Password>,
     /// How long a client may wait for its turn.
     pub(super) limit: Duration,
     process: [u8; 4],

@@ -1,7 +1,7 @@
 //! Files that a configuration names: a fault has the key and the path.
 
 use pointsman::Config;
-use secrecy::ExposeSecret;
+use pointsman::config::Password;
 
 use super::{PASSWORD, URL, assert_secret, keys, read};
 
@@ -35,7 +35,7 @@ fn a_certificate_file_that_cannot_be_read_is_a_fault_of_the_configuration() {
             {
                 let error = with_parameters(&format!("{mode}{parameter}={path}{rest}")).unwrap_err();
                 assert_eq!(keys(&error), ["DATABASE_URL"], "{error}");
-                let told = &error.faults()[0].problem;
+                let told = &error.issues()[0].problem;
                 assert!(
                     told.contains(parameter) && told.contains(path.as_str()) && told.contains(problem),
                     "{error}"
@@ -57,7 +57,7 @@ fn secret(text: &str) -> (tempfile::TempDir, String) {
 }
 
 fn passwords(config: &Config) -> Vec<Option<&str>> {
-    config.nodes().iter().map(|node| node.password().map(ExposeSecret::expose_secret)).collect()
+    config.nodes().iter().map(|node| node.password().map(Password::expose)).collect()
 }
 
 /// Passwords stood in the environment alone, which cannot be changed for a program that runs.
@@ -136,7 +136,7 @@ fn a_secret_that_cannot_be_read_names_key_and_path_and_not_the_content() {
         ] {
             let error = outcome.unwrap_err();
             assert_eq!(keys(&error), [key], "{error}");
-            let told = &error.faults()[0].problem;
+            let told = &error.issues()[0].problem;
             assert!(told.contains(path) && told.contains(problem), "{error}");
             assert_secret(&error.to_string());
         }

@@ -1,8 +1,7 @@
 //! No password in any error, `Display` or `Debug`, wherever it was put.
 
-use pointsman::config::{Config, ConfigError, NodeConfig};
+use pointsman::config::{Config, ConfigError, NodeConfig, Password};
 use proptest::prelude::*;
-use secrecy::ExposeSecret;
 
 use super::{ENCODED, PASSWORD, URL, assert_secret, read, with_url};
 
@@ -14,7 +13,7 @@ fn no_display_or_debug_shows_a_password() {
     let config = builder.build().unwrap();
     assert_secret(&format!("{config} {config:?} {config:#?}"));
     for node in config.nodes() {
-        assert_eq!(node.password().map(ExposeSecret::expose_secret), Some(PASSWORD));
+        assert_eq!(node.password().map(Password::expose), Some(PASSWORD));
         assert_secret(&format!("{node} {node:?} {:?} {}", node.password(), node.name()));
     }
 }
@@ -108,7 +107,7 @@ proptest! {
     fn an_encoded_password_arrives_as_it_was(password in "\\PC{1,30}") {
         let encoded: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let node = NodeConfig::primary(format!("postgres://app:{encoded}@db/a")).unwrap();
-        prop_assert_eq!(node.password().map(ExposeSecret::expose_secret), Some(password.as_str()));
+        prop_assert_eq!(node.password().map(Password::expose), Some(password.as_str()));
     }
 
     #[test]

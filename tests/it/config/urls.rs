@@ -1,7 +1,6 @@
 //! What a URL means, and which ones are refused.
 
-use pointsman::config::{NodeConfig, TlsMode};
-use secrecy::ExposeSecret;
+use pointsman::config::{NodeConfig, Password, TlsMode};
 
 use super::{ENCODED, PASSWORD, keys, read};
 
@@ -11,7 +10,7 @@ fn a_url_means_what_it_means_to_libpq() {
 
     let full = node(&format!("postgresql://us%40er:{ENCODED}@db.example.com:6432/pay%2Fments"));
     assert_eq!(full.user(), Some("us@er"));
-    assert_eq!(full.password().map(ExposeSecret::expose_secret), Some(PASSWORD));
+    assert_eq!(full.password().map(Password::expose), Some(PASSWORD));
     assert_eq!((full.host(), full.port()), ("db.example.com", 6432));
     assert_eq!(full.database(), Some("pay/ments"));
 
@@ -31,7 +30,7 @@ fn a_url_means_what_it_means_to_libpq() {
     );
 
     let comma = read("", &[("DATABASE_URL", "postgres://app:a,b@db/a")]).unwrap();
-    assert_eq!(comma.nodes()[0].password().map(ExposeSecret::expose_secret), Some("a,b"));
+    assert_eq!(comma.nodes()[0].password().map(Password::expose), Some("a,b"));
 }
 
 #[test]
@@ -83,8 +82,8 @@ fn a_url_that_would_be_misread_is_refused_with_a_remedy() {
         ("postgres://db/a?target_session_attrs=read-write", "contradicts", "roles are discovered"),
     ] {
         let error = NodeConfig::primary(url).unwrap_err();
-        assert_eq!(error.faults().len(), 1, "{url}: {error}");
-        let fault = &error.faults()[0];
+        assert_eq!(error.issues().len(), 1, "{url}: {error}");
+        let fault = &error.issues()[0];
         assert!(fault.problem.contains(problem), "{url}: {fault}");
         assert!(fault.remedy.contains(remedy), "{url}: {fault}");
     }

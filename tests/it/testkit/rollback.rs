@@ -9,7 +9,7 @@ use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::SimpleAsyncConnection;
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use pointsman::config::{NodeConfig, Timeouts};
+use pointsman::config::{NodeConfig, TimeoutSettings};
 use pointsman::payments::MIGRATIONS;
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, RollbackSet, TestkitError};
@@ -194,7 +194,8 @@ async fn migrations_are_rolled_back_as_well() {
 async fn the_settings_of_each_intent_count_and_what_a_user_sets_does_not_stay() {
     let cluster = cluster().await;
     let url = format!("{}?options=-c%20work_mem%3D5MB", cluster.primary().url());
-    let timeouts = Timeouts { read_statement: Some(Duration::from_millis(300)), ..Timeouts::default() };
+    let timeouts =
+        TimeoutSettings { read_statement: Some(Duration::from_millis(300)), ..TimeoutSettings::default() };
     let config = Config::builder().primary(url).timeouts(timeouts).pool(pools_of(1)).build().unwrap();
     let set = RollbackSet::connect(config).await.unwrap();
     let setting = |name: &str| format!("SELECT current_setting('{name}')");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use diesel::result::Error;
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 use futures_util::StreamExt;
-use pointsman::config::Timeouts;
+use pointsman::config::TimeoutSettings;
 use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
 use tokio::time::timeout;
@@ -248,7 +248,7 @@ async fn a_leaked_stream_does_not_either() {
 #[tokio::test]
 async fn a_leaked_conn_keeps_its_place_and_nothing_else() {
     let cluster = Cluster::builder().start().await.unwrap();
-    let timeouts = Timeouts { shutdown: Duration::from_millis(100), ..Timeouts::default() };
+    let timeouts = TimeoutSettings { shutdown: Duration::from_millis(100), ..TimeoutSettings::default() };
     let set = start(builder_of(cluster.servers()).pool(pools_of(2)).timeouts(timeouts)).await;
     forget(set.read().await.unwrap());
     leak(set.run_read(async |_| pending::<Result<(), pointsman::Error>>().await)).await;

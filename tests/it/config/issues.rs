@@ -50,7 +50,7 @@ fn every_fault_is_named_at_once_by_the_key_as_it_was_written() {
     );
     let listed = error.to_string();
     assert_eq!(listed.lines().count(), 1 + found.len(), "each has a line: {listed}");
-    let duration = error.faults().iter().find(|fault| fault.key == "POINTSMAN_PROBE__TIMEOUT").unwrap();
+    let duration = error.issues().iter().find(|fault| fault.key == "POINTSMAN_PROBE__TIMEOUT").unwrap();
     assert!(duration.remedy.contains("500ms"), "{duration}");
 }
 
@@ -58,8 +58,8 @@ fn every_fault_is_named_at_once_by_the_key_as_it_was_written() {
 fn an_unknown_key_suggests_the_nearest_one() {
     let remedy = |file: &str, env: &[(&str, &str)]| {
         let error = with_url(file, env).unwrap_err();
-        assert_eq!(error.faults().len(), 1, "{error}");
-        error.faults()[0].remedy.clone()
+        assert_eq!(error.issues().len(), 1, "{error}");
+        error.issues()[0].remedy.clone()
     };
     assert_eq!(remedy("", &[("POINTSMAN_POOL__MAXSIZE", "1")]), "did you mean `POINTSMAN_POOL__MAX_SIZE`?");
     assert_eq!(remedy("", &[("POINTSMAN_POOL_MAX_SIZE", "1")]), "did you mean `POINTSMAN_POOL__MAX_SIZE`?");
@@ -107,9 +107,9 @@ fn values_out_of_range_are_refused() {
         ("POINTSMAN_READS__MAX_LAG_BYTES", &["0"]),
         ("POINTSMAN_READS__HEDGE_BUDGET", &["1.5", "-1"]),
         ("POINTSMAN_READS__HEDGE_MIN_DELAY", &["0s"]),
-        ("POINTSMAN_READS__EJECTION_BASE", &["0s", "31s"]),
-        ("POINTSMAN_READS__EJECTION_MAX", &["0s", "999ms"]),
-        ("POINTSMAN_READS__RAMP", &["11min"]),
+        ("POINTSMAN_READS__BASE_EJECTION_TIME", &["0s", "31s"]),
+        ("POINTSMAN_READS__MAX_EJECTION_TIME", &["0s", "999ms"]),
+        ("POINTSMAN_READS__SLOW_START", &["11min"]),
         ("POINTSMAN_WRITES__FAILOVER_WAIT", &["11min"]),
         ("POINTSMAN_WRITES__MAX_WAITERS", &["0"]),
         ("POINTSMAN_WRITES__RETRIES", &["1001"]),
@@ -134,7 +134,7 @@ fn a_faulty_value_does_not_make_its_neighbours_look_wrong() {
     assert_eq!(keys(&read("", &[("DATABASE_URL", "postgres://")]).unwrap_err()), ["DATABASE_URL"]);
     let error = read("[pool]\nmax_size = ten", &[]).unwrap_err();
     assert_eq!(keys(&error), ["pointsman.toml"]);
-    assert_eq!(error.faults()[0].problem, "is not valid TOML at line 2, column 12");
+    assert_eq!(error.issues()[0].problem, "is not valid TOML at line 2, column 12");
 }
 
 #[test]
