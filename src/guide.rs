@@ -6,6 +6,7 @@
 //! | [`configuration`] | which settings there are, with each default and its reason |
 //! | [`deployment`] | what to check before production |
 //! | [`failover`] | what happens in each failure, what users see, what to do |
+//! | [`glossary`] | what the words mean, and where they come from |
 //! | [`quick_reference`] | variables, calls, errors and commands on one page |
 //! | [`testkit`] | how to test a program against real failures, or with a rollback after each test |
 //! | [`payments`], [`api`] | how to use the payments repository, and its JSON API |
@@ -36,6 +37,7 @@ pages! {
     configuration: "docs/configuration.md",
     deployment: "docs/deployment.md",
     failover: "docs/failover.md",
+    glossary: "docs/glossary.md",
     payments needs "payments": "docs/payments.md",
     quick_reference needs "migrate": "docs/quick-reference.md",
     testkit needs "testkit": "docs/testkit.md",

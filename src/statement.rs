@@ -1,7 +1,7 @@
 //! Which statements an intent permits.
 //!
 //! [`ReadOnly`] marks the statements that only read, [`Permits`] ties them to an
-//! [`Intent`](crate::Intent). This is the only file that names the types of Diesel's syntax tree.
+//! [`Intent`](crate::Intent). This is the only file that names Diesel's types of `SELECT` statements.
 //!
 //! **What the type proves.** A statement that is [`ReadOnly`] by one of the implementations here
 //! was built by Diesel as a `SELECT` without a locking clause at its top. **What only the server can refuse.** A function that such a
