@@ -15,7 +15,7 @@ use diesel::result::QueryResult;
 use diesel_async::AsyncPgConnection;
 use ref_cast::{RefCastCustom, ref_cast_custom};
 
-pub use self::bare::LendsBare;
+pub use self::bare::{LendsBare, OpensOwnSocket};
 pub use self::cancel::CancelHandle;
 pub use self::doubt::Doubt;
 pub(crate) use self::doubt::Standpoint;

@@ -6,6 +6,7 @@
 //! * [`ConnectError`]: one attempt to open a session at one node
 //! * [`CheckoutError`]: [`ReplicaSet::read`](crate::ReplicaSet::read) and [`write`](crate::ReplicaSet::write)
 //! * [`CancelError`]: a statement that could not be cancelled
+//! * [`ListenError`], for [`ReplicaSet::listen`](crate::ReplicaSet::listen)
 //! * [`OutcomeUnknown`]: a COMMIT whose answer never came
 //! * [`TransactionFailed`]: a COMMIT that the server would have turned into a ROLLBACK
 //! * [`Error`]: all of them in one, for a program that doesn't tell them apart
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use self::cancel::CancelError;
 pub use self::checkout::{CheckoutError, NodeFailure};
 pub use self::connect::ConnectError;
+pub use self::listen::{ChannelFault, ListenError};
 pub(crate) use self::proof::Proof;
 pub use self::sqlstate::SqlState;
 pub use self::transaction::{OutcomeUnknown, TransactionFailed};
@@ -23,6 +25,7 @@ use crate::config::ConfigError;
 mod cancel;
 mod checkout;
 mod connect;
+mod listen;
 mod proof;
 mod sqlstate;
 mod transaction;
@@ -60,6 +63,9 @@ pub enum Error {
     /// A statement could not be cancelled.
     #[error(transparent)]
     Cancel(#[from] CancelError),
+    /// Channels could not be listened to.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A statement failed.
     #[error(transparent)]
     Query(diesel::result::Error),

@@ -73,12 +73,15 @@ pub use self::config::{Config, ConfigError};
 pub use self::conn::{AsyncFunc, CancelHandle, Conn, Doubt, LendsBare, TransactionBuilder};
 #[doc(inline)]
 pub use self::error::{
-    CancelError, CheckoutError, ConnectError, Error, NodeFailure, OutcomeUnknown, SqlState, TransactionFailed,
+    CancelError, CheckoutError, ConnectError, Error, ListenError, NodeFailure, OutcomeUnknown, SqlState,
+    TransactionFailed,
 };
 #[doc(inline)]
 pub use self::intent::{Intent, Read, Writable, Write};
 #[doc(inline)]
 pub use self::options::{ReadOptions, WriteOptions};
+#[doc(inline)]
+pub use self::replica_set::listen::{ListenEvent, Listener};
 #[doc(inline)]
 pub use self::replica_set::{HealthReport, ReplicaSet, Settlement};
 #[doc(inline)]

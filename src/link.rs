@@ -19,8 +19,8 @@ use std::sync::Arc;
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 
 pub(crate) use self::dial::{Cancel, Dialer, Purpose};
-pub(crate) use self::driver::Call;
 use self::driver::Driver;
+pub(crate) use self::driver::{Call, Hearer};
 pub(crate) use self::lending::{Checkout, Lending};
 use self::mark::Mark;
 pub(crate) use self::usage::{Statement, Transaction, Usage};
@@ -100,6 +100,11 @@ impl Link {
         let broken = AnsiTransactionManager::is_broken_transaction_manager(&mut self.conn);
         let status = AnsiTransactionManager::transaction_manager_status_mut(&mut self.conn);
         broken || !matches!(status.transaction_depth(), Ok(None))
+    }
+
+    /// Passes on what the session is notified of from now on; the first caller has it.
+    pub(crate) fn hear(&self, hearer: Hearer) {
+        self.driver.hear(hearer);
     }
 
     pub(crate) fn wire(&self) -> &Arc<Wire> {

@@ -11,6 +11,7 @@
 //! * `lease`: a connection that is handed out, and how it goes back
 //! * `reset`: a session on which its user set something, before the next one gets it
 //! * `canceller`: cancelling what a connection runs, on behalf of its user
+//! * `outside`: a session outside of the pool that ends with the pool's own
 //! * `ending`: a session that was given up, until the server has ended it
 //!
 //! A connection is judged by what its own wire has shown, so a checkout makes no round trip.
@@ -32,6 +33,7 @@ use self::gate::Pass;
 pub(crate) use self::gate::{Gate, Queueing};
 pub(crate) use self::lease::Lease;
 use self::lease::Slot;
+pub(crate) use self::outside::Outside;
 use self::queue::Queue;
 use crate::backoff::Backoff;
 use crate::config::PoolSettings;
@@ -45,6 +47,7 @@ mod canceller;
 mod ending;
 mod gate;
 mod lease;
+mod outside;
 mod queue;
 mod reset;
 
@@ -317,7 +320,7 @@ impl PooledLink {
             && !self.link.is_cancelled()
             && match purpose {
                 Purpose::Write => !self.link.wire().is_standby(),
-                Purpose::Read | Purpose::Probe => !self.link.wire().writes_by_default(),
+                Purpose::Read | Purpose::Probe | Purpose::Listen => !self.link.wire().writes_by_default(),
             }
             && self.link.wire().is_idle()
             && !self.link.is_in_transaction()

@@ -7,6 +7,7 @@
 //!   tried twice
 //! * `budget`: what second tries and repeats may cost
 //! * `run_write`, `settle`: a transaction that is run again on a conflict, and one whose outcome is unknown
+//! * [`listen`]: notifications of the primary, through failovers
 //! * `forget`: the operator's word that ends what is remembered of the nodes
 //! * `reconfigure`: nodes that come and go while traffic runs
 //! * `supervise`: monitors that have ended, and are started again
@@ -36,6 +37,7 @@ use crate::topology::{Health, NodeStatus, Standing, Topology};
 mod budget;
 mod forget;
 mod hedge;
+pub mod listen;
 mod read;
 mod reconfigure;
 mod repeat;

@@ -71,3 +71,33 @@ impl<I: LendsBare> Conn<I> {
         }
     }
 }
+
+/// What [`AsyncPgConnection`] can do only where diesel-async opened the socket: no intent has it.
+///
+/// Through the dereferenced connection, `notifications_stream` would wait for ever and `cancel_token` find no host. So both
+/// names are taken on [`Conn`], and calling them is an error of the compiler that names what to call instead.
+#[diagnostic::on_unimplemented(
+    message = "a pooled connection has neither `notifications_stream` nor `cancel_token`",
+    label = "the socket of this connection is not opened by diesel-async, so these would hang or fail",
+    note = "for notifications: `ReplicaSet::listen`, a stream on a connection of its own that follows the primary through failovers",
+    note = "to cancel a statement: `Conn::cancel_handle`, which sends its request the way that the pool connects"
+)]
+pub trait OpensOwnSocket: Intent {}
+
+impl<I: Intent> Conn<I> {
+    /// Does not compile: [`ReplicaSet::listen`](crate::ReplicaSet::listen) gives notifications.
+    #[doc(hidden)]
+    pub fn notifications_stream(&mut self)
+    where
+        I: OpensOwnSocket,
+    {
+    }
+
+    /// Does not compile: [`Conn::cancel_handle`] cancels a statement.
+    #[doc(hidden)]
+    pub fn cancel_token(&self)
+    where
+        I: OpensOwnSocket,
+    {
+    }
+}

@@ -1,10 +1,9 @@
 //! The task that moves a connection's bytes, and the ways to end it.
 
 use std::future::poll_fn;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -12,19 +11,22 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::timeout;
-use tokio_postgres::Connection;
+use tokio_postgres::{AsyncMessage, Connection, Notification};
 use tokio_util::sync::CancellationToken;
 
 use super::dial::Purpose;
 use super::wire::Wire;
 use crate::node::Vitals;
 
+/// Takes what a session is notified of, in the order in which it comes.
+pub(crate) type Hearer = Box<dyn Fn(Notification) + Send + Sync>;
+
 /// The owner's end of a connection's task; dropping it ends the connection.
-#[derive(Debug)]
 pub(crate) struct Driver {
     severed: CancellationToken,
     given_up: CancellationToken,
     call: Arc<Call>,
+    hearer: Arc<OnceLock<Hearer>>,
     /// Dropped with the driver, which asks the task to say goodbye to the server.
     _goodbye: oneshot::Sender<()>,
 }
@@ -33,6 +35,12 @@ impl Driver {
     /// Ends the session in order; statements that wait on it fail.
     pub(super) fn give_up(&self) {
         self.given_up.cancel();
+    }
+
+    /// Passes on what the session is notified of from now on; the first caller has it.
+    pub(super) fn hear(&self, hearer: Hearer) {
+        // A session has one hearer in its life.
+        let _ = self.hearer.set(hearer);
     }
 
     pub(super) fn call(&self) -> &Arc<Call> {
@@ -102,21 +110,28 @@ where
     let (goodbye, mut owner_is_gone) = oneshot::channel::<()>();
     let given_up = CancellationToken::new();
     let call = Arc::new(Call::default());
+    let hearer = Arc::new(OnceLock::new());
     let driver = Driver {
         severed: severed.clone(),
         given_up: given_up.clone(),
         call: Arc::clone(&call),
+        hearer: Arc::clone(&hearer),
         _goodbye: goodbye,
     };
     // The monitor's own session proves nothing about those of the pools.
     let session = (purpose != Purpose::Probe).then(|| vitals.open_session());
     tokio::spawn(async move {
+        let mut unheard = false;
         let waker = Waker::from(Arc::clone(&call));
         let mut work = poll_fn(|context| {
             call.task.register(context.waker());
             // Before the work: what is asked for meanwhile calls again.
             call.pending.store(false, Ordering::Release);
-            Pin::new(&mut connection).poll(&mut Context::from_waker(&waker))
+            let context = &mut Context::from_waker(&waker);
+            while let Some(message) = ready!(connection.poll_message(context)?) {
+                on_message(message, &hearer, &mut unheard);
+            }
+            Poll::Ready(Ok(()))
         });
         let outcome = tokio::select! {
             // First, so that nothing that was asked for after the end goes out with a last round.
@@ -150,6 +165,23 @@ where
         }
     });
     driver
+}
+
+/// Takes what the server sends unasked.
+fn on_message(message: AsyncMessage, hearer: &OnceLock<Hearer>, unheard: &mut bool) {
+    match message {
+        AsyncMessage::Notification(notification) => match hearer.get() {
+            Some(hearer) => hearer(notification),
+            // Its user waits for it, maybe: the stream of the bare connection never gives one.
+            None if !std::mem::replace(unheard, true) => tracing::warn!(
+                channel = notification.channel(),
+                "a pooled connection was notified, and passes nothing on: use `ReplicaSet::listen`"
+            ),
+            None => {}
+        },
+        AsyncMessage::Notice(notice) => tracing::info!("{}: {}", notice.severity(), notice.message()),
+        _ => {}
+    }
 }
 
 /// Returns `true` unless the server ended the session for a limit in its configuration, which proves it alive and well.

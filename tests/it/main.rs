@@ -12,6 +12,7 @@ mod ended_sessions;
 mod evidence;
 mod given_up;
 mod lag;
+mod listen;
 mod logs;
 mod migrate;
 mod options;

@@ -42,7 +42,7 @@ const WARNINGS: &str = "\
 /// The one query of the check; everything is qualified, so that no `search_path` puts something else in its place.
 pub(super) fn query(purpose: Purpose, with_identifier: bool) -> String {
     let identifier = match purpose {
-        Purpose::Read | Purpose::Write if with_identifier => {
+        Purpose::Read | Purpose::Write | Purpose::Listen if with_identifier => {
             "(SELECT s.system_identifier FROM pg_catalog.pg_control_system() AS s)"
         }
         _ => "NULL",
@@ -50,7 +50,7 @@ pub(super) fn query(purpose: Purpose, with_identifier: bool) -> String {
     let set = match purpose {
         Purpose::Read => "NULL",
         Purpose::Write => WARNINGS,
-        Purpose::Probe => NO_LIMIT,
+        Purpose::Probe | Purpose::Listen => NO_LIMIT,
     };
     format!(
         "SELECT pg_catalog.current_setting('{MARK}', true), \
@@ -138,7 +138,7 @@ impl Answer {
                 return Err(ConnectError::WrongServer { expected, found: describe(&found) });
             }
         }
-        if purpose == Purpose::Write && self.in_recovery {
+        if matches!(purpose, Purpose::Write | Purpose::Listen) && self.in_recovery {
             return Err(ConnectError::InRecovery);
         }
         Ok(())

@@ -25,18 +25,19 @@ use crate::node::Vitals;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// By purpose: the last session needed nothing that the pipelined check does not do.
-    plain: [AtomicBool; 3],
+    plain: [AtomicBool; 4],
     /// When a pooler was last found to give each session a server process of its own.
     pub(super) session_pooler: Mutex<Option<Instant>>,
 }
 
 impl Known {
     fn plain(&self, purpose: Purpose) -> &AtomicBool {
-        let [read, write, probe] = &self.plain;
+        let [read, write, probe, listen] = &self.plain;
         match purpose {
             Purpose::Read => read,
             Purpose::Write => write,
             Purpose::Probe => probe,
+            Purpose::Listen => listen,
         }
     }
 }

@@ -13,6 +13,8 @@ pub(crate) enum Purpose {
     Write,
     /// To ask a node for its state.
     Probe,
+    /// To hear what a primary notifies.
+    Listen,
 }
 
 /// Times the monitor's timeout after which the server gives a probe up: it only tidies up there, and must
@@ -30,6 +32,7 @@ impl Purpose {
             Self::Read => "read",
             Self::Write => "write",
             Self::Probe => "probe",
+            Self::Listen => "listen",
         }
     }
 
@@ -55,6 +58,7 @@ impl Purpose {
             Self::Read => timeouts.read_statement,
             Self::Write => timeouts.write_statement,
             Self::Probe => Some(probe_timeout * PROBE_SLACK),
+            Self::Listen => None,
         };
         if let Some(limit) = statement_timeout {
             settings.push(("statement_timeout", limit.as_millis().max(1).to_string()));

@@ -1,0 +1,110 @@
+//! The names of channels: checked once, and quoted so that they mean what `pg_notify` means by them (pure).
+//!
+//! `LISTEN` takes an identifier and folds it to lower case unless it is quoted; it cuts a long one off with no more than a
+//! notice. `pg_notify` takes a text, as it is, and refuses a long one. So every name is quoted here, and a name that
+//! `pg_notify` would refuse is an error.
+
+use std::collections::BTreeSet;
+
+use crate::error::{ChannelFault, ListenError};
+
+/// Bytes that an identifier may have: PostgreSQL's `NAMEDATALEN` less the zero at its end.
+const LONGEST: usize = 63;
+
+/// The channels that are listened to, each once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Channels(BTreeSet<String>);
+
+impl Channels {
+    /// Checks the names.
+    ///
+    /// # Errors
+    ///
+    /// Without a name, and if `pg_notify` would refuse one of them.
+    pub(super) fn parse<C: Into<String>>(names: impl IntoIterator<Item = C>) -> Result<Self, ListenError> {
+        let names = names.into_iter().map(|name| check(name.into())).collect::<Result<BTreeSet<_>, _>>()?;
+        if names.is_empty() { Err(ListenError::NoChannels) } else { Ok(Self(names)) }
+    }
+
+    /// The statements that begin to listen. They are one transaction at the server: all take effect, or none.
+    pub(super) fn listen(&self) -> String {
+        self.statements("LISTEN")
+    }
+
+    /// The statements that end it.
+    pub(super) fn unlisten(&self) -> String {
+        self.statements("UNLISTEN")
+    }
+
+    fn statements(&self, command: &str) -> String {
+        let statement = |name: &String| format!("{command} \"{}\"", name.replace('"', "\"\""));
+        self.0.iter().map(statement).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Returns those that are not in the other ones.
+    pub(super) fn without(&self, other: &Self) -> Self {
+        Self(self.0.difference(&other.0).cloned().collect())
+    }
+
+    /// Adds other ones.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.0.extend(other.0.iter().cloned());
+    }
+
+    /// Takes others away.
+    pub(super) fn remove(&mut self, other: &Self) {
+        self.0.retain(|name| !other.0.contains(name));
+    }
+}
+
+fn check(name: String) -> Result<String, ListenError> {
+    let fault = match name.len() {
+        0 => ChannelFault::Empty,
+        bytes if bytes > LONGEST => ChannelFault::TooLong { bytes },
+        _ if name.contains('\0') => ChannelFault::Nul,
+        _ => return Ok(name),
+    };
+    Err(ListenError::Channel { name, fault })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_so_that_they_stay_what_they_are() {
+        let channels = Channels::parse(["b", "Orders", "a\"b", "b", "x; DROP TABLE t"]).expect("names");
+        let sql = channels.listen();
+        assert_eq!(sql, r#"LISTEN "Orders"; LISTEN "a""b"; LISTEN "b"; LISTEN "x; DROP TABLE t""#);
+        assert!(channels.unlisten().starts_with(r#"UNLISTEN "Orders"; "#));
+    }
+
+    #[test]
+    fn what_pg_notify_refuses_is_an_error_that_names_the_channel() {
+        assert!(matches!(Channels::parse([""; 0]), Err(ListenError::NoChannels)));
+        let long = "ä".repeat(32);
+        for (bad, expected) in [
+            ("", ChannelFault::Empty),
+            (long.as_str(), ChannelFault::TooLong { bytes: 64 }),
+            ("a\0b", ChannelFault::Nul),
+        ] {
+            match Channels::parse(["good", bad]) {
+                Err(ListenError::Channel { name, fault }) => {
+                    assert_eq!((name.as_str(), fault), (bad, expected))
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        Channels::parse(["a".repeat(63)]).expect("the longest one");
+    }
+
+    #[test]
+    fn channels_come_and_go() {
+        let names = |names: &[&str]| Channels::parse(names.iter().copied()).expect("names");
+        let mut channels = names(&["a", "b"]);
+        assert_eq!(names(&["b", "c"]).without(&channels), names(&["c"]));
+        channels.add(&names(&["c"]));
+        channels.remove(&names(&["a", "x"]));
+        assert_eq!(channels, names(&["b", "c"]));
+    }
+}

@@ -1,0 +1,113 @@
+//! One session that listens: opened, confirmed, and watched for its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel_async::SimpleAsyncConnection;
+use tokio::time::sleep;
+
+use super::channel::Channels;
+use super::event::{Interruption, Notification};
+use super::inbox::Mailbox;
+use crate::error::ConnectError;
+use crate::health::patience::within;
+use crate::link::{Link, Purpose};
+use crate::node::NodeId;
+use crate::pool::Outside;
+
+/// Time between two looks whether the server still answers on an idle session.
+///
+/// The monitors notice a server that is lost; this notices a session that is: a firewall forgot it, or a floating address moved.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where to listen: the primary, as the set sees it at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) node: NodeId,
+    pub(super) name: String,
+    pub(super) outside: Outside,
+}
+
+/// A session on which the server confirmed the `LISTEN`.
+#[derive(Debug)]
+pub(super) struct Session {
+    link: Link,
+    pub(super) place: Place,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// None could be opened.
+    Connect(ConnectError),
+    /// The server refused a statement.
+    Server(diesel::result::Error),
+    /// It ended, or did not answer.
+    Lost(Interruption),
+}
+
+impl Session {
+    /// Opens a session and listens on it.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future ends the session.
+    pub(super) async fn begin(
+        place: Place,
+        channels: &Channels,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<Self, Failed> {
+        let link = place.outside.dial(Purpose::Listen).await.map_err(Failed::Connect)?;
+        // Before the server can send anything: a notification may come before the answer.
+        let (number, heard) = (mailbox.begin(), Arc::clone(mailbox));
+        link.hear(Box::new(move |notification| heard.hear(number, Notification::of(&notification))));
+        let session = Self { link, place };
+        session.run(&channels.listen()).await?;
+        Ok(session)
+    }
+
+    /// Runs statements within the limit of the node's sessions; an empty text only asks for an answer.
+    pub(super) async fn run(&self, sql: &str) -> Result<(), Failed> {
+        let limit = self.place.outside.limit();
+        let mut conn = self.link.conn();
+        match within(limit, conn.batch_execute(sql)).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) if !self.link.is_over() => Err(Failed::Server(error)),
+            Some(Err(_)) => Err(Failed::Lost(self.reason())),
+            None => Err(Failed::Lost(Interruption::NoAnswer { limit })),
+        }
+    }
+
+    /// Waits until the session is of no more use.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub(super) async fn ended(&self) -> Interruption {
+        tokio::select! {
+            biased;
+            () = self.link.wire().ended() => self.reason(),
+            () = self.place.outside.retired() => Interruption::Reconfigured,
+            reason = self.silent() => reason,
+        }
+    }
+
+    /// Asks again and again whether the server answers, until it does not.
+    async fn silent(&self) -> Interruption {
+        loop {
+            sleep(PROBE_INTERVAL).await;
+            match self.run("").await {
+                Ok(()) | Err(Failed::Server(_)) => {}
+                Err(Failed::Lost(reason)) => return reason,
+                Err(Failed::Connect(_)) => return Interruption::Disconnected { sqlstate: None },
+            }
+        }
+    }
+
+    fn reason(&self) -> Interruption {
+        if self.link.was_severed() {
+            return Interruption::Severed;
+        }
+        Interruption::Disconnected { sqlstate: self.link.wire().sqlstate() }
+    }
+}
