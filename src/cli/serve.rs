@@ -144,7 +144,7 @@ async fn reload_on_hangup(mut reload: Signal, set: ReplicaSet, file: Option<Path
         };
         match set.reconfigure(config).await {
             Ok(change) => {
-                tracing::info!(added = ?change.added, changed = ?change.changed, removed = ?change.removed, "SIGHUP: the nodes are configured anew");
+                tracing::info!(added = ?change.added, changed = ?change.changed, removed = ?change.removed, "SIGHUP: the nodes are reconfigured");
             }
             Err(error) => tracing::error!(%error, "SIGHUP: the configuration stays as it was"),
         }
