@@ -1,6 +1,7 @@
 //! A connection whose intent is part of its type.
 //!
 //! * [`Conn`]: what [`ReplicaSet`](crate::ReplicaSet) hands out, and its views
+//! * [`BorrowedConn`]: a typed view of a connection that the caller opened
 //! * [`LendsBare`]: which of them dereference to a bare connection
 //! * [`TransactionBuilder`]: transactions with isolation levels
 //! * [`CancelHandle`]: cancels the statement of a connection from another task
@@ -9,16 +10,17 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use diesel::result::QueryResult;
 use diesel_async::AsyncPgConnection;
 use ref_cast::{RefCastCustom, ref_cast_custom};
 
 pub use self::bare::{LendsBare, OpensOwnSocket};
+pub use self::borrowed::BorrowedConn;
 pub use self::cancel::CancelHandle;
 pub use self::doubt::Doubt;
 pub(crate) use self::doubt::Standpoint;
+use self::source::Source;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
 use crate::error::{OutcomeUnknown, SqlState};
 use crate::link::{Statement, Wire};
@@ -28,13 +30,19 @@ use crate::topology::Role;
 use crate::{Intent, Read, Writable, Write};
 
 mod bare;
+mod borrowed;
 mod cancel;
 mod doubt;
+mod source;
 mod transaction;
+
+/// Stands for the name of the node where there is none.
+const UNMANAGED: &str = Role::Unmanaged.as_str();
 
 /// A connection to PostgreSQL for one intent.
 ///
-/// It is checked out of a [`ReplicaSet`](crate::ReplicaSet) and goes back to its pool when it is dropped.
+/// It is checked out of a [`ReplicaSet`](crate::ReplicaSet) and goes back to its pool when it is dropped. Code that has a
+/// connection of its own, such as a test, lends it with [`borrow_from`](Self::borrow_from).
 ///
 /// A `Conn<Read>` gives no way to the bare connection: it has no `Deref`, because Diesel's async methods work on
 /// everything that dereferences to a connection, and even on a shared reference to one. Statements run
@@ -64,12 +72,9 @@ pub struct Conn<I: Intent> {
     intent: PhantomData<fn() -> I>,
 }
 
-/// The connection itself and who serves it, whatever the intent.
+/// The connection itself and where it is from, whatever the intent.
 pub(crate) struct Served {
-    lease: Lease,
-    node: Arc<Node>,
-    role: Role,
-    intent: &'static str,
+    source: Source,
     /// A transaction was left in the middle: what runs now would run inside of it, and never be committed.
     poisoned: bool,
     /// The last transaction ended because it conflicted with others.
@@ -78,19 +83,11 @@ pub(crate) struct Served {
 
 impl<I: Intent> Conn<I> {
     pub(crate) fn new(lease: Lease, node: Arc<Node>, role: Role) -> Self {
-        // An error of the connection's last user is nobody else's.
-        lease.wire().take_sqlstate();
-        let vitals = node.vitals();
-        if I::NAME == Read::NAME {
-            vitals.in_flight.fetch_add(1, Ordering::AcqRel);
-            vitals.reads.fetch_add(1, Ordering::Relaxed);
-        } else {
-            vitals.writes.fetch_add(1, Ordering::Relaxed);
-        }
-        Self {
-            served: Served { lease, node, role, intent: I::NAME, poisoned: false, conflicted: false },
-            intent: PhantomData,
-        }
+        Self::of(Source::pooled::<I>(lease, node, role))
+    }
+
+    fn of(source: Source) -> Self {
+        Self { served: Served { source, poisoned: false, conflicted: false }, intent: PhantomData }
     }
 
     #[ref_cast_custom]
@@ -106,6 +103,31 @@ impl<I: Intent> Conn<I> {
     /// reference alone: with an exclusive one, `mem::swap` could put a replica inside a `Conn<Write>`.
     pub fn as_read(&self) -> &Conn<Read> {
         Conn::<Read>::view(&self.served)
+    }
+
+    /// Turns the connection into one that only reads, for code that takes a `Conn<Read>` by value.
+    ///
+    /// It is the same connection, so the type is all that changes: the session of a `Conn<Write>` may write at the
+    /// server, and a function that writes (`nextval`, or one of your own) is refused on [`ReplicaSet::read`] only.
+    ///
+    /// ```
+    /// use futures_util::Stream;
+    /// use pointsman::prelude::*;
+    ///
+    /// diesel::table! { users (id) { id -> Integer, name -> Text, } }
+    ///
+    /// fn names(conn: Conn<Read>) -> impl Stream<Item = QueryResult<String>> + Send + 'static {
+    ///     users::table.select(users::name).into_stream(conn)
+    /// }
+    ///
+    /// fn from_the_primary(conn: Conn<Write>) -> impl Stream<Item = QueryResult<String>> + Send + 'static {
+    ///     names(conn.into_read())
+    /// }
+    /// ```
+    ///
+    /// [`ReplicaSet::read`]: crate::ReplicaSet::read
+    pub fn into_read(self) -> Conn<Read> {
+        Conn { served: self.served, intent: PhantomData }
     }
 
     /// Lends the connection to code that writes, where the intent is known to permit it.
@@ -124,14 +146,18 @@ impl<I: Intent> Conn<I> {
         I::witness_mut(self)
     }
 
-    /// Names the node that serves the connection.
+    /// Returns the name of the node that serves the connection.
+    ///
+    /// It is `unmanaged` if the caller opened the connection.
     pub fn node(&self) -> &str {
-        self.served.node.name()
+        self.served.source.node().map_or(UNMANAGED, |node| node.name())
     }
 
-    /// Tells the role that the node had when the connection was checked out.
+    /// Returns the role that the node had when the connection was checked out.
+    ///
+    /// It is [`Role::Unmanaged`] if the caller opened the connection.
     pub fn role(&self) -> Role {
-        self.served.role
+        self.served.source.role()
     }
 
     /// Returns the SQLSTATE of the last error that the server sent on this connection.
@@ -140,41 +166,44 @@ impl<I: Intent> Conn<I> {
     /// to later statements (25P02, mostly) is a consequence. An error that ends the session replaces any other.
     ///
     /// Diesel keeps only some of the codes; a deadlock (40P01), for one, reads `Unknown` there.
-    /// It is seen whichever DSL ran the statement. `None` before the first error, and where the connection broke without one.
+    /// It is seen whichever DSL ran the statement. `None` before the first error, where the connection broke without one, and
+    /// always on a connection that the caller opened.
     pub fn last_sqlstate(&self) -> Option<SqlState> {
-        self.served.lease.wire().sqlstate()
+        self.served.source.wire().sqlstate()
     }
 
     /// Returns `true` if the connection has ended: lost, ended by the server (an error of severity FATAL), severed
     /// from a node that was fenced, or left by a cancelled transaction.
     ///
-    /// It is `true` by the time that a statement's error says that the connection is closed.
+    /// It is `true` by the time that a statement's error says that the connection is closed. Of a connection that the
+    /// caller opened, only a cancelled transaction is known.
     pub fn is_lost(&self) -> bool {
-        self.served.lease.is_over()
+        self.served.source.is_over()
     }
 
     /// Ends the connection, so that nobody gets it after this user, with the session as it was left.
     #[cfg(feature = "migrate")]
     pub(crate) fn retire(&self) {
-        self.served.lease.give_up();
+        self.served.source.give_up();
     }
 
     /// Returns `true` if this program ended the connection: severed it from its node, or gave a transaction up in the middle.
     pub(crate) fn was_severed(&self) -> bool {
-        self.served.lease.was_severed()
+        self.served.source.was_severed()
     }
 
     pub(crate) fn wire(&self) -> &Arc<Wire> {
-        self.served.lease.wire()
+        self.served.source.wire()
     }
 
-    pub(crate) fn served_by(&self) -> &Arc<Node> {
-        &self.served.node
+    /// The node that serves the connection; `None` if the caller opened it.
+    pub(crate) fn served_by(&self) -> Option<&Arc<Node>> {
+        self.served.source.node()
     }
 
     /// Forgets the last error's code, so that it is not taken for that of what runs next.
     pub(crate) fn forget_sqlstate(&self) {
-        self.served.lease.wire().take_sqlstate();
+        self.served.source.wire().take_sqlstate();
     }
 
     /// Whether the last transaction ended because it conflicted with others, and may succeed when it is run again.
@@ -183,32 +212,36 @@ impl<I: Intent> Conn<I> {
     }
 
     fn has_conflict(&self) -> bool {
-        !self.is_lost() && self.served.lease.wire().has_conflict()
+        !self.is_lost() && self.served.source.wire().has_conflict()
     }
 
     /// Passes on what a statement gave, unless it was committed without the standby that it should have waited for.
     pub(crate) fn replicated<T>(&self, value: T) -> QueryResult<T> {
-        if self.served.lease.wire().take_unreplicated() {
+        if self.served.source.wire().take_unreplicated() {
             return Err(self.unreplicated(None).into());
         }
         Ok(value)
     }
 
+    fn node_name(&self) -> Option<String> {
+        self.served_by().map(|node| node.name().to_owned())
+    }
+
     fn unreplicated(&self, doubt: Option<Doubt>) -> OutcomeUnknown {
-        OutcomeUnknown { node: Some(self.node().to_owned()), sqlstate: None, doubt, committed_locally: true }
+        OutcomeUnknown { node: self.node_name(), sqlstate: None, doubt, committed_locally: true }
     }
 
     /// The bare connection for one statement, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
     pub(crate) fn usable(&self) -> QueryResult<Usable<'_>> {
-        let Served { lease, poisoned, .. } = &self.served;
-        if *poisoned || lease.is_exchanged() {
+        let Served { source, poisoned, .. } = &self.served;
+        if *poisoned || source.is_exchanged() {
             return Err(diesel::result::Error::BrokenTransactionManager);
         }
-        if lease.usage().is_abandoned() {
-            lease.give_up();
+        if source.usage().is_abandoned() {
+            source.give_up();
             return Err(diesel::result::Error::BrokenTransactionManager);
         }
-        Ok(Usable { bare: lease.conn(), _statement: lease.usage().statement() })
+        Ok(Usable { bare: source.conn(), _statement: source.usage().statement() })
     }
 }
 
@@ -225,30 +258,5 @@ impl<I: Intent> fmt::Debug for Conn<I> {
             .field("node", &self.node())
             .field("role", &self.role())
             .finish_non_exhaustive()
-    }
-}
-
-impl Served {
-    /// Logs what a statement on the bare connection could not be told.
-    fn warn_of_unreplicated(&self) {
-        if self.lease.wire().take_unreplicated() {
-            tracing::warn!(
-                node = self.node.name(),
-                "a commit did not wait for its synchronous standby: a failover may lose it"
-            );
-        }
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.warn_of_unreplicated();
-        let vitals = self.node.vitals();
-        if self.intent == Read::NAME {
-            vitals.in_flight.fetch_sub(1, Ordering::AcqRel);
-        } else if self.lease.wire().take_sqlstate() == Some(SqlState::READ_ONLY_SQL_TRANSACTION) {
-            // It proves nothing (the caller may have asked for a read-only transaction), so the monitor looks.
-            vitals.suspect();
-        }
     }
 }

@@ -70,7 +70,7 @@
 #[doc(inline)]
 pub use self::config::{Config, ConfigError};
 #[doc(inline)]
-pub use self::conn::{AsyncFunc, CancelHandle, Conn, Doubt, LendsBare, TransactionBuilder};
+pub use self::conn::{AsyncFunc, BorrowedConn, CancelHandle, Conn, Doubt, LendsBare, TransactionBuilder};
 #[doc(inline)]
 pub use self::error::{
     CancelError, CheckoutError, ConnectError, Error, ListenError, NodeFailure, OutcomeUnknown, SqlState,

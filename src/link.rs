@@ -10,6 +10,7 @@
 //! * `driver`: the task that moves the bytes, and the ways to end it
 //! * `lending`: which checkout it is in, so that a late cancel request hits no other
 //! * `mark`: whether the bare connection is still the one that was dialled
+//! * `placeholder`: a connection without a server
 //! * `tls`: rustls towards the server, as `sslmode` asks
 //! * `usage`: which futures use the connection, and which were leaked
 //! * `wire`: the tap on the byte stream
@@ -23,6 +24,7 @@ use self::driver::Driver;
 pub(crate) use self::driver::{Call, Hearer};
 pub(crate) use self::lending::{Checkout, Lending};
 use self::mark::Mark;
+pub(crate) use self::placeholder::placeholder;
 pub(crate) use self::usage::{Statement, Transaction, Usage};
 pub(crate) use self::wire::{Leftover, Wire};
 
@@ -30,6 +32,7 @@ mod dial;
 mod driver;
 mod lending;
 mod mark;
+mod placeholder;
 mod tls;
 mod usage;
 mod wire;

@@ -44,6 +44,9 @@ pub enum Role {
     Primary,
     /// It replays what the primary wrote.
     Replica,
+    /// Not known, because the connection was opened by its user and not by a set: see
+    /// [`Conn::borrow_from`](crate::Conn::borrow_from).
+    Unmanaged,
 }
 
 impl Role {
@@ -56,6 +59,7 @@ impl Role {
         match self {
             Self::Primary => "primary",
             Self::Replica => "replica",
+            Self::Unmanaged => "unmanaged",
         }
     }
 }

@@ -49,25 +49,25 @@ impl<I: LendsBare> Deref for Conn<I> {
 
     fn deref(&self) -> &AsyncPgConnection {
         self.lend();
-        self.served.lease.conn()
+        self.served.source.conn()
     }
 }
 
 impl<I: LendsBare> DerefMut for Conn<I> {
     fn deref_mut(&mut self) -> &mut AsyncPgConnection {
         self.lend();
-        self.served.lease.conn_mut()
+        self.served.source.conn_mut()
     }
 }
 
 impl<I: LendsBare> Conn<I> {
     /// Notes that the bare connection is lent, which may come back as another one.
     fn lend(&self) {
-        let lease = &self.served.lease;
-        lease.usage().lend();
-        if lease.usage().is_abandoned() {
+        let source = &self.served.source;
+        source.usage().lend();
+        if source.usage().is_abandoned() {
             // What runs on it would be lost with the transaction that it is in.
-            lease.give_up();
+            source.give_up();
         }
     }
 }

@@ -15,7 +15,8 @@ use crate::pool::{Canceller, Request};
 #[derive(Clone)]
 pub struct CancelHandle {
     node: Arc<str>,
-    canceller: Canceller,
+    /// `None` for a connection that its user opened.
+    canceller: Option<Canceller>,
 }
 
 impl<I: Intent> Conn<I> {
@@ -41,7 +42,7 @@ impl<I: Intent> Conn<I> {
     /// # }
     /// ```
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle { node: self.node().into(), canceller: self.served.lease.canceller() }
+        CancelHandle { node: self.node().into(), canceller: self.served.source.canceller() }
     }
 }
 
@@ -57,14 +58,16 @@ impl CancelHandle {
     ///
     /// # Errors
     ///
-    /// [`CancelError::Returned`] after the `Conn` was dropped, [`CancelError::Ended`] if its session is over, and
-    /// [`CancelError::Connect`] if the server could not be reached. In the first two cases nothing was sent.
+    /// [`CancelError::Returned`] after the `Conn` was dropped, [`CancelError::Ended`] if its session is over,
+    /// [`CancelError::Unmanaged`] if the caller opened the connection, and [`CancelError::Connect`] if the server could not
+    /// be reached. Only in the last case something may have been sent.
     ///
     /// # Cancel safety
     ///
     /// The request may have been sent or not when the future is dropped.
     pub async fn cancel(&self) -> Result<(), CancelError> {
-        match self.canceller.cancel().await {
+        let Some(canceller) = &self.canceller else { return Err(CancelError::Unmanaged) };
+        match canceller.cancel().await {
             Request::Sent | Request::Idle => Ok(()),
             Request::Returned => Err(CancelError::Returned),
             Request::Ended => Err(CancelError::Ended { node: self.node.as_ref().to_owned() }),

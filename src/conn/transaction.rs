@@ -13,6 +13,8 @@ use crate::link::Transaction;
 use crate::options::WriteOptions;
 use crate::{Intent, Writable, Write};
 
+mod untapped;
+
 /// An async closure of which it is known whether its future is `Send`.
 ///
 /// `AsyncFnOnce` gives its future no name yet, so a bound on it cannot be written (Rust issue
@@ -255,7 +257,7 @@ struct Scope<'c, I: Intent> {
 
 impl<I: Intent> Scope<'_, I> {
     fn bare(&mut self) -> &mut AsyncPgConnection {
-        self.conn.served.lease.conn_mut()
+        self.conn.served.source.conn_mut()
     }
 
     async fn begin(&mut self, sql: Option<&str>) -> QueryResult<()> {
@@ -263,7 +265,7 @@ impl<I: Intent> Scope<'_, I> {
             Some(sql) => AnsiTransactionManager::begin_transaction_sql(self.bare(), sql).await?,
             None => AnsiTransactionManager::begin_transaction(self.bare()).await?,
         }
-        if !self.conn.wire().is_in_transaction() {
+        if self.conn.served.source.is_tapped() && !self.conn.wire().is_in_transaction() {
             return Err(self.broken());
         }
         Ok(())
@@ -272,8 +274,8 @@ impl<I: Intent> Scope<'_, I> {
     /// Returns `true` if the function left behind the `Conn` and the bare connection that it got, without a transaction
     /// inside of this one.
     fn is_intact(&self) -> bool {
-        let lease = &self.conn.served.lease;
-        self.transaction.is_of(lease.usage()) && self.transaction.is_innermost() && !lease.is_exchanged()
+        let source = &self.conn.served.source;
+        self.transaction.is_of(source.usage()) && self.transaction.is_innermost() && !source.is_exchanged()
     }
 
     /// Ends the session: the transaction is not where its end can be asked for.
@@ -287,22 +289,25 @@ impl<I: Intent> Scope<'_, I> {
         if !self.is_intact() {
             return Err(self.broken());
         }
+        if !self.conn.served.source.is_tapped() {
+            return self.commit_untapped().await;
+        }
         let outermost = self.is_outermost();
         if self.has_failed().await {
-            let sqlstate = self.conn.served.lease.wire().sqlstate();
+            let sqlstate = self.conn.served.source.wire().sqlstate();
             self.rollback().await;
             return Err(TransactionFailed { sqlstate }.into());
         }
         let doubt = if settleable && outermost { self.doubt().await? } else { None };
         // What earlier statements failed with must not be taken for the answer to the COMMIT.
-        let earlier = self.conn.served.lease.wire().take_sqlstate();
-        let wire = self.conn.served.lease.wire();
+        let earlier = self.conn.served.source.wire().take_sqlstate();
+        let wire = self.conn.served.source.wire();
         let unsent = wire.is_closed() || wire.is_ending();
         let ended_before = wire.transactions_ended();
         // A statement before the transaction, whose user did not hear of it, is not this one.
-        self.conn.served.warn_of_unreplicated();
+        self.conn.served.source.warn_of_unreplicated();
         let committed = AnsiTransactionManager::commit_transaction(self.bare()).await;
-        let wire = self.conn.served.lease.wire();
+        let wire = self.conn.served.source.wire();
         if committed.is_err() && wire.sqlstate().is_some() {
             // Whether the session goes on comes a little after the error.
             wire.settled().await;
@@ -320,7 +325,7 @@ impl<I: Intent> Scope<'_, I> {
             // Only a server that said why not, and went on, has certainly not committed: one that crashed while it wrote
             // the commit to its log names an error as well.
             Err(_) if outermost && (wire.sqlstate().is_none() || !wire.is_idle() || wire.is_closed()) => {
-                let node = Some(self.conn.node().to_owned());
+                let node = self.conn.node_name();
                 let committed_locally = wire.take_unreplicated();
                 Err(OutcomeUnknown { node, sqlstate: wire.sqlstate(), doubt, committed_locally }.into())
             }
@@ -330,7 +335,7 @@ impl<I: Intent> Scope<'_, I> {
 
     /// Whether a statement failed since the transaction, or the savepoint, began, so that it cannot be committed.
     async fn has_failed(&self) -> bool {
-        let wire = self.conn.served.lease.wire();
+        let wire = self.conn.served.source.wire();
         // An error comes a little before the status that it leaves the transaction in.
         if wire.sqlstate().is_some() && wire.owes() {
             wire.settled().await;
@@ -341,7 +346,10 @@ impl<I: Intent> Scope<'_, I> {
     /// What is needed to settle an unknown outcome.
     async fn doubt(&mut self) -> QueryResult<Option<Doubt>> {
         match Standpoint::of(self.bare()).await {
-            Ok(standpoint) => Ok(standpoint.doubt(self.conn.served.node.config().server_key())),
+            Ok(standpoint) => {
+                let node = self.conn.served_by().map(|node| node.config().server_key());
+                Ok(node.and_then(|node| standpoint.doubt(node)))
+            }
             Err(error) => {
                 self.rollback().await;
                 Err(error)
@@ -369,9 +377,9 @@ impl<I: Intent> Scope<'_, I> {
 
     fn poison(&mut self) {
         // A `Conn` that was put in the place of this one is left alone, and what is open on this one makes it unusable.
-        if self.transaction.is_of(self.conn.served.lease.usage()) {
+        if self.transaction.is_of(self.conn.served.source.usage()) {
             self.conn.served.poisoned = true;
-            self.conn.served.lease.give_up();
+            self.conn.served.source.end();
         }
     }
 }
@@ -381,7 +389,7 @@ impl<I: Intent> Drop for Scope<'_, I> {
         if !self.finished {
             self.poison();
         }
-        if self.transaction.is_of(self.conn.served.lease.usage()) {
+        if self.transaction.is_of(self.conn.served.source.usage()) {
             self.transaction.end();
         }
     }
@@ -403,17 +411,17 @@ where
     R: Send + 'a,
 {
     conn.usable()?;
-    if !conn.served.lease.is_in_transaction() {
+    if !conn.served.source.is_in_transaction() {
         // A nested one must not forget what failed the transaction around it.
         conn.forget_sqlstate();
     }
-    if conn.served.lease.usage().has_statements() {
+    if conn.served.source.usage().has_statements() {
         // The future of one was leaked, and Diesel would panic.
         conn.served.poisoned = true;
-        conn.served.lease.give_up();
+        conn.served.source.end();
         return Err(Error::BrokenTransactionManager.into());
     }
-    let transaction = conn.served.lease.usage().transaction();
+    let transaction = conn.served.source.usage().transaction();
     let mut scope = Scope { conn, transaction, finished: false };
     if let Err(error) = scope.begin(sql).await {
         // A transaction that did not begin leaves none behind.
@@ -441,7 +449,7 @@ where
         }
         Err(error) => {
             // ROLLBACK would wait for a statement whose future was dropped, by a timeout around it, say.
-            if !scope.conn.served.lease.cancel_abandoned().await {
+            if !scope.conn.served.source.cancel_abandoned().await {
                 scope.poison();
                 return scope.end(Err(error));
             }

@@ -15,6 +15,12 @@ pub enum CancelError {
         /// The node's name.
         node: String,
     },
+    /// The connection was opened by the caller, who knows how to reach its server: see
+    /// [`Conn::borrow_from`](crate::Conn::borrow_from). Ask it for its `cancel_token` before it is borrowed.
+    #[error(
+        "the connection was opened by its user, so how to reach its server is not known: use its `cancel_token`"
+    )]
+    Unmanaged,
     /// The request could not be sent: the statement goes on.
     #[error("{node} could not be asked to cancel a statement, which goes on")]
     Connect {

@@ -16,7 +16,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::frames::{Frames, TLS_ANSWER, field};
+pub(super) use self::frames::Frames;
+use self::frames::{TLS_ANSWER, field};
 pub(super) use self::remains::Remains;
 pub(crate) use self::state::Leftover;
 pub(crate) use self::tap::Tap;

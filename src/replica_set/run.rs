@@ -1,6 +1,7 @@
 //! One run of a read: how long its answer is waited for, and whose fault its error is.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -9,7 +10,7 @@ use super::repeat::Failure;
 use crate::Read;
 use crate::conn::{AsyncFunc, Conn};
 use crate::link::Wire;
-use crate::node::NodeId;
+use crate::node::{Node, NodeId};
 
 /// How one run of the function ended.
 pub(super) enum Run<R, E> {
@@ -52,6 +53,11 @@ pub(super) async fn is_alive(conn: &Conn<Read>, limit: Duration) -> bool {
     matches!(timeout(limit, ping).await, Ok(Ok(_)))
 }
 
+/// The node of a connection that the set handed out.
+pub(super) fn node_of(conn: &Conn<Read>) -> Arc<Node> {
+    Arc::clone(conn.served_by().expect("a connection of a set has its node"))
+}
+
 pub(super) async fn run_on<'a, R, E, F>(mut conn: Conn<Read>, function: F) -> Run<R, E>
 where
     for<'r> F: AsyncFnOnce(&'r mut Conn<Read>) -> Result<R, E>
@@ -63,8 +69,9 @@ where
 {
     conn.forget_sqlstate();
     conn.wire().take_longest_wait();
+    // The function may put another connection in place of this one.
+    let node = node_of(&conn);
     let outcome = function(&mut conn).await;
-    let node = conn.served_by();
     let error = match outcome {
         Err(error) => error,
         answer => {
@@ -72,7 +79,7 @@ where
             return Run::Answered(answer);
         }
     };
-    match failure(&conn).await {
+    match failure(&conn, &node).await {
         Some(failure) => Run::Failed(error, node.id(), failure),
         None => {
             node.read_times().record(conn.wire().take_longest_wait());
@@ -82,7 +89,7 @@ where
 }
 
 /// What is the node's fault in an error; `None` where it is the function's.
-async fn failure(conn: &Conn<Read>) -> Option<Failure> {
+async fn failure(conn: &Conn<Read>, node: &Node) -> Option<Failure> {
     let wire = conn.wire();
     if wire.owes() && !conn.is_lost() {
         // The error comes a moment before the message, or the end, that tells whether the session goes on.
@@ -93,7 +100,7 @@ async fn failure(conn: &Conn<Read>) -> Option<Failure> {
         let failure = Failure::of_lost(wire.sqlstate(), wire.owes(), conn.was_severed());
         if failure == Failure::Terminated {
             // Whether the node goes on decides whether the read is to blame.
-            conn.served_by().vitals().suspect();
+            node.vitals().suspect();
         }
         return Some(failure);
     }

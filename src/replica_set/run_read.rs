@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::hedge;
 use super::read::Among;
 use super::repeat::{Decision, Failure, Reason, Repeats};
-use super::run::{Run, answered_within, is_alive, run_on};
+use super::run::{Run, answered_within, is_alive, node_of, run_on};
 use super::{Live, ReplicaSet};
 use crate::Read;
 use crate::conn::{AsyncFunc, Conn};
@@ -232,7 +232,7 @@ impl ReplicaSet {
             Ok(conn) => conn,
             Err(error) => return Try::NoConnection(error),
         };
-        let node = Arc::clone(conn.served_by());
+        let node = node_of(&conn);
         // A session that had died unnoticed before must not be held against the read.
         if repeats.is_blamed() && !is_alive(&conn, live.config.probe().timeout).await {
             repeats.note(node.id(), Failure::Lost);

@@ -94,8 +94,9 @@ async fn ask(conn: &Conn<Write>, doubt: &Doubt, seen: &Board) -> Result<Option<S
     if !recoveries.is_complete_since(doubt.noted) {
         return Ok(Some(Settlement::Unknown));
     }
+    let Some(node) = conn.served_by() else { return Ok(Some(Settlement::Unknown)) };
     let now = Recovery {
-        node: conn.served_by().config().server_key(),
+        node: node.config().server_key(),
         server: None,
         timeline: standpoint.timeline(),
         end: standpoint.recovered_to(),

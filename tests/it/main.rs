@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics is a test that fails, and says where")]
 
 mod aliases;
+mod borrowed;
 mod cancel;
 mod cli;
 mod config;

@@ -4,7 +4,7 @@ use super::state::STATEMENT_KEPT;
 
 /// Follows the borders of messages in one direction.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(in crate::link) struct Frames {
     header: [u8; 5],
     have: usize,
     /// Bytes of the current message's body still to come.
@@ -37,7 +37,7 @@ pub(super) const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 pub(super) const TLS_ANSWER: u8 = 1;
 
 impl Frames {
-    pub(super) fn new(untyped: bool) -> Self {
+    pub(in crate::link) fn new(untyped: bool) -> Self {
         Self { header: [0; 5], have: 0, remaining: 0, body: Vec::new(), untyped, skip: 0 }
     }
 
@@ -47,7 +47,7 @@ impl Frames {
     }
 
     /// Feeds bytes; calls `message` with the kind and the kept part of each message that is complete.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], mut message: impl FnMut(u8, &[u8])) {
+    pub(in crate::link) fn feed(&mut self, mut bytes: &[u8], mut message: impl FnMut(u8, &[u8])) {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let n = self.skip.min(bytes.len());

@@ -1,0 +1,238 @@
+//! Where a connection is from: a pool of a set, or its user.
+
+use std::mem;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+
+use diesel_async::AsyncPgConnection;
+
+use crate::error::SqlState;
+use crate::link::{Usage, Wire, placeholder};
+use crate::node::{Node, Vitals};
+use crate::pool::{Canceller, Lease};
+use crate::topology::Role;
+use crate::{Intent, Read};
+
+/// A connection, and what has to happen to it in the end.
+pub(super) enum Source {
+    /// It goes back to its pool.
+    Pooled(Pooled),
+    /// It goes back to the user who opened it, if it was borrowed.
+    Opened(Box<Opened>),
+}
+
+/// A connection of a pool.
+pub(super) struct Pooled {
+    lease: Lease,
+    node: Arc<Node>,
+    role: Role,
+    intent: &'static str,
+}
+
+/// A connection that the user of this crate opened.
+pub(super) struct Opened {
+    conn: AsyncPgConnection,
+    usage: Arc<Usage>,
+    /// Its bytes pass by no tap, so all that shows here is that the connection was given up.
+    wire: Arc<Wire>,
+    /// Lent instead of the connection after it was given up.
+    dead: OnceLock<AsyncPgConnection>,
+}
+
+impl Source {
+    /// Takes a connection of a pool.
+    pub(super) fn pooled<I: Intent>(lease: Lease, node: Arc<Node>, role: Role) -> Self {
+        // An error of the connection's last user is nobody else's.
+        lease.wire().take_sqlstate();
+        let vitals = node.vitals();
+        if I::NAME == Read::NAME {
+            vitals.in_flight.fetch_add(1, Ordering::AcqRel);
+            vitals.reads.fetch_add(1, Ordering::Relaxed);
+        } else {
+            vitals.writes.fetch_add(1, Ordering::Relaxed);
+        }
+        Self::Pooled(Pooled { lease, node, role, intent: I::NAME })
+    }
+
+    /// Takes a connection that its user opened.
+    pub(super) fn opened(conn: AsyncPgConnection) -> Self {
+        let wire = Arc::new(Wire::new(Arc::new(Vitals::default())));
+        Self::Opened(Box::new(Opened { conn, usage: Arc::default(), wire, dead: OnceLock::new() }))
+    }
+
+    /// Exchanges the connection for the one of its owner, unless this is not what was borrowed, it was given up, or a
+    /// future that was leaked holds on to it.
+    ///
+    /// `borrowed` is the [`wire`](Self::wire) as it was when the connection was borrowed.
+    pub(super) fn give_back(&mut self, borrowed: &Arc<Wire>, owner: &mut AsyncPgConnection) {
+        if let Self::Opened(opened) = self
+            && Arc::ptr_eq(&opened.wire, borrowed)
+            && !borrowed.is_closed()
+            && !opened.usage.is_abandoned()
+            && !opened.usage.has_statements()
+        {
+            mem::swap(&mut opened.conn, owner);
+        }
+    }
+
+    pub(super) fn conn(&self) -> &AsyncPgConnection {
+        match self {
+            Self::Pooled(pooled) => pooled.lease.conn(),
+            Self::Opened(opened) if opened.wire.is_closed() => opened.dead.get_or_init(placeholder),
+            Self::Opened(opened) => &opened.conn,
+        }
+    }
+
+    pub(super) fn conn_mut(&mut self) -> &mut AsyncPgConnection {
+        match self {
+            Self::Pooled(pooled) => pooled.lease.conn_mut(),
+            Self::Opened(opened) => {
+                if opened.wire.is_closed() {
+                    opened.end();
+                }
+                &mut opened.conn
+            }
+        }
+    }
+
+    pub(super) fn wire(&self) -> &Arc<Wire> {
+        match self {
+            Self::Pooled(pooled) => pooled.lease.wire(),
+            Self::Opened(opened) => &opened.wire,
+        }
+    }
+
+    /// Returns `true` if the connection's bytes pass by the tap.
+    pub(super) fn is_tapped(&self) -> bool {
+        matches!(self, Self::Pooled(_))
+    }
+
+    /// The node that serves the connection; `None` if its user opened it.
+    pub(super) fn node(&self) -> Option<&Arc<Node>> {
+        match self {
+            Self::Pooled(pooled) => Some(&pooled.node),
+            Self::Opened(_) => None,
+        }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match self {
+            Self::Pooled(pooled) => pooled.role,
+            Self::Opened(_) => Role::Unmanaged,
+        }
+    }
+
+    /// Returns `true` if the connection is known to have ended.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Pooled(pooled) => pooled.lease.is_over(),
+            Self::Opened(opened) => opened.wire.is_closed(),
+        }
+    }
+
+    /// Returns `true` if this program ended the connection.
+    pub(super) fn was_severed(&self) -> bool {
+        match self {
+            Self::Pooled(pooled) => pooled.lease.was_severed(),
+            Self::Opened(opened) => opened.wire.is_closed(),
+        }
+    }
+
+    /// Returns `true` if Diesel believes that a transaction is open.
+    pub(super) fn is_in_transaction(&mut self) -> bool {
+        match self {
+            Self::Pooled(pooled) => pooled.lease.is_in_transaction(),
+            // It matters for what the tap has seen, which is nothing.
+            Self::Opened(_) => false,
+        }
+    }
+
+    /// Which futures use the connection.
+    pub(super) fn usage(&self) -> &Arc<Usage> {
+        match self {
+            Self::Pooled(pooled) => pooled.lease.usage(),
+            Self::Opened(opened) => &opened.usage,
+        }
+    }
+
+    /// Returns `true` if the bare connection is certainly not the one that it was.
+    pub(super) fn is_exchanged(&self) -> bool {
+        match self {
+            Self::Pooled(pooled) => pooled.lease.is_exchanged(),
+            // It has no mark, because its instrumentation is its user's.
+            Self::Opened(_) => false,
+        }
+    }
+
+    /// Gives the session up, and what it is doing at the server.
+    pub(super) fn give_up(&self) {
+        match self {
+            Self::Pooled(pooled) => {
+                pooled.lease.give_up();
+            }
+            Self::Opened(opened) => opened.wire.close(),
+        }
+    }
+
+    /// As [`give_up`](Self::give_up), at once where the connection is the caller's.
+    pub(super) fn end(&mut self) {
+        self.give_up();
+        if let Self::Opened(opened) = self {
+            opened.end();
+        }
+    }
+
+    /// As [`Lease::cancel_abandoned`]. How to reach the server of a connection that was opened elsewhere is not known.
+    pub(super) async fn cancel_abandoned(&self) -> bool {
+        match self {
+            Self::Pooled(pooled) => pooled.lease.cancel_abandoned().await,
+            Self::Opened(_) => true,
+        }
+    }
+
+    /// Returns what it takes to cancel a statement from elsewhere.
+    pub(super) fn canceller(&self) -> Option<Canceller> {
+        match self {
+            Self::Pooled(pooled) => Some(pooled.lease.canceller()),
+            Self::Opened(_) => None,
+        }
+    }
+
+    /// Logs what a statement on the bare connection could not be told.
+    pub(super) fn warn_of_unreplicated(&self) {
+        if let Self::Pooled(pooled) = self {
+            pooled.warn_of_unreplicated();
+        }
+    }
+}
+
+impl Opened {
+    /// Drops the connection, which closes its socket: the server rolls back.
+    fn end(&mut self) {
+        self.conn = placeholder();
+    }
+}
+
+impl Pooled {
+    fn warn_of_unreplicated(&self) {
+        if self.lease.wire().take_unreplicated() {
+            tracing::warn!(
+                node = self.node.name(),
+                "a commit did not wait for its synchronous standby: a failover may lose it"
+            );
+        }
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        self.warn_of_unreplicated();
+        let vitals = self.node.vitals();
+        if self.intent == Read::NAME {
+            vitals.in_flight.fetch_sub(1, Ordering::AcqRel);
+        } else if self.lease.wire().take_sqlstate() == Some(SqlState::READ_ONLY_SQL_TRANSACTION) {
+            // It proves nothing (the caller may have asked for a read-only transaction), so the monitor looks.
+            vitals.suspect();
+        }
+    }
+}
