@@ -1,39 +1,38 @@
-//! What a replica set is told at its start: its nodes, and how to treat them.
+//! Configuration of a replica set: its nodes and its settings.
 //!
-//! Two variables are enough: `DATABASE_URL` for the primary, and `DATABASE_REPLICA_URL` for the
-//! replicas, separated by commas. Secrets that are rotated stand in files: `DATABASE_PASSWORD_FILE`. Everything else has a default with a reason, and can be set
+//! Two variables are enough: `DATABASE_URL` for the primary, and `DATABASE_REPLICA_URL` for the replicas,
+//! separated by commas. Secrets that are rotated stand in files: `DATABASE_PASSWORD_FILE`. Everything
+//! else has a default with a reason, and can be set
 //!
 //! - in a TOML file (`pointsman.toml`, or the one that `POINTSMAN_CONFIG` names), and over it
 //! - in the environment, as `POINTSMAN_<TABLE>__<KEY>`: `POINTSMAN_POOL__MAX_SIZE=20`.
 //!
-//! [The guide](crate::guide::configuration) lists every key. An empty variable counts as one that isn't set.
+//! `docs/configuration.md` lists every key. An empty variable counts as one that is not set.
 //!
-//! A [`Config`] is valid, or it does not exist: what is wrong is refused as a whole, with every
-//! fault named at once. An unknown key is a fault, because a setting with a misspelt name
-//! otherwise has no effect in silence. No error, and no `Debug`, ever shows a password; errors
-//! show no value at all, because a password may stand under the wrong key.
+//! A [`Config`] is valid, or it does not exist. A wrong one is refused as a whole, and every issue is named
+//! at once. An unknown key is an issue, because a setting with a misspelt name would have no effect. No
+//! error and no `Debug` ever shows a password. Errors show no value at all, because a password may stand
+//! under the wrong key.
 //!
-//! Inside: `url` parses one server's URL and `node` holds it; `settings` has the groups of
-//! settings and `defaults` their defaults; `file` reads the files that are named; `sources` merges file and environment (the only file
-//! that knows the `config` crate's sources), `simple` and `node_table` have the nodes, `reader` and `value` take typed settings out of it,
-//! `validate` checks them together.
+//! Inside: `settings` declares every setting in the form of `declare`, `value` has their types, and
+//! `reader` reads and checks them. `sources` reads file and environment, `file` the files that are named.
+//! `nodes` has the nodes, `node` one of them, and `url` parses its URL.
 
 mod builder;
-mod defaults;
-mod draft;
+mod declare;
+#[cfg(test)]
+mod documentation;
 mod error;
 mod file;
 mod node;
-mod node_table;
+mod nodes;
 mod reader;
 mod settings;
-mod simple;
 mod sources;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod url;
-mod validate;
 mod value;
 
 use std::fmt;
@@ -42,11 +41,13 @@ use std::path::Path;
 pub use builder::ConfigBuilder;
 pub use error::{ConfigError, ConfigIssue};
 pub use node::{InitialRole, NodeConfig, Password};
+#[cfg(test)]
+pub(crate) use settings::smallest_max_lag;
 pub use settings::{Fallback, PoolSettings, ProbeSettings, ReadSettings, TimeoutSettings, WriteSettings};
 pub use tls::{TlsMode, TlsSettings};
-#[cfg(test)]
-pub(crate) use validate::smallest_max_lag;
 
+use self::reader::Diagnostics;
+use self::settings::Settings;
 use crate::backoff::Backoff;
 
 /// A valid configuration of a replica set.
@@ -67,14 +68,7 @@ use crate::backoff::Backoff;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     nodes: Vec<NodeConfig>,
-    zone: Option<String>,
-    application_name: String,
-    pool: PoolSettings,
-    timeouts: TimeoutSettings,
-    probe: ProbeSettings,
-    backoff: Backoff,
-    reads: ReadSettings,
-    writes: WriteSettings,
+    settings: Settings,
 }
 
 impl Config {
@@ -85,7 +79,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Every fault, with the key as it was written.
+    /// Every issue, with the key as it was written.
     pub fn from_env() -> Result<Self, ConfigError> {
         sources::load(None)
     }
@@ -125,7 +119,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Every fault, with the key as it was written.
+    /// Every issue, with the key as it was written.
     pub fn from_sources(
         file: Option<&str>,
         env: impl IntoIterator<Item = (String, String)>,
@@ -138,7 +132,7 @@ impl Config {
         ConfigBuilder::default()
     }
 
-    /// All nodes, in the order in which they were configured. There is at least one.
+    /// Returns all nodes, in the order of the configuration. There is at least one.
     #[must_use]
     pub fn nodes(&self) -> &[NodeConfig] {
         &self.nodes
@@ -150,55 +144,55 @@ impl Config {
         Self { nodes: vec![node], ..self.clone() }
     }
 
-    /// The zone that this program runs in.
+    /// Returns the zone that this program runs in.
     #[must_use]
     pub fn zone(&self) -> Option<&str> {
-        self.zone.as_deref()
+        self.settings.program.zone.as_deref()
     }
 
-    /// What `pg_stat_activity` shows as the name of this program.
+    /// Returns the name of this program in `pg_stat_activity`.
     #[must_use]
     pub fn application_name(&self) -> &str {
-        &self.application_name
+        &self.settings.program.application_name
     }
 
-    /// The connection pools.
+    /// Returns the settings of the connection pools.
     #[must_use]
     pub fn pool(&self) -> &PoolSettings {
-        &self.pool
+        &self.settings.pool
     }
 
-    /// How long anything may take.
+    /// Returns the time limits of connecting, waiting and closing.
     #[must_use]
     pub fn timeouts(&self) -> &TimeoutSettings {
-        &self.timeouts
+        &self.settings.timeouts
     }
 
-    /// How the monitors look at their nodes.
+    /// Returns the settings of the probes.
     #[must_use]
     pub fn probe(&self) -> &ProbeSettings {
-        &self.probe
+        &self.settings.probe
     }
 
-    /// The schedule by which a node that is down is tried again.
+    /// Returns the schedule by which a node that is down is tried again.
     #[must_use]
     pub fn backoff(&self) -> &Backoff {
-        &self.backoff
+        &self.settings.backoff
     }
 
-    /// Which nodes serve reads.
+    /// Returns the settings of reads.
     #[must_use]
     pub fn reads(&self) -> &ReadSettings {
-        &self.reads
+        &self.settings.reads
     }
 
-    /// How writes live through a failover and through conflicts.
+    /// Returns the settings of writes.
     #[must_use]
     pub fn writes(&self) -> &WriteSettings {
-        &self.writes
+        &self.settings.writes
     }
 
-    /// Whether there is more than the primary.
+    /// Returns `true` if there are nodes besides the primary.
     #[must_use]
     pub fn has_replicas(&self) -> bool {
         self.nodes.iter().any(|node| node.initial_role() == InitialRole::Replica)
@@ -216,11 +210,34 @@ impl fmt::Display for Config {
                 node.tls().mode.as_str()
             )?;
         }
-        write!(f, "; {} connections per pool", self.pool.max_size)
+        write!(f, "; {} connections per pool", self.settings.pool.max_size)
     }
 }
 
-/// The known word that is so near to `word` that it was probably meant.
+/// A configuration whose values have the right type, and are not yet checked together.
+struct UncheckedConfig {
+    /// Each node with the key that it comes from.
+    nodes: nodes::Nodes,
+    settings: Settings,
+}
+
+impl UncheckedConfig {
+    /// Checks the whole. `no_primary` is the key and the remedy of a missing primary.
+    fn check(self, mut diagnostics: Diagnostics, no_primary: (&str, &str)) -> Result<Config, ConfigError> {
+        let Self { nodes, settings } = self;
+        settings.check(&mut diagnostics);
+        nodes::check(&nodes, no_primary, &mut diagnostics);
+        if !diagnostics.issues.is_empty() {
+            return Err(ConfigError::new(diagnostics.issues));
+        }
+        let complete = |(_, node): (_, NodeConfig)| {
+            node.completed(&settings.program.application_name, &settings.timeouts)
+        };
+        Ok(Config { nodes: nodes.into_iter().map(complete).collect(), settings })
+    }
+}
+
+/// Returns the known word that was probably meant by `word`.
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |near: &str| {

@@ -4,18 +4,18 @@ use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::draft::Draft;
-use super::reader::Names;
-use super::validate::{self, Findings};
+use super::declare::Group;
+use super::reader::Reader;
+use super::settings::Settings;
 use super::{
     Config, ConfigError, InitialRole, NodeConfig, PoolSettings, ProbeSettings, ReadSettings, TimeoutSettings,
-    WriteSettings,
+    UncheckedConfig, WriteSettings,
 };
 use crate::backoff::Backoff;
 
-/// Builds a [`Config`] in code. It reads neither a file nor the environment.
+/// Builds a [`Config`] in code, with neither a file nor the environment.
 ///
-/// Nothing is judged before [`build`](ConfigBuilder::build), which then names every fault.
+/// [`build`](ConfigBuilder::build) checks everything, and names every issue.
 ///
 /// ```
 /// use pointsman::config::{Config, PoolSettings};
@@ -34,7 +34,7 @@ use crate::backoff::Backoff;
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ConfigBuilder {
     nodes: Vec<Source>,
-    draft: Draft,
+    settings: Settings,
 }
 
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl ConfigBuilder {
         self.source(Source::Url(InitialRole::Replica, url.into().into()))
     }
 
-    /// Adds a node with a zone, tags, a weight or a name of its own.
+    /// Adds a node with a name, a zone, tags or a weight.
     pub fn node(self, node: NodeConfig) -> Self {
         self.source(Source::Node(Box::new(node)))
     }
@@ -64,51 +64,51 @@ impl ConfigBuilder {
         self
     }
 
-    /// Says in which zone this program runs.
+    /// Sets the zone that this program runs in.
     pub fn zone(mut self, zone: impl Into<String>) -> Self {
-        self.draft.zone = Some(zone.into());
+        self.settings.program.zone = Some(zone.into());
         self
     }
 
-    /// Sets what `pg_stat_activity` shows as the name of this program.
+    /// Sets the name of this program in `pg_stat_activity`.
     pub fn application_name(mut self, name: impl Into<String>) -> Self {
-        self.draft.application_name = name.into();
+        self.settings.program.application_name = name.into();
         self
     }
 
-    /// Sets up the connection pools.
+    /// Sets the connection pools.
     pub fn pool(mut self, pool: PoolSettings) -> Self {
-        self.draft.pool = pool;
+        self.settings.pool = pool;
         self
     }
 
-    /// Sets how long anything may take.
+    /// Sets the time limits of connecting, waiting and closing.
     pub fn timeouts(mut self, timeouts: TimeoutSettings) -> Self {
-        self.draft.timeouts = timeouts;
+        self.settings.timeouts = timeouts;
         self
     }
 
-    /// Sets how the monitors look at their nodes.
+    /// Sets the probes by which the monitors watch their nodes.
     pub fn probe(mut self, probe: ProbeSettings) -> Self {
-        self.draft.probe = probe;
+        self.settings.probe = probe;
         self
     }
 
     /// Sets the schedule by which a node that is down is tried again.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.draft.backoff = backoff;
+        self.settings.backoff = backoff;
         self
     }
 
     /// Sets which nodes serve reads.
     pub fn reads(mut self, reads: ReadSettings) -> Self {
-        self.draft.reads = reads;
+        self.settings.reads = reads;
         self
     }
 
-    /// Sets how writes live through a failover and through conflicts.
+    /// Sets how writes outlive a failover and conflicts.
     pub fn writes(mut self, writes: WriteSettings) -> Self {
-        self.draft.writes = writes;
+        self.settings.writes = writes;
         self
     }
 
@@ -116,39 +116,36 @@ impl ConfigBuilder {
     ///
     /// # Errors
     ///
-    /// Every fault, named by the setting (`pool.max_size`) or the call (`replica()`).
+    /// Every issue, named by the setting (`pool.max_size`) or the call (`replica()`).
     pub fn build(self) -> Result<Config, ConfigError> {
-        let Self { nodes, mut draft } = self;
-        let mut findings = Findings::default();
+        let mut config = UncheckedConfig { nodes: Vec::new(), settings: self.settings };
+        let mut reader = Reader::default();
         let mut replicas = 0;
-        for source in nodes {
-            match source {
-                Source::Node(node) => draft.nodes.push(("node()".to_owned(), *node)),
-                Source::Url(guess, url) => {
-                    let key = match guess {
+        for source in self.nodes {
+            let (key, node) = match source {
+                Source::Node(node) => ("node()".to_owned(), Ok(*node)),
+                Source::Url(role, url) => {
+                    replicas += u32::from(role == InitialRole::Replica);
+                    let key = match role {
                         InitialRole::Primary => "primary()".to_owned(),
-                        InitialRole::Replica => {
-                            replicas += 1;
-                            format!("replica() number {replicas}")
-                        }
+                        InitialRole::Replica => format!("replica() number {replicas}"),
                     };
-                    match NodeConfig::parse(&key, url.expose_secret(), guess) {
-                        Ok(node) => draft.nodes.push((key, node)),
-                        Err(faults) => findings.node_faults(faults),
-                    }
+                    let node = NodeConfig::parse(&key, url.expose_secret(), role);
+                    (key, node)
                 }
+            };
+            match node {
+                Ok(node) => config.nodes.push((key, node)),
+                Err(issues) => reader.diagnostics.report_node(issues),
             }
         }
-        validate::finish(
-            draft,
-            &Names::default(),
-            findings,
-            ("primary()", "call it with the URL of the primary"),
-        )
+        // Without a file and variables, this only checks the ranges.
+        config.settings.visit(&mut reader);
+        config.check(reader.finish(), ("primary()", "call it with the URL of the primary"))
     }
 }
 
-/// Shows the nodes that are already parsed; a URL may hold a password.
+/// Shows the number of nodes, because a URL may hold a password.
 impl fmt::Debug for ConfigBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConfigBuilder").field("nodes", &self.nodes.len()).finish_non_exhaustive()

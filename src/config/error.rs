@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: all of it at once, never a value.
+//! The issues of a configuration: all of them at once, and never a value.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ use std::fmt;
 pub struct ConfigIssue {
     /// The key as it was written: an environment variable, or a path in the TOML file.
     pub key: String,
-    /// What is wrong with it.
+    /// The problem, as words after the key.
     pub problem: String,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: String,
 }
 
@@ -41,8 +41,7 @@ impl fmt::Display for ConfigIssue {
 
 /// A configuration that was refused, with all of its issues.
 ///
-/// Nothing of a faulty configuration is used, so a program never runs on half of what its
-/// operator meant.
+/// No part of it is used, so a program never runs on half of what its operator meant.
 ///
 /// ```
 /// use pointsman::config::Config;

@@ -1,7 +1,7 @@
 //! Files that a configuration names: what is read from them, and how they are shown.
 //!
-//! A fault names the key and the path, and never what is in the file. A path is shown only if it looks like
-//! one, because a URL or a password may have been put in its place.
+//! An issue names the key and the path, and never the content. A path is shown only if it looks like
+//! one, because it may be a URL or a password under the wrong key.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
@@ -14,7 +14,7 @@ use super::{ConfigIssue, Password};
 /// Bytes of the longest URL list or password that is read; what is larger is another file.
 const SECRET_MAX: u64 = 64 * 1024;
 
-/// Returns the path as a fault shows it.
+/// Returns the path as an issue shows it.
 pub(super) fn shown(path: &Path) -> String {
     let usual = |c: char| c.is_alphanumeric() || "/._-+~, ".contains(c);
     match path.to_str() {
@@ -23,7 +23,7 @@ pub(super) fn shown(path: &Path) -> String {
     }
 }
 
-/// Returns the path of a secret's file as a fault shows it: a password in its place must stay one.
+/// Returns the path of a secret's file as an issue shows it: it may be the password itself.
 fn secret_shown(path: &Path) -> String {
     let text = path.to_str().unwrap_or_default();
     let known_place = || {
@@ -39,7 +39,7 @@ fn secret_shown(path: &Path) -> String {
     }
 }
 
-/// Returns the fault of a configuration file that cannot be read.
+/// Returns the issue of a configuration file that cannot be read.
 pub(super) fn unreadable(key: &str, path: &Path, error: &io::Error) -> ConfigIssue {
     // The kind alone: the message of an error may quote what it read.
     let problem = format!("names {}, which cannot be read ({})", shown(path), error.kind());
@@ -49,18 +49,18 @@ pub(super) fn unreadable(key: &str, path: &Path, error: &io::Error) -> ConfigIss
 /// Reads a secret: one password, or the text of URLs. Line ends at the end do not count.
 pub(super) fn read_secret(key: &str, path: &str) -> Result<SecretString, ConfigIssue> {
     let path = Path::new(path);
-    let fault = |problem: String| {
+    let issue = |problem: String| {
         let remedy =
             "name a file by its absolute path, with nothing in it but the secret, that this user may read";
         ConfigIssue::new(key, format!("names {}, which {problem}", secret_shown(path)), remedy)
     };
     let text = read_text(path).map_err(|error| match error.kind() {
-        ErrorKind::InvalidData => fault("is not UTF-8".to_owned()),
-        ErrorKind::FileTooLarge => fault(format!("is larger than {} KiB", SECRET_MAX / 1024)),
-        kind => fault(format!("cannot be read ({kind})")),
+        ErrorKind::InvalidData => issue("is not UTF-8".to_owned()),
+        ErrorKind::FileTooLarge => issue(format!("is larger than {} KiB", SECRET_MAX / 1024)),
+        kind => issue(format!("cannot be read ({kind})")),
     })?;
     match text.trim_end_matches(['\n', '\r']) {
-        "" => Err(fault("is empty".to_owned())),
+        "" => Err(issue("is empty".to_owned())),
         secret => Ok(secret.into()),
     }
 }
@@ -92,7 +92,7 @@ pub(super) fn read_password(key: &str, path: &str) -> Result<Password, ConfigIss
     Ok(password.expose_secret().into())
 }
 
-/// Returns what is wrong with a file of certificates or keys, as far as it shows without TLS.
+/// Returns the problem of a file of certificates or keys, as far as it shows without TLS.
 pub(super) fn pem_problem(path: &Path) -> Option<String> {
     let problem = match fs::read(path) {
         Ok(bytes) if bytes.windows(11).any(|window| window == b"-----BEGIN ") => return None,

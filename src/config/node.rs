@@ -6,27 +6,18 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::value::spelled;
 use super::{ConfigError, ConfigIssue, TimeoutSettings, TlsSettings, url};
 
-/// The role that a node is configured with.
-///
-/// It is only the first guess: what a node is, is discovered, and changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum InitialRole {
-    /// The server that takes writes.
-    Primary,
-    /// A server that follows the primary.
-    Replica,
-}
-
-impl InitialRole {
-    /// The spelling in configuration files.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Primary => "primary",
-            Self::Replica => "replica",
-        }
+spelled! {
+    /// The role that a node is configured with.
+    ///
+    /// It is only the first guess: the real role is discovered, and may change.
+    pub enum InitialRole, "a role", "primary or replica" {
+        /// The server that takes writes.
+        Primary = "primary",
+        /// A server that follows the primary.
+        Replica = "replica",
     }
 }
 
@@ -42,15 +33,9 @@ impl Password {
     }
 }
 
-impl From<String> for Password {
-    fn from(password: String) -> Self {
-        Self(password.into())
-    }
-}
-
-impl From<&str> for Password {
-    fn from(password: &str) -> Self {
-        Self(password.into())
+impl<T: Into<String>> From<T> for Password {
+    fn from(password: T) -> Self {
+        Self(password.into().into())
     }
 }
 
@@ -78,14 +63,14 @@ pub struct NodeConfig {
     port: u16,
     password: Option<Password>,
     tls: TlsSettings,
-    guess: InitialRole,
+    initial_role: InitialRole,
     zone: Option<String>,
     tags: Vec<String>,
     weight: u32,
     promotable: bool,
     postgres: tokio_postgres::Config,
     user_options: Option<String>,
-    /// The parameters that the URL sets, which no setting overrides.
+    /// Parameters of the URL, which no setting overrides.
     given: Vec<String>,
 }
 
@@ -108,7 +93,7 @@ impl NodeConfig {
         Self::parse("url", url.as_ref(), InitialRole::Replica).map_err(ConfigError::new)
     }
 
-    pub(super) fn parse(key: &str, url: &str, guess: InitialRole) -> Result<Self, Vec<ConfigIssue>> {
+    pub(super) fn parse(key: &str, url: &str, initial_role: InitialRole) -> Result<Self, Vec<ConfigIssue>> {
         let url::Parsed { postgres, host, port, options, tls, given } = url::parse(key, url)?;
         let password =
             postgres.get_password().map(|bytes| String::from_utf8_lossy(bytes).into_owned().into());
@@ -118,7 +103,7 @@ impl NodeConfig {
             port,
             password,
             tls,
-            guess,
+            initial_role,
             zone: None,
             tags: Vec::new(),
             weight: 1,
@@ -129,21 +114,21 @@ impl NodeConfig {
         })
     }
 
-    /// `host:port`, with the brackets that an IPv6 address needs.
+    /// Returns `host:port`, with the brackets that an IPv6 address needs.
     pub(super) fn default_name(host: &str, port: u16) -> String {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// Names the node, in place of `host:port`.
+    /// Sets the name, which is `host:port` otherwise.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sets the password, instead of that in the URL.
+    /// Sets the password, instead of the one in the URL.
     ///
-    /// It needs no percent-encoding, so a password from a secret store is taken as it is.
+    /// It is not percent-encoded, so a password from a secret store is taken as it is.
     ///
     /// ```
     /// # fn main() -> Result<(), pointsman::ConfigError> {
@@ -160,14 +145,14 @@ impl NodeConfig {
         self
     }
 
-    /// Says in which zone the node is.
+    /// Sets the zone that the node is in.
     #[must_use]
     pub fn with_zone(mut self, zone: impl Into<String>) -> Self {
         self.zone = Some(zone.into());
         self
     }
 
-    /// Attaches tags: words that stand with the node in the topology.
+    /// Sets the tags: words that stand with the node in the topology.
     #[must_use]
     pub fn with_tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
         self.tags = tags.into_iter().map(Into::into).collect();
@@ -191,66 +176,66 @@ impl NodeConfig {
         self
     }
 
-    /// The unique name, `host:port` unless it was given one.
+    /// Returns the unique name, `host:port` unless another one was set.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The host name or address, or the directory of the Unix socket (it starts with `/`).
+    /// Returns the host name or address, or the directory of the Unix socket (it starts with `/`).
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port; for a Unix socket, the number at the end of its file name.
+    /// Returns the port; for a Unix socket, the number at the end of its file name.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The address by which the server is remembered, whatever the node is called: `host:port`.
+    /// Returns `host:port`, by which a server is remembered even if its node gets another name.
     pub(crate) fn server_key(&self) -> Arc<str> {
         Self::default_name(&self.host.to_lowercase(), self.port).into()
     }
 
-    /// The user to log in as; `None` is the user that runs the program.
+    /// Returns the user to log in as; `None` is the user that runs the program.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.postgres.get_user()
     }
 
-    /// The password, if there is one.
+    /// Returns the password, if there is one.
     #[must_use]
     pub fn password(&self) -> Option<&Password> {
         self.password.as_ref()
     }
 
-    /// The database; `None` is the one that is named like the user.
+    /// Returns the database; `None` is the one with the name of the user.
     #[must_use]
     pub fn database(&self) -> Option<&str> {
         self.postgres.get_dbname()
     }
 
-    /// How the connection is encrypted.
+    /// Returns the encryption of the connection.
     #[must_use]
     pub fn tls(&self) -> &TlsSettings {
         &self.tls
     }
 
-    /// The role that is assumed until it is known.
+    /// Returns the role that is assumed until the real one is known.
     #[must_use]
     pub fn initial_role(&self) -> InitialRole {
-        self.guess
+        self.initial_role
     }
 
-    /// The zone that the node is in.
+    /// Returns the zone that the node is in.
     #[must_use]
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
 
-    /// The tags of the node.
+    /// Returns the tags of the node.
     #[must_use]
     pub fn tags(&self) -> &[String] {
         &self.tags
@@ -262,13 +247,13 @@ impl NodeConfig {
         self.promotable
     }
 
-    /// The share of the reads, relative to the weights of the other nodes. At least 1.
+    /// Returns the share of the reads, relative to the weights of the other nodes. At least 1.
     #[must_use]
     pub fn weight(&self) -> u32 {
         self.weight
     }
 
-    /// Returns `true` if both name the same server and the same database, by the same name of the node.
+    /// Returns `true` if both nodes have the same name, server and database.
     pub(crate) fn is_same_server(&self, other: &Self) -> bool {
         let place = |node: &Self| (node.name.clone(), node.host.to_lowercase(), node.port);
         place(self) == place(other)
@@ -276,7 +261,7 @@ impl NodeConfig {
             && self.postgres.get_hostaddrs() == other.postgres.get_hostaddrs()
     }
 
-    /// Returns `true` if sessions of both are set up and log in in the same way.
+    /// Returns `true` if the sessions of both nodes log in and are set up in the same way.
     pub(crate) fn has_same_sessions(&self, other: &Self) -> bool {
         self.is_same_server(other)
             && self.tls == other.tls
@@ -284,31 +269,31 @@ impl NodeConfig {
             && self.postgres == other.postgres
     }
 
-    /// What tokio-postgres connects with: all but the `options`, which each kind of session sets.
+    /// Returns the configuration of tokio-postgres, but for the `options`, which each kind of session sets.
     pub(crate) fn postgres(&self) -> &tokio_postgres::Config {
         &self.postgres
     }
 
-    /// The `options` of the URL, to be put before those of the session.
+    /// Returns the `options` of the URL, which come before those of the session.
     pub(crate) fn user_options(&self) -> Option<&str> {
         self.user_options.as_deref()
     }
 
-    /// Returns the same node behind another port: one of this machine, where no TLS is spoken.
+    /// Returns the same node behind a port of this machine, without TLS.
     #[cfg(feature = "testkit")]
     pub(crate) fn behind(&self, port: u16) -> Self {
         let mut node =
-            Self { host: "127.0.0.1".to_owned(), port, guess: InitialRole::Primary, ..self.clone() };
+            Self { host: "127.0.0.1".to_owned(), port, initial_role: InitialRole::Primary, ..self.clone() };
         node.promotable = true;
         node.tls = TlsSettings { mode: super::TlsMode::Disable, ..TlsSettings::default() };
         node.postgres.channel_binding(tokio_postgres::config::ChannelBinding::Disable);
         node
     }
 
-    /// Fills in what the URL leaves open.
-    pub(super) fn complete(&mut self, application_name: &str, timeouts: &TimeoutSettings) {
-        let open = |name: &str| !self.given.iter().any(|given| given == name);
-        let postgres = &mut self.postgres;
+    /// Returns the node with the settings for the parameters that its URL leaves open.
+    pub(super) fn completed(mut self, application_name: &str, timeouts: &TimeoutSettings) -> Self {
+        let Self { postgres, given, .. } = &mut self;
+        let open = |name: &str| !given.iter().any(|given| given == name);
         if open("application_name") {
             postgres.application_name(application_name);
         }
@@ -327,14 +312,15 @@ impl NodeConfig {
         if open("tcp_user_timeout") {
             postgres.tcp_user_timeout(timeouts.tcp_user_timeout);
         }
+        self
     }
 }
 
-/// Two nodes are equal if everything is, the password included.
+/// Nodes are equal if all of their fields are, including the password.
 impl PartialEq for NodeConfig {
     fn eq(&self, other: &Self) -> bool {
-        // The password is compared inside of `postgres`.
-        let seen = |node: &Self| (node.name.clone(), node.tls.clone(), node.guess, node.weight);
+        // The password is compared in `postgres`.
+        let seen = |node: &Self| (node.name.clone(), node.tls.clone(), node.initial_role, node.weight);
         seen(self) == seen(other)
             && self.zone == other.zone
             && self.tags == other.tags
@@ -361,7 +347,7 @@ impl fmt::Debug for NodeConfig {
             .field("server", &format_args!("{self}"))
             .field("password", &self.password)
             .field("tls", &self.tls)
-            .field("guess", &self.guess)
+            .field("initial_role", &self.initial_role)
             .field("zone", &self.zone)
             .field("tags", &self.tags)
             .field("weight", &self.weight)

@@ -1,159 +1,218 @@
-//! Takes settings out of a merged configuration, one by one, and remembers what was wrong.
+//! Reads settings out of the file and the environment, one by one, and collects what is wrong.
 //!
-//! serde would stop at the first value that doesn't fit, and quote it. Here every setting is asked
-//! for by its path; a faulty one is recorded and replaced by its default, and what nobody asked
-//! for is unknown. The list of all known keys is the list of what was asked for.
+//! serde would stop at the first value that does not fit, and quote it. Here each setting asks for its
+//! value by its path. A faulty value is reported and replaced by its default, and a value that no
+//! setting asked for is unknown. Without any values, a pass of the reader checks those of the program.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeBounds;
 
-use config::{Value, ValueKind};
+use toml::{Table, Value};
 
 use super::ConfigIssue;
-use super::value::{Raw, Setting};
+use super::declare::{Declaration, Group};
+use super::value::{Setting, describe};
 
-/// The origin that the `config` crate gives to what comes from the environment.
-const ENVIRONMENT: &str = "the environment";
+/// The issues that were found so far.
+#[derive(Default)]
+pub(super) struct Diagnostics {
+    pub(super) issues: Vec<ConfigIssue>,
+    /// Paths of faulty values. A rule that depends on one of them is not checked.
+    invalid_keys: BTreeSet<String>,
+    /// `true` if a node is missing because it was faulty.
+    pub(super) nodes_incomplete: bool,
+    /// By path, the key as the user wrote it.
+    keys: BTreeMap<String, String>,
+    /// The table that all paths stand in.
+    prefix: String,
+}
 
-/// The paths of all settings, and how each was written.
-#[derive(Debug, Default)]
-pub(super) struct Names(BTreeMap<String, String>);
-
-impl Names {
-    /// Whether the user wrote a value for `path`.
-    pub(super) fn has(&self, path: &str) -> bool {
-        self.0.contains_key(path)
+impl Diagnostics {
+    /// Returns the key of `path` as the user wrote it, or the path if its value is a default.
+    pub(super) fn key(&self, path: &str) -> String {
+        self.keys.get(path).cloned().unwrap_or_else(|| format!("{}{path}", self.prefix))
     }
 
-    /// The key of `path` as the user wrote it, or the path if the value is a default.
-    pub(super) fn of<'a>(&'a self, path: &'a str) -> &'a str {
-        self.0.get(path).map_or(path, String::as_str)
+    /// Returns `true` if the user wrote a value for `path`.
+    pub(super) fn is_written(&self, path: &str) -> bool {
+        self.keys.contains_key(path)
+    }
+
+    /// Returns `true` if the values of all `paths` are what the user wrote, or defaults.
+    pub(super) fn all_valid(&self, paths: &[&str]) -> bool {
+        paths.iter().all(|path| !self.invalid_keys.contains(*path))
+    }
+
+    /// Reports the value of a setting.
+    pub(super) fn report(&mut self, path: &str, problem: impl Into<String>, remedy: impl Into<String>) {
+        self.issues.push(ConfigIssue::new(self.key(path), problem, remedy));
+        self.invalid_keys.insert(path.to_owned());
+    }
+
+    /// Reports a node that is therefore left out.
+    pub(super) fn report_node(&mut self, issues: impl IntoIterator<Item = ConfigIssue>) {
+        self.nodes_incomplete = true;
+        self.issues.extend(issues);
+    }
+
+    /// Reports settings that contradict each other, by the first key that the user wrote.
+    pub(super) fn contradiction(&mut self, paths: &[&str], rule: &str) {
+        if !self.all_valid(paths) {
+            return;
+        }
+        let blamed = paths.iter().find(|path| self.is_written(path)).unwrap_or(&paths[0]);
+        let others: Vec<_> = paths.iter().filter(|path| *path != blamed).map(|path| self.key(path)).collect();
+        let problem = format!("contradicts {}", others.join(" and "));
+        self.report(blamed, problem, format!("change one of them: {rule}"));
     }
 }
 
-/// A key that exists, with its default as it would be written in TOML.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Known {
+/// A setting as the guide and the example file show it.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the guide, which a test writes"))]
+pub(super) struct Documented {
     pub(super) path: String,
-    /// `None` for what has no default.
-    pub(super) default: Option<String>,
+    pub(super) heading: &'static str,
+    /// The lines of its documentation.
+    pub(super) doc: &'static [&'static str],
+    /// The values that are accepted.
+    pub(super) values: String,
+    /// The default as it is written in TOML, or an example if there is none.
+    pub(super) default: Result<String, &'static str>,
 }
 
-/// Reads settings from a flat map of paths. Not `Debug`: it holds passwords.
+/// Reads settings. Not `Debug`: it holds passwords.
 #[derive(Default)]
 pub(super) struct Reader {
-    prefix: String,
-    values: BTreeMap<String, Value>,
-    pub(super) known: Vec<Known>,
-    pub(super) names: Names,
-    pub(super) faults: Vec<ConfigIssue>,
-    /// The paths whose value was faulty: nothing that depends on them is worth a second fault.
-    pub(super) poisoned: BTreeSet<String>,
+    /// The values that no setting asked for yet. `true` marks a variable of the environment.
+    values: BTreeMap<String, (Value, bool)>,
+    /// The settings that asked.
+    pub(super) known: Vec<Documented>,
+    pub(super) diagnostics: Diagnostics,
 }
 
 impl Reader {
-    /// Reads from a table whose keys are shown behind `prefix`.
-    pub(super) fn new(prefix: &str, table: impl IntoIterator<Item = (String, Value)>) -> Self {
-        let mut values = BTreeMap::new();
-        flatten("", table, &mut values);
-        let name = |(path, value): (&String, &Value)| {
-            let environment = value.origin() == Some(ENVIRONMENT);
-            (path.clone(), if environment { env_name(path) } else { format!("{prefix}{path}") })
-        };
-        let names = Names(values.iter().map(name).collect());
-        Self { prefix: prefix.to_owned(), values, names, ..Self::default() }
+    /// Reads from a table whose keys stand behind `prefix`.
+    pub(super) fn new(prefix: &str, table: Table) -> Self {
+        let mut reader = Self::default();
+        reader.diagnostics.prefix = prefix.to_owned();
+        reader.add_table("", table);
+        reader
     }
 
-    /// Takes the value at `path`, or its default.
-    pub(super) fn take<T: Setting>(&mut self, path: &str, default: T) -> T {
-        self.known.push(Known { path: path.to_owned(), default: default.show() });
-        let Some(value) = self.values.remove(path) else { return default };
-        let environment = value.origin() == Some(ENVIRONMENT);
-        match T::read(Raw::new(&value.kind, environment)) {
-            Some(value) => value,
-            None => {
-                self.fault(path, format!("is not {}", T::WHAT), T::REMEDY);
-                default
+    fn add_table(&mut self, parent: &str, table: Table) {
+        for (key, value) in table {
+            let path = join(parent, &key);
+            match value {
+                Value::Table(table) if !table.is_empty() => self.add_table(&path, table),
+                value => self.add(path.clone(), format!("{}{path}", self.diagnostics.prefix), value, false),
             }
         }
     }
 
-    /// Takes the value at `path` as it is.
-    pub(super) fn take_raw(&mut self, path: &str) -> Option<Value> {
-        self.known.push(Known { path: path.to_owned(), default: None });
-        self.values.remove(path)
+    /// Lays a variable of the environment over the file.
+    pub(super) fn add_variable(&mut self, path: String, name: &str, value: String) {
+        self.add(path, name.to_owned(), Value::String(value), true);
     }
 
-    /// Records that the value at `path` is faulty.
-    pub(super) fn fault(&mut self, path: &str, problem: impl Into<String>, remedy: impl Into<String>) {
-        let key = self.name(path);
-        self.faults.push(ConfigIssue::new(key, problem, remedy));
-        self.poisoned.insert(path.to_owned());
+    fn add(&mut self, path: String, key: String, value: Value, env: bool) {
+        self.diagnostics.keys.insert(path.clone(), key);
+        self.values.insert(path, (value, env));
     }
 
-    /// The paths of all values that were not taken yet and stand for themselves.
-    pub(super) fn leaves(&self) -> impl Iterator<Item = &String> {
-        self.values.iter().filter(|(_, value)| !is_table(value)).map(|(path, _)| path)
+    /// Reads a group of settings.
+    pub(super) fn group<G: Group>(&mut self) -> G {
+        let mut group = G::default();
+        group.visit(self);
+        group
     }
 
-    /// The key of `path` as the user wrote it.
-    pub(super) fn name(&self, path: &str) -> String {
-        let shown = self.names.of(path);
-        if shown == path { format!("{}{path}", self.prefix) } else { shown.to_owned() }
+    /// Reads one setting, if it is written, and checks it.
+    pub(super) fn setting<T: Setting>(
+        &mut self,
+        declared: &Declaration,
+        value: &mut T,
+        bounds: impl RangeBounds<T::Bound>,
+    ) {
+        let path = join(declared.table, declared.key);
+        self.known.push(Documented {
+            path: path.clone(),
+            heading: declared.heading,
+            doc: declared.doc,
+            values: describe::<T>(&bounds),
+            default: declared.example.map_or_else(|| Ok(value.show()), Err),
+        });
+        if let Some((written, env)) = self.values.remove(&path) {
+            match T::read(&written, env) {
+                Some(read) => *value = read,
+                None => return self.diagnostics.report(&path, format!("is not {}", T::WHAT), T::REMEDY),
+            }
+        }
+        // A NaN is in no range.
+        if value.bounded().is_some_and(|value| !bounds.contains(value)) {
+            let values = describe::<T>(&bounds);
+            let within = if values.contains(" to ") { "within " } else { "" };
+            let remedy = "choose a value in that range, or remove the key for its default";
+            self.diagnostics.report(&path, format!("is not {within}{values}"), remedy);
+        }
     }
 
-    /// Reports what is left: nobody asked for it, so it is unknown.
-    pub(super) fn finish(&mut self) {
-        for (path, value) in std::mem::take(&mut self.values) {
-            let problem = "is not a known key";
+    /// Takes the value at `path` as it is written.
+    pub(super) fn take(&mut self, path: &str) -> Option<Value> {
+        self.values.remove(path).map(|(value, _)| value)
+    }
+
+    /// Reports the values that no setting asked for: their keys are unknown.
+    pub(super) fn finish(mut self) -> Diagnostics {
+        for (path, (value, env)) in std::mem::take(&mut self.values) {
             let group = format!("{path}.");
-            let remedy = if self.known.iter().any(|known| known.path.starts_with(&group)) {
-                if is_table(&value) {
+            let remedy = if path.starts_with("DATABASE_") {
+                "did you mean `DATABASE_REPLICA_URL`? It takes several URLs, separated by commas, and \
+                 `DATABASE_REPLICA_URL_FILE` the path of a file that holds them"
+                    .to_owned()
+            } else if !env && self.known.iter().any(|known| known.path.starts_with(&group)) {
+                if value.is_table() {
                     // A heading with all of its keys commented out.
                     continue;
                 }
                 format!("it is a table: write `[{path}]` and its keys below it")
             } else {
-                suggestion(&path, &self.known, |near| format!("{}{near}", self.prefix))
+                self.suggestion(&path, env)
             };
-            let key = self.name(&path);
-            self.faults.push(ConfigIssue::new(key, problem, remedy));
+            self.diagnostics.report(&path, "is not a known key", remedy);
+        }
+        self.diagnostics
+    }
+
+    /// Returns the remedy for an unknown key.
+    fn suggestion(&self, path: &str, env: bool) -> String {
+        let meant = path.strip_prefix(PREFIX).map_or_else(|| path.to_owned(), path_of);
+        let known = self
+            .known
+            .iter()
+            .map(|known| known.path.as_str())
+            .chain(self.diagnostics.prefix.is_empty().then_some("nodes"));
+        match super::nearest(&meant, known) {
+            Some(near) if env => format!("did you mean `{}`?", env_name(near)),
+            Some(near) => format!("did you mean `{}{near}`?", self.diagnostics.prefix),
+            None => "remove it, or see docs/configuration.md for the keys that exist".to_owned(),
         }
     }
 }
 
-/// The remedy for an unknown path.
-pub(super) fn suggestion(path: &str, known: &[Known], spell: impl Fn(&str) -> String) -> String {
-    match super::nearest(path, known.iter().map(|known| known.path.as_str())) {
-        Some(near) => format!("did you mean `{}`?", spell(near)),
-        None => "remove it, or see docs/configuration.md for the keys that exist".to_owned(),
-    }
-}
+/// Prefix of the variables, but for those of the servers.
+pub(super) const PREFIX: &str = "POINTSMAN_";
 
-/// The environment variable for a path.
+/// Returns the environment variable for a path.
 pub(super) fn env_name(path: &str) -> String {
-    match path {
-        path if path.starts_with("database_") => path.to_ascii_uppercase(),
-        _ => format!("POINTSMAN_{}", path.replace('.', "__").to_ascii_uppercase()),
-    }
+    let prefix = if path.starts_with("database_") { "" } else { PREFIX };
+    format!("{prefix}{}", path.replace('.', "__").to_ascii_uppercase())
 }
 
-/// Whether it is a table, which is then an empty one: others were flattened.
-fn is_table(value: &Value) -> bool {
-    matches!(value.kind, ValueKind::Table(_))
+/// Returns the path that a variable without its prefix stands for.
+pub(super) fn path_of(name: &str) -> String {
+    name.to_ascii_lowercase().replace("__", ".")
 }
 
-fn flatten(
-    parent: &str,
-    table: impl IntoIterator<Item = (String, Value)>,
-    into: &mut BTreeMap<String, Value>,
-) {
-    for (key, value) in table {
-        let path = if parent.is_empty() { key } else { format!("{parent}.{key}") };
-        match value.kind {
-            ValueKind::Table(table) if !table.is_empty() => flatten(&path, table, into),
-            _ => {
-                into.insert(path, value);
-            }
-        }
-    }
+fn join(table: &str, key: &str) -> String {
+    if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
 }

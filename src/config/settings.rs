@@ -1,192 +1,392 @@
-//! The groups of settings: plain values, checked when a configuration is built from them.
+//! Every setting: its key, type, default and range, what it means, and the reason of its default.
+//!
+//! `docs/configuration.md` and `pointsman.example.toml` are generated from here (`documentation`), and
+//! `check` has the rules that concern several settings. See the guide for how to add a setting.
 
 use std::time::Duration;
 
-use super::defaults;
-use crate::backoff::Backoff;
+use super::declare::{Group, settings};
+use super::reader::{Diagnostics, Reader};
+use super::value::spelled;
+use crate::backoff::{Backoff, BackoffError};
 
-/// The connection pools. There is one per node and intent.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PoolSettings {
-    /// How many connections one pool holds at most.
-    pub max_size: u32,
-    /// How long a connection may stay unused before it is closed.
-    pub idle_timeout: Duration,
-    /// How old a connection may become before it is replaced.
-    pub max_lifetime: Duration,
-    /// The proportion of `max_lifetime` that is left to chance, so that connections which were
-    /// opened together don't end together.
-    pub lifetime_jitter: f64,
-    /// How many connections to one node may be in the making at once.
-    pub max_concurrent_connects: u32,
-    /// Whether a session on which something was set (`search_path`, an advisory lock, a temporary table) is reset
-    /// before its next user gets it.
-    pub reset_sessions: bool,
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+spelled! {
+    /// Which reads the primary serves.
+    pub enum Fallback, "a fallback policy", "never, when_unfit or always" {
+        /// None: without a fit replica, a read fails. Spelled `never`.
+        ///
+        /// A set that was configured without replicas serves its reads from the primary all the same.
+        Never = "never",
+        /// Reads for which no replica is fit. Spelled `when_unfit`.
+        WhenUnfit = "when_unfit",
+        /// Any: the primary is a candidate like each replica. Spelled `always`.
+        Always = "always",
+    }
 }
 
-impl Default for PoolSettings {
+settings! {
+    /// The zone and the name of the program.
+    pub(super) struct ProgramSettings in "", "Servers and program" {
+        /// The zone that this program runs in, such as `eu-central-1a`.
+        pub(super) zone: Option<String> = None;
+        /// The name that `pg_stat_activity` shows.
+        ///
+        /// A program that shares its server should say its own name.
+        pub(super) application_name: String = "pointsman".to_owned();
+    }
+
+    /// The connection pools. There is one per node and intent.
+    pub struct PoolSettings in "pool", "Pools" {
+        /// Most connections of one pool. There is one pool per node and intent.
+        ///
+        /// A server of 4 to 8 cores has its best throughput with about 10 active sessions, and several programs of
+        /// several nodes each stay below `max_connections = 100`.
+        pub max_size: u32 = 10, in 1..=10_000;
+        /// Time without use after which a connection is closed.
+        ///
+        /// Long enough to bridge the pauses of ordinary traffic, and short enough that a burst at noon does not hold
+        /// server memory until the evening. It is also the default of bb8.
+        pub idle_timeout: Duration = 10 * MINUTE, in MS..=DAY;
+        /// Age at which a connection is replaced.
+        ///
+        /// A backend keeps what it cached about tables and plans until it ends. Half an hour bounds that at the cost
+        /// of one connect per session in that time. It is also the default of bb8.
+        pub max_lifetime: Duration = 30 * MINUTE, in MS..=7 * DAY;
+        /// Proportion of `max_lifetime` that is left to chance.
+        ///
+        /// Connections that were opened together, at the start or after an outage, would also end together. A fifth of
+        /// half an hour spreads them over six minutes. At 1, some would be closed as soon as they were opened.
+        pub lifetime_jitter: f64 = 0.2, in 0.0..=0.9;
+        /// Connections to one node that are being opened at the same time.
+        ///
+        /// A connect costs the server a fork and an authentication, which is milliseconds of processor for SCRAM. Four
+        /// at a time fill a pool of ten in a few rounds, and leave a recovering server room for queries.
+        pub max_concurrent_connects: u32 = 4, in 1..=1_000;
+        /// Resets a session on which something was set, such as `search_path`, an advisory lock or a temporary table.
+        ///
+        /// The next user of a session must not work in the schema, or under the locks, of the one before. The reset
+        /// costs a round trip if something was set, and nothing otherwise.
+        pub reset_sessions: bool = true;
+    }
+
+    /// Time limits of connecting, waiting and closing.
+    pub struct TimeoutSettings in "timeouts", "Timeouts" {
+        /// Limit of connecting to one node: TCP, TLS and authentication together.
+        ///
+        /// A healthy server accepts in milliseconds, and across a continent in about half a second with TLS and SCRAM.
+        /// A node that needs more than 2 s is better replaced by another one.
+        pub connect: Duration = 2 * SECOND, in MS..=5 * MINUTE;
+        /// Deadline of `read()` and `write()`, over all nodes that they try.
+        ///
+        /// Below the 10 to 30 s after which browsers and load balancers give up, so that our error arrives rather than
+        /// theirs. Above `timeouts.connect`, so that one hanging node is not fatal.
+        pub checkout: Duration = 5 * SECOND, in MS..=10 * MINUTE;
+        /// `statement_timeout` of read sessions; `none` leaves it to the server.
+        ///
+        /// Only the program knows its slow reports. The server counts whole milliseconds, and takes 0 for no limit.
+        pub read_statement: Option<Duration> = None, in MS..=7 * DAY;
+        /// `statement_timeout` of write sessions; `none` leaves it to the server.
+        ///
+        /// As for reads. A migration is a write that may take hours, too.
+        pub write_statement: Option<Duration> = None, in MS..=7 * DAY;
+        /// Time for which closing waits for connections that are in use.
+        ///
+        /// Kubernetes grants 30 s between SIGTERM and SIGKILL. This leaves the rest of the program its share.
+        pub shutdown: Duration = 10 * SECOND, in Duration::ZERO..=60 * MINUTE;
+        /// Silence on a connection before the first keepalive is sent, in whole seconds.
+        ///
+        /// Firewalls and NAT gateways forget idle connections after minutes at the earliest (AWS: 350 s), and Linux
+        /// sends its first keepalive after two hours. 10 s also notices a host that was lost without a word.
+        pub tcp_keepalive_idle: Duration = 10 * SECOND, in SECOND..=120 * MINUTE;
+        /// Time between two keepalives, in whole seconds.
+        ///
+        /// With three retries, a silent host is given up 3 s after the first keepalive.
+        pub tcp_keepalive_interval: Duration = SECOND, in SECOND..=10 * MINUTE;
+        /// Unanswered keepalives that end a connection.
+        ///
+        /// Two lost packets are bad luck, three in a row are an outage.
+        pub tcp_keepalive_retries: u32 = 3, in 1..=100;
+        /// Time for which sent data may stay unacknowledged before the connection is ended.
+        ///
+        /// Linux repeats an unacknowledged packet for about 15 minutes. Keepalives do not help meanwhile, because they
+        /// are only sent on an idle connection.
+        pub tcp_user_timeout: Duration = 5 * SECOND, in 10 * MS..=15 * MINUTE;
+    }
+
+    /// The probes by which the monitors watch their nodes.
+    pub struct ProbeSettings in "probe", "Probes" {
+        /// Time between two probes of a node that is well.
+        ///
+        /// Together with `probe.timeout`, which must be missed twice, a node that hangs is marked down within a second.
+        /// A few cheap queries a second are no load.
+        pub interval: Duration = 400 * MS, in 10 * MS..=MINUTE;
+        /// Time after which a probe counts as missed. Two missed in a row mark the node down.
+        ///
+        /// A probe takes below 1 ms in a data centre and 150 ms around the world. 300 ms, missed twice in a row, tell a
+        /// slow network and a checkpoint from a node that hangs.
+        pub timeout: Duration = 300 * MS, in 10 * MS..=MINUTE;
+        /// Time between two probes at the beginning of a search for a primary.
+        ///
+        /// It grows to an eighth of the time for which the search lasts, up to `probe.interval`. Half of it is what a
+        /// promotion goes unnoticed on average. Below 10 ms the probes themselves are load.
+        pub failover_interval: Duration = 25 * MS, in 10 * MS..=100 * MS;
+    }
+
+    struct NodeBackoff in "backoff", "Looking for a node that is down" {
+        /// First wait before a node that is down is tried again.
+        ///
+        /// Many outages are short: a restart takes 0.3 s.
+        initial: Duration = 100 * MS, in MS..=10 * MINUTE;
+        /// Factor by which each wait is longer than the one before.
+        ///
+        /// Doubling reaches the maximum after four steps.
+        factor: f64 = 2.0, in 1.0..;
+        /// Longest wait.
+        ///
+        /// A node that is back must be used within 2 s: one wait of at most 1 s, and 1 s to probe and start slowly.
+        max: Duration = SECOND, in MS..=10 * MINUTE;
+        /// Proportion of each wait that is left to chance. 1 is full jitter.
+        ///
+        /// Only one monitor per node and program waits here. A fifth keeps many programs out of step.
+        jitter: f64 = 0.2, in 0.0..=1.0;
+        /// Number of steps of the schedule; `none` sets no end. A monitor never gives a node up: after the last step, the longest wait repeats.
+        ///
+        /// No program is restarted because a replica came back. The schedule 2, 4, 8, 16, 32 s is `initial = "2s"`,
+        /// `max = "32s"`, `jitter = 0`, `attempts = 5`.
+        attempts: Option<u32> = None, in 0..;
+    }
+
+    /// Which nodes serve reads, and what happens to a read that is slow.
+    pub struct ReadSettings in "reads", "Reads" {
+        /// Which reads the primary serves: none, those for which no replica is fit, or any.
+        ///
+        /// Reads go on without replicas, but cost the primary nothing while a replica is fit.
+        pub fallback: Fallback = Fallback::WhenUnfit;
+        /// Reads that the primary serves at the same time instead of replicas.
+        ///
+        /// As many as one pool has: an outage of all replicas must not become one of the primary.
+        pub max_fallback: u32 = 10, in 0..=100_000;
+        /// Longest time by which a replica may lag behind.
+        ///
+        /// Replication lags by milliseconds when all is well. 10 s tell a burst of writes from a replica that is stuck,
+        /// and are what a person notices as stale.
+        pub max_lag: Duration = 10 * SECOND, in MS..=7 * DAY;
+        /// Most bytes of WAL by which a replica may lag behind; `none` sets no limit.
+        ///
+        /// Time is what people mean by stale; how many bytes are many depends on the load.
+        pub max_lag_bytes: Option<u64> = None, in 1..;
+        /// Number of times that `run_read` repeats a read that its node failed; 0 turns that off.
+        ///
+        /// Each of three nodes may fail a read once, and one of them twice. A read that failed five times in a row is
+        /// not helped by a sixth run.
+        pub retries: u32 = 4, in 0..=100;
+        /// Proportion of reads that may be sent to a second node as well; 0 turns hedging off.
+        ///
+        /// At most one read in twenty is sent twice. Dean and Barroso ("The Tail at Scale") found that a few per cent
+        /// remove most of the tail; without a bound, hedging doubles the load of a slow set.
+        pub hedge_budget: f64 = 0.05, in 0.0..=1.0;
+        /// Shortest wait before a read is sent to a second node.
+        ///
+        /// Below this, the second read costs more than it saves: it is in the order of a scheduling delay.
+        pub hedge_min_delay: Duration = 20 * MS, in MS..=MINUTE;
+        /// Prefers nodes in the zone of this program. It has no effect without a zone.
+        ///
+        /// Traffic within a zone is faster and free of charge.
+        pub prefer_zone: bool = true;
+        /// Time for which a node is ejected when it fails for the first time. It doubles with each repeat.
+        ///
+        /// About twice the probe interval: long enough to see whether the node is still bad.
+        pub base_ejection_time: Duration = SECOND, in MS..=60 * MINUTE;
+        /// Longest time for which a node is ejected, however often it failed.
+        ///
+        /// A node that keeps failing costs one try in half a minute, and is back soon after its repair.
+        pub max_ejection_time: Duration = 30 * SECOND, in MS..=DAY;
+        /// Time in which a node that came back gets its full share; `0s` gives it at once.
+        ///
+        /// Its caches are cold, and it has no sessions. A primary takes the reads of replicas in the same steps.
+        pub slow_start: Duration = 2 * SECOND, in Duration::ZERO..=10 * MINUTE;
+    }
+
+    /// Waits and retries by which writes outlive a failover and conflicts.
+    pub struct WriteSettings in "writes", "Writes" {
+        /// Time for which `write()` waits for a primary while there is none; `0s` fails at once.
+        ///
+        /// With Patroni's defaults, a leader that vanished keeps its lock for 30 s (`ttl`), another member looks within
+        /// 10 s (`loop_wait`), and 5 s are left for its promotion. It stays below the 60 s after which proxies give up.
+        /// `docs/deployment.md` derives it for other tools.
+        pub failover_wait: Duration = 45 * SECOND, in Duration::ZERO..=10 * MINUTE;
+        /// Callers of `write()` that may wait for a primary at the same time.
+        ///
+        /// At 100 writes/s, the traffic of `writes.failover_wait`, and a tenth more. Each waiter holds a request in
+        /// memory, some ten kilobytes for most.
+        pub max_waiters: u32 = 5_000, in 1..=1_000_000;
+        /// Number of times that `run_write` repeats a transaction that conflicted.
+        ///
+        /// A transaction that conflicts five times in a row meets contention that retrying makes worse.
+        pub retries: u32 = 5, in 0..=1_000;
+        @nested
+        /// The waits before `run_write` repeats a transaction. `retries` limits the attempts.
+        pub retry_backoff: Backoff as RetryBackoff;
+    }
+
+    struct RetryBackoff in "writes.retry_backoff", "Repeating a transaction" {
+        /// First wait before a transaction is repeated.
+        ///
+        /// About the length of a short transaction: the one that it collided with is then done.
+        initial: Duration = 5 * MS, in MS / 10..=MINUTE;
+        /// Factor by which each wait is longer than the one before.
+        ///
+        /// Each retry makes room for twice as many contenders.
+        factor: f64 = 2.0, in 1.0..;
+        /// Longest wait.
+        ///
+        /// Five retries at this length stay below a second for the user who waits.
+        max: Duration = 200 * MS, in MS / 10..=MINUTE;
+        /// Proportion of each wait that is left to chance. 1 is full jitter.
+        ///
+        /// Transactions that collided are many in one place, and must not collide again.
+        jitter: f64 = 1.0, in 0.0..=1.0;
+    }
+}
+
+/// Converts between a `Backoff` and the settings that are its parts.
+macro_rules! parts_of_a_backoff {
+    ($Parts:ident in $table:literal $(, $attempts:ident)?) => {
+        impl $Parts {
+            fn schedule(&self, attempts: Option<u32>) -> Result<Backoff, BackoffError> {
+                $(let attempts = self.$attempts.or(attempts);)?
+                let backoff =
+                    Backoff::new(self.initial, self.max)?.with_factor(self.factor)?.with_jitter(self.jitter)?;
+                Ok(match attempts {
+                    Some(attempts) => backoff.with_attempts(attempts),
+                    None => backoff,
+                })
+            }
+
+            fn visit_backoff(backoff: &mut Backoff, reader: &mut Reader) {
+                let (initial, max) = (backoff.initial(), backoff.max());
+                let (factor, jitter, attempts) = (backoff.factor(), backoff.jitter(), backoff.attempts());
+                let mut parts = Self { initial, factor, max, jitter $(, $attempts: attempts)? };
+                parts.visit(reader);
+                match parts.schedule(attempts) {
+                    Ok(read) => *backoff = read,
+                    Err(_) if parts.initial > parts.max => reader.diagnostics.contradiction(
+                        &[concat!($table, ".initial"), concat!($table, ".max")],
+                        "the first wait must not be above the longest",
+                    ),
+                    // The part that is wrong was reported already.
+                    Err(_) => {}
+                }
+            }
+        }
+    };
+}
+
+parts_of_a_backoff!(NodeBackoff in "backoff", attempts);
+parts_of_a_backoff!(RetryBackoff in "writes.retry_backoff");
+
+/// All settings but the nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settings {
+    pub(super) program: ProgramSettings,
+    pub(super) pool: PoolSettings,
+    pub(super) timeouts: TimeoutSettings,
+    pub(super) probe: ProbeSettings,
+    pub(super) backoff: Backoff,
+    pub(super) reads: ReadSettings,
+    pub(super) writes: WriteSettings,
+}
+
+impl Default for Settings {
     fn default() -> Self {
         Self {
-            max_size: defaults::POOL_MAX_SIZE,
-            idle_timeout: defaults::POOL_IDLE_TIMEOUT,
-            max_lifetime: defaults::POOL_MAX_LIFETIME,
-            lifetime_jitter: defaults::POOL_LIFETIME_JITTER,
-            max_concurrent_connects: defaults::POOL_MAX_CONCURRENT_CONNECTS,
-            reset_sessions: defaults::POOL_RESET_SESSIONS,
+            program: ProgramSettings::default(),
+            pool: PoolSettings::default(),
+            timeouts: TimeoutSettings::default(),
+            probe: ProbeSettings::default(),
+            backoff: NodeBackoff::default().schedule(None).expect("a valid default"),
+            reads: ReadSettings::default(),
+            writes: WriteSettings::default(),
         }
     }
 }
 
-/// How long anything may take.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TimeoutSettings {
-    /// The whole of connecting to one node: TCP, TLS and authentication.
-    pub connect: Duration,
-    /// The deadline of `read()` and `write()`, over all nodes that they try.
-    pub checkout: Duration,
-    /// `statement_timeout` of read sessions; `None` leaves it to the server.
-    pub read_statement: Option<Duration>,
-    /// `statement_timeout` of write sessions; `None` leaves it to the server.
-    pub write_statement: Option<Duration>,
-    /// How long closing waits for connections that are in use.
-    pub shutdown: Duration,
-    /// How long a connection is silent before the first keepalive is sent. In whole seconds.
-    pub tcp_keepalive_idle: Duration,
-    /// The time between two keepalives. In whole seconds.
-    pub tcp_keepalive_interval: Duration,
-    /// How many keepalives without an answer end a connection.
-    pub tcp_keepalive_retries: u32,
-    /// How long sent data may stay unacknowledged before the connection is ended.
-    pub tcp_user_timeout: Duration,
+impl Group for Settings {
+    fn visit(&mut self, reader: &mut Reader) {
+        self.program.visit(reader);
+        self.pool.visit(reader);
+        self.timeouts.visit(reader);
+        self.probe.visit(reader);
+        NodeBackoff::visit_backoff(&mut self.backoff, reader);
+        self.reads.visit(reader);
+        self.writes.visit(reader);
+    }
 }
 
-impl Default for TimeoutSettings {
-    fn default() -> Self {
-        Self {
-            connect: defaults::TIMEOUT_CONNECT,
-            checkout: defaults::TIMEOUT_CHECKOUT,
-            read_statement: defaults::TIMEOUT_READ_STATEMENT,
-            write_statement: defaults::TIMEOUT_WRITE_STATEMENT,
-            shutdown: defaults::TIMEOUT_SHUTDOWN,
-            tcp_keepalive_idle: defaults::TIMEOUT_TCP_KEEPALIVE_IDLE,
-            tcp_keepalive_interval: defaults::TIMEOUT_TCP_KEEPALIVE_INTERVAL,
-            tcp_keepalive_retries: defaults::TIMEOUT_TCP_KEEPALIVE_RETRIES,
-            tcp_user_timeout: defaults::TIMEOUT_TCP_USER,
+impl Settings {
+    /// Checks the rules that no range expresses.
+    pub(super) fn check(&self, diagnostics: &mut Diagnostics) {
+        let Self { program, probe, reads, .. } = self;
+        if program.zone.as_deref().is_some_and(|zone| !is_word(zone, "._-")) {
+            diagnostics.report("zone", "is not a plain word", WORD_REMEDY);
+        }
+        // PostgreSQL truncates at 63 bytes and replaces what is not printable ASCII.
+        let name = &program.application_name;
+        let fits = (1..=63).contains(&name.len()) && name.bytes().all(|b| (b' '..=b'~').contains(&b));
+        if !fits || name.contains("://") {
+            diagnostics.report(
+                "application_name",
+                "is not a name that PostgreSQL would keep",
+                "use 1 to 63 printable ASCII characters, and no URL",
+            );
+        }
+        if probe.failover_interval > probe.interval {
+            diagnostics.contradiction(
+                &["probe.failover_interval", "probe.interval"],
+                "during the search for a primary, probes must be at least as frequent as otherwise",
+            );
+        }
+        if reads.max_fallback == 0 && reads.fallback != Fallback::Never {
+            diagnostics.contradiction(
+                &["reads.max_fallback", "reads.fallback"],
+                "at least 1 read must fit, or write `never` for no fallback",
+            );
+        }
+        if reads.max_ejection_time < reads.base_ejection_time {
+            diagnostics.contradiction(
+                &["reads.max_ejection_time", "reads.base_ejection_time"],
+                "the longest time must not be below the first",
+            );
+        }
+        let smallest = smallest_max_lag(probe);
+        if reads.max_lag < smallest {
+            diagnostics.contradiction(
+                &["reads.max_lag", "probe.interval", "probe.timeout"],
+                &format!(
+                    "the age of a measurement counts as lag, so with these probes a replica that misses nothing is \
+                     up to {smallest:?} behind: that is the smallest usable value"
+                ),
+            );
         }
     }
 }
 
-/// How the monitors look at their nodes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ProbeSettings {
-    /// The time between two probes of a node that is well.
-    pub interval: Duration,
-    /// How long a probe may take before it counts as missed; two missed in a row are a lost node.
-    pub timeout: Duration,
-    /// The time between two probes at the beginning of a search for a primary. It grows with the search.
-    pub failover_interval: Duration,
+/// Returns the most that a replica lags by which misses nothing.
+///
+/// The primary's position may be an interval and a probe old when the replica is asked. The replica's answer is used
+/// until the next one, an interval and two probes later. A probe of a healthy node takes less than a sixth of its timeout.
+pub(crate) fn smallest_max_lag(probe: &ProbeSettings) -> Duration {
+    probe.interval.saturating_mul(2).saturating_add(probe.timeout / 2)
 }
 
-impl Default for ProbeSettings {
-    fn default() -> Self {
-        Self {
-            interval: defaults::PROBE_INTERVAL,
-            timeout: defaults::PROBE_TIMEOUT,
-            failover_interval: defaults::PROBE_FAILOVER_INTERVAL,
-        }
-    }
-}
+pub(super) const WORD_REMEDY: &str = "use 1 to 63 of the characters a-z A-Z 0-9 . _ -";
 
-/// Whether the primary serves reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fallback {
-    /// Never: without a fit replica, a read fails. Spelled `never`.
-    ///
-    /// A set that was configured without replicas serves its reads from the primary all the same.
-    Never,
-    /// Only while no replica is fit. Spelled `when_unfit`.
-    WhenUnfit,
-    /// Always: the primary is a candidate like any replica. Spelled `always`.
-    Always,
-}
-
-impl Fallback {
-    /// The spelling in configuration files and in the environment.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Never => "never",
-            Self::WhenUnfit => "when_unfit",
-            Self::Always => "always",
-        }
-    }
-}
-
-/// Which nodes serve reads, and what happens to a read that is slow.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ReadSettings {
-    /// Whether the primary serves reads.
-    pub fallback: Fallback,
-    /// How many reads the primary serves at once in place of replicas.
-    pub max_fallback: u32,
-    /// How far behind in time a replica may be.
-    pub max_lag: Duration,
-    /// How far behind in bytes of WAL a replica may be; `None` sets no limit.
-    pub max_lag_bytes: Option<u64>,
-    /// How often `run_read` repeats a read that its node failed; 0 turns that off.
-    pub retries: u32,
-    /// The proportion of reads that may be sent to a second node as well; 0 turns hedging off.
-    pub hedge_budget: f64,
-    /// The shortest wait before a read is sent to a second node.
-    pub hedge_min_delay: Duration,
-    /// Whether nodes in the zone of this program are preferred.
-    pub prefer_zone: bool,
-    /// How long a node is left out when it fails for the first time.
-    pub base_ejection_time: Duration,
-    /// How long a node is left out at most, however often it failed.
-    pub max_ejection_time: Duration,
-    /// How long a node that came back takes to get its full share; zero gives it at once.
-    pub slow_start: Duration,
-}
-
-impl Default for ReadSettings {
-    fn default() -> Self {
-        Self {
-            fallback: defaults::READS_FALLBACK,
-            max_fallback: defaults::READS_MAX_FALLBACK,
-            max_lag: defaults::READS_MAX_LAG,
-            max_lag_bytes: defaults::READS_MAX_LAG_BYTES,
-            retries: defaults::READS_RETRIES,
-            hedge_budget: defaults::READS_HEDGE_BUDGET,
-            hedge_min_delay: defaults::READS_HEDGE_MIN_DELAY,
-            prefer_zone: defaults::READS_PREFER_ZONE,
-            base_ejection_time: defaults::READS_BASE_EJECTION_TIME,
-            max_ejection_time: defaults::READS_MAX_EJECTION_TIME,
-            slow_start: defaults::READS_SLOW_START,
-        }
-    }
-}
-
-/// How writes live through a failover and through conflicts.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WriteSettings {
-    /// How long `write()` waits for a primary while there is none; zero fails at once.
-    pub failover_wait: Duration,
-    /// How many callers of `write()` may wait for a primary at once.
-    pub max_waiters: u32,
-    /// How often `run_write` repeats a transaction that conflicted.
-    pub retries: u32,
-    /// How long `run_write` waits before it repeats a transaction. `retries` limits the attempts.
-    pub retry_backoff: Backoff,
-}
-
-impl Default for WriteSettings {
-    fn default() -> Self {
-        Self {
-            failover_wait: defaults::WRITES_FAILOVER_WAIT,
-            max_waiters: defaults::WRITES_MAX_WAITERS,
-            retries: defaults::WRITES_RETRIES,
-            retry_backoff: defaults::retry_backoff(),
-        }
-    }
+/// Returns `true` if a text can stand in a metric's label and in a header without being quoted.
+pub(super) fn is_word(text: &str, special: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || special.contains(c))
 }

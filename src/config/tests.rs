@@ -1,7 +1,7 @@
-//! What the files that ship with the crate say about the configuration is what it does.
+//! The files that ship with the crate agree with the configuration.
 
-use super::reader::{Known, env_name};
-use super::{Config, node_table, sources};
+use super::reader::{Documented, env_name};
+use super::{Config, documentation, nodes, sources};
 
 const EXAMPLE: &str = include_str!("../../pointsman.example.toml");
 const GUIDE: &str = include_str!("../../docs/configuration.md");
@@ -36,34 +36,34 @@ fn the_example_file_is_the_defaults() {
 #[test]
 fn the_example_file_has_every_key_with_its_default() {
     let assignments = assignments(EXAMPLE);
-    for Known { path, default } in sources::known() {
+    for Documented { path, default, .. } in documentation::settings() {
         match default {
-            Some(default) => {
+            Ok(default) => {
                 let line = format!("{path} = {default}");
                 assert!(assignments.contains(&line), "`{line}` is missing in {assignments:#?}");
             }
-            None => assert!(EXAMPLE.contains(&format!("\n# {path} = ")), "`# {path} = …` is missing"),
+            Err(_) => assert!(EXAMPLE.contains(&format!("\n# {path} = ")), "`# {path} = …` is missing"),
         }
     }
 }
 
 #[test]
 fn the_guide_has_every_key_with_its_variable_and_default() {
-    for Known { path, default } in sources::known() {
+    for Documented { path, default, .. } in documentation::settings() {
         let default =
-            default.map_or_else(|| "–".to_owned(), |default| format!("`{}`", default.replace('"', "")));
+            default.map_or_else(|_| "–".to_owned(), |default| format!("`{}`", default.replace('"', "")));
         let row = format!("| `{path}` | `{}` | {default} |", env_name(&path));
         assert!(GUIDE.contains(&row), "the row `{row}` is missing in docs/configuration.md");
     }
-    for Known { path, .. } in node_table::known() {
+    for Documented { path, .. } in nodes::table_settings() {
         assert!(GUIDE.contains(&format!("| `{path}` |")), "`{path}` of a node is missing");
     }
 }
 
 #[test]
 fn the_guide_has_no_key_that_does_not_exist() {
-    let known: Vec<_> =
-        sources::known().into_iter().chain(node_table::known()).map(|known| known.path).collect();
+    let settings = documentation::settings().into_iter().chain(nodes::table_settings());
+    let known: Vec<_> = settings.map(|known| known.path).collect();
     for row in GUIDE.lines().filter_map(|line| line.strip_prefix("| `")) {
         let path = row.split('`').next().unwrap();
         assert!(known.iter().any(|known| known == path), "`{path}` is no key");
@@ -108,10 +108,10 @@ fn every_block_of_the_dotenv_example_is_a_configuration() {
         assert!(!env.is_empty(), "{title} sets nothing");
         match Config::from_sources(None, env) {
             Ok(config) => assert!(!config.to_string().is_empty()),
-            // Without the feature, this is the one fault that they may have.
+            // Without the feature, this is the one issue that they may have.
             Err(error) if cfg!(not(feature = "tls")) => {
                 assert!(
-                    error.issues().iter().all(|fault| fault.remedy.contains("`tls`")),
+                    error.issues().iter().all(|issue| issue.remedy.contains("`tls`")),
                     "{title}: {error}"
                 );
             }

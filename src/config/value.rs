@@ -1,191 +1,219 @@
-//! How one value is written.
+//! How one value is written, in the file and in the environment.
 
+use std::ops::{Bound, RangeBounds};
+use std::str::FromStr;
 use std::time::Duration;
 
-use config::ValueKind;
 use humantime_serde::re::humantime;
-
-use super::Fallback;
-
-/// A value as it stands in the file or in the environment.
-#[derive(Clone, Copy)]
-pub(super) enum Raw<'a> {
-    /// Text: the type has to be read from it in the environment, and is quoted in TOML.
-    Text {
-        text: &'a str,
-        /// Whether a number may be read from it, because the environment has only text.
-        untyped: bool,
-    },
-    Integer(i64),
-    Float(f64),
-    Boolean(bool),
-    Other,
-}
-
-impl<'a> Raw<'a> {
-    pub(super) fn new(kind: &'a ValueKind, environment: bool) -> Self {
-        match kind {
-            ValueKind::String(text) => Self::Text { text: text.trim(), untyped: environment },
-            ValueKind::I64(integer) => Self::Integer(*integer),
-            ValueKind::Float(float) => Self::Float(*float),
-            ValueKind::Boolean(boolean) => Self::Boolean(*boolean),
-            _ => Self::Other,
-        }
-    }
-}
+use toml::Value;
 
 /// A type that a setting can have.
-pub(super) trait Setting: Sized {
-    /// What is expected, after "is not".
+pub(super) trait Setting: Clone {
+    /// The expected value, after "is not".
     const WHAT: &'static str;
-    /// How to write it.
+    /// The remedy.
     const REMEDY: &'static str;
+    /// The values of the type, as the documentation lists them.
+    const VALUES: &'static str;
+    /// The type that a range bounds.
+    type Bound: Setting + PartialOrd;
 
-    fn read(raw: Raw<'_>) -> Option<Self>;
+    /// Reads a value. A variable of the environment (`env`) is text, whatever the type.
+    fn read(value: &Value, env: bool) -> Option<Self>;
 
-    /// The value as TOML, or nothing if it can only be left out.
-    fn show(&self) -> Option<String>;
-}
+    /// Returns the value as it is written in TOML.
+    fn show(&self) -> String;
 
-impl Setting for u32 {
-    const WHAT: &'static str = "a whole number from 0 to 4294967295";
-    const REMEDY: &'static str = "write digits only, such as 10 (in TOML without quotes)";
-
-    fn read(raw: Raw<'_>) -> Option<Self> {
-        u64::read(raw).and_then(|number| number.try_into().ok())
-    }
-
-    fn show(&self) -> Option<String> {
-        Some(self.to_string())
+    /// Returns the value that a range bounds, if there is one.
+    fn bounded(&self) -> Option<&Self::Bound> {
+        None
     }
 }
 
-impl Setting for u64 {
-    const WHAT: &'static str = "a whole number";
-    const REMEDY: &'static str = "write digits only, such as 1048576 (in TOML without quotes)";
+/// Returns the values within `bounds`, as the documentation and an issue list them.
+pub(super) fn describe<T: Setting>(bounds: &impl RangeBounds<T::Bound>) -> String {
+    let plain = |value: &T::Bound| value.show().replace('"', "");
+    match (bounds.start_bound(), bounds.end_bound()) {
+        (Bound::Included(least), Bound::Included(most)) => format!("{} to {}", plain(least), plain(most)),
+        (Bound::Included(least), _) => format!("at least {}", plain(least)),
+        _ => T::VALUES.to_owned(),
+    }
+}
 
-    fn read(raw: Raw<'_>) -> Option<Self> {
-        match raw {
-            Raw::Integer(integer) => integer.try_into().ok(),
-            Raw::Text { text, untyped: true } => text.parse().ok(),
-            _ => None,
+/// Implements `Setting` for a number or a truth value, which is quoted in the environment alone.
+macro_rules! unquoted {
+    ($Type:ty, $what:literal, $remedy:literal, $read:expr, $accepts:expr) => {
+        impl Setting for $Type {
+            const WHAT: &'static str = $what;
+            const REMEDY: &'static str = concat!($remedy, " (in TOML without quotes)");
+            const VALUES: &'static str = $what;
+            type Bound = Self;
+
+            fn read(value: &Value, env: bool) -> Option<Self> {
+                let typed: fn(&Value) -> Option<Self> = $read;
+                let accepts: fn(&Self) -> bool = $accepts;
+                match value {
+                    Value::String(text) if env => Self::from_str(text.trim()).ok(),
+                    value => typed(value),
+                }
+                .filter(accepts)
+            }
+
+            fn show(&self) -> String {
+                format!("{self:?}")
+            }
+
+            fn bounded(&self) -> Option<&Self> {
+                Some(self)
+            }
         }
-    }
-
-    fn show(&self) -> Option<String> {
-        Some(self.to_string())
-    }
+    };
 }
 
-impl Setting for f64 {
-    const WHAT: &'static str = "a number";
-    const REMEDY: &'static str = "write a number such as 0.2 (in TOML without quotes)";
-
-    fn read(raw: Raw<'_>) -> Option<Self> {
-        match raw {
-            Raw::Float(float) => Some(float),
-            Raw::Integer(integer) => i32::try_from(integer).ok().map(Self::from),
-            Raw::Text { text, untyped: true } => text.parse().ok(),
-            _ => None,
-        }
-        .filter(|number: &Self| number.is_finite())
-    }
-
-    fn show(&self) -> Option<String> {
-        Some(format!("{self:?}"))
-    }
-}
-
-impl Setting for bool {
-    const WHAT: &'static str = "true or false";
-    const REMEDY: &'static str = "write true or false (in TOML without quotes)";
-
-    fn read(raw: Raw<'_>) -> Option<Self> {
-        match raw {
-            Raw::Boolean(boolean) => Some(boolean),
-            Raw::Text { text, untyped: true } => text.parse().ok(),
-            _ => None,
-        }
-    }
-
-    fn show(&self) -> Option<String> {
-        Some(self.to_string())
-    }
-}
+unquoted!(
+    u32,
+    "a whole number from 0 to 4294967295",
+    "write digits only, such as 10",
+    |value| value.as_integer()?.try_into().ok(),
+    |_| true
+);
+unquoted!(
+    u64,
+    "a whole number",
+    "write digits only, such as 1048576",
+    |value| value.as_integer()?.try_into().ok(),
+    |_| true
+);
+unquoted!(
+    f64,
+    "a number",
+    "write a number such as 0.2",
+    |value| value.as_float().or_else(|| i32::try_from(value.as_integer()?).ok().map(Self::from)),
+    |number| number.is_finite()
+);
+unquoted!(bool, "true or false", "write true or false", Value::as_bool, |_| true);
 
 impl Setting for Duration {
     const WHAT: &'static str = "a duration";
     const REMEDY: &'static str =
         "write a number with its unit, such as 500ms, 2s or 5min (in TOML in quotes)";
+    const VALUES: &'static str = "duration";
+    type Bound = Self;
 
-    fn read(raw: Raw<'_>) -> Option<Self> {
-        match raw {
-            Raw::Text { text, .. } => humantime::parse_duration(text).ok(),
-            _ => None,
-        }
+    fn read(value: &Value, _: bool) -> Option<Self> {
+        humantime::parse_duration(value.as_str()?.trim()).ok()
     }
 
-    fn show(&self) -> Option<String> {
-        // humantime reads `m` and `min` alike; `min` can't be taken for months.
+    fn show(&self) -> String {
+        // humantime reads `m` and `min` alike; `min` cannot be taken for months.
         let minutes = |part: &str| match part.strip_suffix('m') {
             Some(minutes) => format!("{minutes}min"),
             None => part.to_owned(),
         };
         let text = humantime::format_duration(*self).to_string();
-        Some(format!("\"{}\"", text.split(' ').map(minutes).collect::<Vec<_>>().join(" ")))
+        format!("\"{}\"", text.split(' ').map(minutes).collect::<Vec<_>>().join(" "))
+    }
+
+    fn bounded(&self) -> Option<&Self> {
+        Some(self)
     }
 }
 
 impl Setting for String {
     const WHAT: &'static str = "a text";
     const REMEDY: &'static str = "write it in quotes";
+    const VALUES: &'static str = "text";
+    type Bound = u32;
 
-    fn read(raw: Raw<'_>) -> Option<Self> {
-        match raw {
-            Raw::Text { text, .. } => Some(text.to_owned()),
-            _ => None,
-        }
+    fn read(value: &Value, _: bool) -> Option<Self> {
+        Some(value.as_str()?.trim().to_owned())
     }
 
-    fn show(&self) -> Option<String> {
-        Some(format!("{self:?}"))
-    }
-}
-
-impl Setting for Fallback {
-    const WHAT: &'static str = "a fallback policy";
-    const REMEDY: &'static str = "write never, when_unfit or always (in TOML in quotes)";
-
-    fn read(raw: Raw<'_>) -> Option<Self> {
-        match raw {
-            Raw::Text { text: "never", .. } => Some(Self::Never),
-            Raw::Text { text: "when_unfit", .. } => Some(Self::WhenUnfit),
-            Raw::Text { text: "always", .. } => Some(Self::Always),
-            _ => None,
-        }
-    }
-
-    fn show(&self) -> Option<String> {
-        Some(format!("{:?}", self.as_str()))
+    fn show(&self) -> String {
+        format!("{self:?}")
     }
 }
 
-/// A setting that may be absent. `none` says so, also where the file says otherwise.
+impl Setting for Vec<String> {
+    const WHAT: &'static str = "an array of texts";
+    const REMEDY: &'static str = "write it as [\"one\", \"two\"]";
+    const VALUES: &'static str = "array of texts";
+    type Bound = u32;
+
+    fn read(value: &Value, env: bool) -> Option<Self> {
+        value.as_array()?.iter().map(|text| String::read(text, env)).collect()
+    }
+
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+/// A setting that may be absent. `none` says so, also over a file that says otherwise.
 impl<T: Setting> Setting for Option<T> {
     const WHAT: &'static str = T::WHAT;
     const REMEDY: &'static str = T::REMEDY;
+    const VALUES: &'static str = T::VALUES;
+    type Bound = T::Bound;
 
-    fn read(raw: Raw<'_>) -> Option<Self> {
-        match raw {
-            Raw::Text { text: "none", .. } => Some(None),
-            raw => T::read(raw).map(Some),
+    fn read(value: &Value, env: bool) -> Option<Self> {
+        match value.as_str().map(str::trim) {
+            Some("none") => Some(None),
+            _ => T::read(value, env).map(Some),
         }
     }
 
-    fn show(&self) -> Option<String> {
-        match self {
-            Some(value) => value.show(),
-            None => Some("\"none\"".to_owned()),
-        }
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "\"none\"".to_owned(), T::show)
+    }
+
+    fn bounded(&self) -> Option<&T::Bound> {
+        self.as_ref()?.bounded()
     }
 }
+
+/// Declares an enum with the spelling of each variant in files, variables and URLs.
+macro_rules! spelled {
+    (
+        $(#[$meta:meta])*
+        pub enum $Name:ident, $what:literal, $values:literal {
+            $($(#[$of_variant:meta])* $Variant:ident = $text:literal,)*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $Name {
+            $($(#[$of_variant])* $Variant,)*
+        }
+
+        impl $Name {
+            /// Returns the spelling in files, variables and URLs.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$Variant => $text,)*
+                }
+            }
+        }
+
+        impl $crate::config::value::Setting for $Name {
+            const WHAT: &'static str = $what;
+            const REMEDY: &'static str = concat!("write ", $values, " (in TOML in quotes)");
+            const VALUES: &'static str = $values;
+            type Bound = u32;
+
+            fn read(value: &toml::Value, _: bool) -> Option<Self> {
+                match value.as_str()?.trim() {
+                    $($text => Some(Self::$Variant),)*
+                    _ => None,
+                }
+            }
+
+            fn show(&self) -> String {
+                format!("{:?}", self.as_str())
+            }
+        }
+    };
+}
+
+pub(super) use spelled;

@@ -89,7 +89,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
         ("POINTSMAN_READS__PREFER_ZONE", "false"),
         ("POINTSMAN_READS__FALLBACK", "always"),
         ("HOME", "/root"),
-        ("POINTSMAN_TESTKIT_USER", "nobody"),
+        ("POINTSMAN_TESTKIT_USER", "postgres"),
     ];
     let config = read(file, &env).unwrap();
     assert_eq!(config.nodes()[0].host(), "db-1");

@@ -5,7 +5,7 @@ use pointsman::config::Password;
 
 use super::{PASSWORD, URL, assert_secret, keys, read};
 
-/// Whether a URL with these parameters is a valid configuration.
+/// Reads a configuration whose URL has these parameters.
 fn with_parameters(parameters: &str) -> Result<Config, pointsman::ConfigError> {
     read("", &[("DATABASE_URL", &format!("{URL}?{parameters}"))])
 }
@@ -163,7 +163,7 @@ fn secrets_that_contradict_each_other_are_refused() {
     assert_eq!(
         found("", &[url, ("DATABASE_PASSWORD_FILE", &path)]),
         "DATABASE_PASSWORD_FILE",
-        "nobody uses it"
+        "no node uses it"
     );
     let node = |more: &str| format!("[[nodes]]\nrole = \"primary\"\nurl = \"{URL}\"\n{more} = \"{path}\"");
     assert_eq!(found(&node("url_file"), &[]), "nodes[0]");

@@ -125,12 +125,12 @@ fn values_out_of_range_are_refused() {
 
 #[test]
 fn a_faulty_value_does_not_make_its_neighbours_look_wrong() {
-    // With the default interval in the place of the faulty one, the lag would be too short.
+    // With the default interval instead of the faulty one, the lag would be too short.
     let file = "[probe]\ninterval = \"ten\"\ntimeout = \"20ms\"\n[reads]\nmax_lag = \"100ms\"";
     assert_eq!(keys(&with_url(file, &[]).unwrap_err()), ["probe.interval"]);
     let file = "[backoff]\ninitial = \"soon\"\nmax = \"50ms\"";
     assert_eq!(keys(&with_url(file, &[]).unwrap_err()), ["backoff.initial"]);
-    // Whether a primary is missing can't be said while a node is faulty.
+    // A missing primary is not reported while a node is faulty.
     assert_eq!(keys(&read("", &[("DATABASE_URL", "postgres://")]).unwrap_err()), ["DATABASE_URL"]);
     let error = read("[pool]\nmax_size = ten", &[]).unwrap_err();
     assert_eq!(keys(&error), ["pointsman.toml"]);
