@@ -1,4 +1,4 @@
-# What the scripts share; sourced, not run.
+# Functions that the scripts share. Source this file; do not run it.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -7,7 +7,7 @@ cd "$root"
 say() { printf '\n== %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# Runs a command as root: as it is, or with sudo.
+# Runs a command as root, with sudo if necessary.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
@@ -18,7 +18,7 @@ as_root() {
     fi
 }
 
-# Whether PostgreSQL's server programs are there, wherever the package put them.
+# Succeeds if PostgreSQL's server programs are installed, wherever the package put them.
 have_postgresql() {
     local folder
     for folder in ${PG_BIN:+"$PG_BIN"} /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin \
@@ -28,14 +28,14 @@ have_postgresql() {
     command -v initdb >/dev/null
 }
 
-# Installs PostgreSQL's programs with the system's package manager, if they are not there. No server is started,
-# and none that exists is touched.
+# Installs PostgreSQL's programs with the system's package manager, if they are missing. It starts no server and
+# touches no existing one.
 ensure_postgresql() {
     have_postgresql && return 0
     say "PostgreSQL's server programs are missing; installing them with the package manager"
     if command -v apt-get >/dev/null; then
         as_root apt-get update -qq
-        # The package would otherwise create a cluster of its own and start it.
+        # Otherwise the package would create a cluster and start it.
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql-common
         as_root sh -c 'mkdir -p /etc/postgresql-common/createcluster.d &&
             echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.d/pointsman.conf'
@@ -53,7 +53,7 @@ ensure_postgresql() {
     have_postgresql || die "the package is installed, but initdb is not found: set PG_BIN to its folder"
 }
 
-# Installs what a list of "command:package" names, if it is not there (Debian's package names).
+# Takes a list of "command:package" (Debian's names), and installs the package of each missing command.
 ensure_commands() {
     local pair missing=()
     for pair in "$@"; do
@@ -66,7 +66,7 @@ ensure_commands() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"
 }
 
-# Installs PgBouncer, if it is not there, without the service that its package would start.
+# Installs PgBouncer, if it is missing, without the service that its package would start.
 ensure_pgbouncer() {
     PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null && return 0
     local policy=/usr/sbin/policy-rc.d ours=false installed=0
@@ -77,7 +77,7 @@ ensure_pgbouncer() {
     (PATH=$PATH:/usr/sbin ensure_commands pgbouncer:pgbouncer) || installed=$?
     if $ours; then as_root rm -f "$policy"; fi
     [ "$installed" = 0 ] || die "pgbouncer could not be installed"
-    # Nor shall it start with the machine: the tests start their own.
+    # Nor may it start with the machine: the tests start their own.
     if command -v systemctl >/dev/null; then as_root systemctl disable pgbouncer >/dev/null 2>&1 || true; fi
 }
 

@@ -51,7 +51,7 @@ settings! {
         weight: u32 = 1;
         /// `false` for a node that must never be the primary: a delayed or reporting one (Patroni's `nofailover`).
         ///
-        /// If it is promoted all the same, it is fenced, and fences no other node.
+        /// If it is promoted all the same, it is fenced, and does not by itself fence another node.
         promotable: bool = true;
     }
 }
