@@ -46,7 +46,7 @@ fn definitions(text: &str) -> BTreeMap<&str, &str> {
 }
 
 #[test]
-fn each_link_from_page_to_page_leads_to_a_heading_here_and_in_the_documentation() {
+fn each_link_leads_to_a_heading_in_the_repository_and_in_the_guide() {
     let pages = pages();
     let known = definitions(LINKS);
     for (name, page) in &pages {
