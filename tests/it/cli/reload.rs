@@ -186,7 +186,7 @@ async fn a_password_is_rotated_in_a_file_under_load_and_nothing_fails() {
     users.go_on().await;
     write(&path, &format!("{NEW}\n"));
     program.reload();
-    program.logged("the nodes are configured anew").await;
+    program.logged("the nodes are reconfigured").await;
     users.go_on().await;
     let (writes, failed) = users.stop().await;
     assert!(!program.log.borrow().contains("there is no primary"), "{}", *program.log.borrow());
@@ -225,7 +225,7 @@ async fn a_changed_setting_at_sighup_raises_no_alert() {
     users.go_on().await;
     write(&path, "[pool]\nmax_size = 6\nmax_lifetime = \"20min\"\n");
     program.reload();
-    program.logged("the nodes are configured anew").await;
+    program.logged("the nodes are reconfigured").await;
     users.go_on().await;
     let (_, failed) = users.stop().await;
     let log = program.log.borrow().clone();
