@@ -215,6 +215,7 @@ impl fmt::Display for Config {
 }
 
 /// A configuration whose values have the right type, and are not yet checked together.
+#[derive(Clone, Default)]
 struct UncheckedConfig {
     /// Each node with the key that it comes from.
     nodes: nodes::Nodes,

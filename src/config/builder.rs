@@ -2,14 +2,11 @@
 
 use std::fmt;
 
-use secrecy::{ExposeSecret, SecretString};
-
 use super::declare::Group;
-use super::reader::Reader;
-use super::settings::Settings;
+use super::reader::{Diagnostics, Reader};
 use super::{
     Config, ConfigError, InitialRole, NodeConfig, PoolSettings, ProbeSettings, ReadSettings, TimeoutSettings,
-    UncheckedConfig, WriteSettings,
+    UncheckedConfig, WriteSettings, nodes,
 };
 use crate::backoff::Backoff;
 
@@ -33,82 +30,78 @@ use crate::backoff::Backoff;
 #[derive(Clone, Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ConfigBuilder {
-    nodes: Vec<Source>,
-    settings: Settings,
-}
-
-#[derive(Clone)]
-enum Source {
-    Url(InitialRole, SecretString),
-    Node(Box<NodeConfig>),
+    config: UncheckedConfig,
+    diagnostics: Diagnostics,
+    replicas: u32,
 }
 
 impl ConfigBuilder {
     /// Adds the server that is assumed to be the primary at first.
-    pub fn primary(self, url: impl Into<String>) -> Self {
-        self.source(Source::Url(InitialRole::Primary, url.into().into()))
+    pub fn primary(mut self, url: impl Into<String>) -> Self {
+        let url = (String::from("primary()"), url.into());
+        nodes::add(&mut self.config.nodes, url, InitialRole::Primary, &mut self.diagnostics);
+        self
     }
 
     /// Adds a server that is assumed to be a replica at first.
-    pub fn replica(self, url: impl Into<String>) -> Self {
-        self.source(Source::Url(InitialRole::Replica, url.into().into()))
+    pub fn replica(mut self, url: impl Into<String>) -> Self {
+        self.replicas += 1;
+        let url = (format!("replica() number {}", self.replicas), url.into());
+        nodes::add(&mut self.config.nodes, url, InitialRole::Replica, &mut self.diagnostics);
+        self
     }
 
     /// Adds a node with a name, a zone, tags or a weight.
-    pub fn node(self, node: NodeConfig) -> Self {
-        self.source(Source::Node(Box::new(node)))
-    }
-
-    fn source(mut self, source: Source) -> Self {
-        self.nodes.push(source);
+    pub fn node(mut self, node: NodeConfig) -> Self {
+        self.config.nodes.push(("node()".to_owned(), node));
         self
     }
 
     /// Sets the zone that this program runs in.
     pub fn zone(mut self, zone: impl Into<String>) -> Self {
-        self.settings.program.zone = Some(zone.into());
+        self.config.settings.program.zone = Some(zone.into());
         self
     }
 
     /// Sets the name of this program in `pg_stat_activity`.
     pub fn application_name(mut self, name: impl Into<String>) -> Self {
-        self.settings.program.application_name = name.into();
+        self.config.settings.program.application_name = name.into();
         self
     }
 
     /// Sets the connection pools.
     pub fn pool(mut self, pool: PoolSettings) -> Self {
-        self.settings.pool = pool;
+        self.config.settings.pool = pool;
         self
     }
 
     /// Sets the time limits of connecting, waiting and closing.
     pub fn timeouts(mut self, timeouts: TimeoutSettings) -> Self {
-        self.settings.timeouts = timeouts;
+        self.config.settings.timeouts = timeouts;
         self
     }
 
     /// Sets the probes by which the monitors watch their nodes.
     pub fn probe(mut self, probe: ProbeSettings) -> Self {
-        self.settings.probe = probe;
+        self.config.settings.probe = probe;
         self
     }
 
     /// Sets the schedule by which a node that is down is tried again.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.settings.backoff = backoff;
+        self.config.settings.backoff = backoff;
         self
     }
 
     /// Sets which nodes serve reads.
     pub fn reads(mut self, reads: ReadSettings) -> Self {
-        self.settings.reads = reads;
+        self.config.settings.reads = reads;
         self
     }
 
     /// Sets how writes outlive a failover and conflicts.
     pub fn writes(mut self, writes: WriteSettings) -> Self {
-        self.settings.writes = writes;
+        self.config.settings.writes = writes;
         self
     }
 
@@ -118,27 +111,9 @@ impl ConfigBuilder {
     ///
     /// Every issue, named by the setting (`pool.max_size`) or the call (`replica()`).
     pub fn build(self) -> Result<Config, ConfigError> {
-        let mut config = UncheckedConfig { nodes: Vec::new(), settings: self.settings };
+        let Self { mut config, diagnostics, .. } = self;
         let mut reader = Reader::default();
-        let mut replicas = 0;
-        for source in self.nodes {
-            let (key, node) = match source {
-                Source::Node(node) => ("node()".to_owned(), Ok(*node)),
-                Source::Url(role, url) => {
-                    replicas += u32::from(role == InitialRole::Replica);
-                    let key = match role {
-                        InitialRole::Primary => "primary()".to_owned(),
-                        InitialRole::Replica => format!("replica() number {replicas}"),
-                    };
-                    let node = NodeConfig::parse(&key, url.expose_secret(), role);
-                    (key, node)
-                }
-            };
-            match node {
-                Ok(node) => config.nodes.push((key, node)),
-                Err(issues) => reader.diagnostics.report_node(issues),
-            }
-        }
+        reader.diagnostics = diagnostics;
         // Without a file and variables, this only checks the ranges.
         config.settings.visit(&mut reader);
         config.check(reader.finish(), ("primary()", "call it with the URL of the primary"))
@@ -148,6 +123,6 @@ impl ConfigBuilder {
 /// Shows the number of nodes, because a URL may hold a password.
 impl fmt::Debug for ConfigBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConfigBuilder").field("nodes", &self.nodes.len()).finish_non_exhaustive()
+        f.debug_struct("ConfigBuilder").field("nodes", &self.config.nodes.len()).finish_non_exhaustive()
     }
 }

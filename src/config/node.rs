@@ -39,9 +39,15 @@ impl<T: Into<String>> From<T> for Password {
     }
 }
 
+impl PartialEq for Password {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
 /// One PostgreSQL server: where it is, how to log in, and what is known about it.
 ///
-/// Neither `Display` nor `Debug` show the user or the password.
+/// Neither `Display` nor `Debug` show the user or the password. Equality includes both.
 ///
 /// ```
 /// use pointsman::config::NodeConfig;
@@ -56,7 +62,7 @@ impl<T: Into<String>> From<T> for Password {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct NodeConfig {
     name: String,
     host: String,
@@ -70,7 +76,7 @@ pub struct NodeConfig {
     promotable: bool,
     postgres: tokio_postgres::Config,
     user_options: Option<String>,
-    /// Parameters of the URL, which no setting overrides.
+    /// Parameters of the URL, which no setting overrides. Empty once the settings are filled in.
     given: Vec<String>,
 }
 
@@ -292,7 +298,7 @@ impl NodeConfig {
 
     /// Returns the node with the settings for the parameters that its URL leaves open.
     pub(super) fn completed(mut self, application_name: &str, timeouts: &TimeoutSettings) -> Self {
-        let Self { postgres, given, .. } = &mut self;
+        let (postgres, given) = (&mut self.postgres, std::mem::take(&mut self.given));
         let open = |name: &str| !given.iter().any(|given| given == name);
         if open("application_name") {
             postgres.application_name(application_name);
@@ -313,20 +319,6 @@ impl NodeConfig {
             postgres.tcp_user_timeout(timeouts.tcp_user_timeout);
         }
         self
-    }
-}
-
-/// Nodes are equal if all of their fields are, including the password.
-impl PartialEq for NodeConfig {
-    fn eq(&self, other: &Self) -> bool {
-        // The password is compared in `postgres`.
-        let seen = |node: &Self| (node.name.clone(), node.tls.clone(), node.initial_role, node.weight);
-        seen(self) == seen(other)
-            && self.zone == other.zone
-            && self.tags == other.tags
-            && self.promotable == other.promotable
-            && self.user_options == other.user_options
-            && self.postgres == other.postgres
     }
 }
 

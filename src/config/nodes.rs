@@ -172,10 +172,7 @@ fn simple(servers: Servers, diagnostics: &mut Diagnostics) -> Nodes {
                 let several = urls.len() > 1;
                 for (index, url) in urls.into_iter().enumerate() {
                     let key = if several { format!("{key}[{index}]") } else { key.clone() };
-                    match NodeConfig::parse(&key, &url, role) {
-                        Ok(node) => nodes.push((key, node)),
-                        Err(issues) => diagnostics.report_node(issues),
-                    }
+                    add(&mut nodes, (key, url), role, diagnostics);
                 }
             }
             Err(issue) => diagnostics.report_node([issue]),
@@ -192,6 +189,19 @@ fn simple(servers: Servers, diagnostics: &mut Diagnostics) -> Nodes {
         None => (key, node.with_password(password.clone())),
     };
     nodes.into_iter().map(give).collect()
+}
+
+/// Parses the URL of a key, and adds its node or its issues.
+pub(super) fn add(
+    nodes: &mut Nodes,
+    (key, url): (String, String),
+    role: InitialRole,
+    diagnostics: &mut Diagnostics,
+) {
+    match NodeConfig::parse(&key, &url, role) {
+        Ok(node) => nodes.push((key, node)),
+        Err(issues) => diagnostics.report_node(issues),
+    }
 }
 
 /// Returns the URLs of one role, with the key that they come from.
@@ -225,67 +235,63 @@ fn of_table(
     let mut reader = Reader::new(&format!("{key}."), table);
     let row: NodeTable = reader.group();
     let Diagnostics { mut issues, .. } = reader.finish();
-    let is_url_invalid = issues.iter().any(|issue| issue.key.starts_with(&format!("{key}.url")));
-    let node = match url_of(&key, &row, env) {
-        Err(None) if is_url_invalid => return Err(issues),
-        Err(None) => {
-            let remedy = "add `url = \"postgres://…\"`, `url_env` with the name of a variable that holds it, or \
-                          `url_file` with the path of a file that does";
-            Err(vec![ConfigIssue::new(&key, "has no `url`", remedy)])
+    // A `url` of the wrong type was reported already, and is not missing.
+    let is_reported = row.url.is_none()
+        && row.url_env.is_none()
+        && row.url_file.is_none()
+        && issues.iter().any(|issue| issue.key.starts_with(&format!("{key}.url")));
+    let node = url_of(&key, &row, env).and_then(|(shown, url)| {
+        let node = NodeConfig::parse(&shown, &url, row.role)?;
+        match &row.password_file {
+            None => Ok(node),
+            Some(path) => with_password_of(&key, node, path).map_err(|issue| vec![issue]),
         }
-        Err(Some(issue)) => Err(vec![issue]),
-        Ok((shown, url)) => {
-            NodeConfig::parse(&shown, &url, row.role).and_then(|node| match &row.password_file {
-                None => Ok(node),
-                Some(path) => with_password_of(&key, node, path).map_err(|issue| vec![issue]),
-            })
-        }
-    };
+    });
     match node {
-        Ok(mut node) if issues.is_empty() => {
-            node = node.with_tags(row.tags).with_weight(row.weight).with_promotable(row.promotable);
-            node = row.name.into_iter().fold(node, NodeConfig::with_name);
-            node = row.zone.into_iter().fold(node, NodeConfig::with_zone);
+        Ok(node) if issues.is_empty() => {
+            let node = node.with_tags(row.tags).with_weight(row.weight).with_promotable(row.promotable);
+            let node = row.name.into_iter().fold(node, NodeConfig::with_name);
+            let node = row.zone.into_iter().fold(node, NodeConfig::with_zone);
             return Ok((key, node, row.url_env));
         }
-        Ok(_) => {}
-        Err(more) => issues.extend(more),
+        Err(more) if !is_reported => issues.extend(more),
+        _ => {}
     }
     Err(issues)
 }
 
-/// Returns the URL of a node and the key that it comes from. The error is `None` if there is no URL.
+/// Returns the URL of a node, after the key that it comes from.
 fn url_of(
     key: &str,
     row: &NodeTable,
     env: &[(String, String)],
-) -> Result<(String, String), Option<ConfigIssue>> {
+) -> Result<(String, String), Vec<ConfigIssue>> {
     let written = [("url", &row.url), ("url_env", &row.url_env), ("url_file", &row.url_file)];
     let written: Vec<_> =
         written.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
+    let of = |name: &str| format!("{key}.{name}");
+    let issue = |key: &str, problem: &str, remedy| Err(vec![ConfigIssue::new(key, problem, remedy)]);
     match written[..] {
-        [] => Err(None),
-        [("url", url)] => Ok((format!("{key}.url"), url.to_owned())),
-        [("url_env", variable)] => {
-            let key = format!("{key}.url_env");
-            match env.iter().find(|(known, _)| known == variable) {
-                Some((_, url)) => Ok((key, url.clone())),
-                None => Err(Some(ConfigIssue::new(
-                    key,
-                    "names a variable that is not set",
-                    "set it to the URL of the node",
-                ))),
-            }
+        [("url", url)] => Ok((of("url"), url.to_owned())),
+        [(name @ "url_env", variable)] => match env.iter().find(|(known, _)| known == variable) {
+            Some((_, url)) => Ok((of(name), url.clone())),
+            None => issue(&of(name), "names a variable that is not set", "set it to the URL of the node"),
+        },
+        [(name, path)] => {
+            let url = file::read_secret(&of(name), path).map_err(|issue| vec![issue])?;
+            Ok((of(name), url.expose_secret().to_owned()))
         }
-        [(_, path)] => {
-            let key = format!("{key}.url_file");
-            let url = file::read_secret(&key, path)?;
-            Ok((key, url.expose_secret().to_owned()))
-        }
-        [(one, _), (other, _), ..] => {
-            let remedy = "remove one of them; `url_env` and `url_file` keep the password out of this file";
-            Err(Some(ConfigIssue::new(key, format!("has both `{one}` and `{other}`"), remedy)))
-        }
+        [] => issue(
+            key,
+            "has no `url`",
+            "add `url = \"postgres://…\"`, `url_env` with the name of a variable that holds it, or `url_file` with \
+             the path of a file that does",
+        ),
+        [(one, _), (other, _), ..] => issue(
+            key,
+            &format!("has both `{one}` and `{other}`"),
+            "remove one of them; `url_env` and `url_file` keep the password out of this file",
+        ),
     }
 }
 
@@ -300,56 +306,62 @@ fn with_password_of(key: &str, node: NodeConfig, path: &str) -> Result<NodeConfi
 
 /// Checks each node, and all of them together. `no_primary` is the key and the remedy of a missing primary.
 pub(super) fn check(nodes: &Nodes, no_primary: (&str, &str), diagnostics: &mut Diagnostics) {
-    let mut issue = |key: &str, problem: &str, remedy: &str| {
-        diagnostics.issues.push(ConfigIssue::new(key, problem, remedy));
-    };
-    let mut names = BTreeMap::new();
-    let mut servers = BTreeMap::new();
-    let mut primary: Option<&str> = None;
+    let (mut names, mut servers, mut primary) = (BTreeMap::new(), BTreeMap::new(), None);
     for (key, node) in nodes {
+        let mut issue = |problem: String, remedy| {
+            diagnostics.issues.push(ConfigIssue::new(key, problem, remedy));
+        };
         let is_named = node.name() != NodeConfig::default_name(node.host(), node.port());
-        if is_named && !is_word(node.name(), "._-") {
-            issue(key, "has a name that is not a plain word", WORD_REMEDY);
-        }
-        if node.zone().is_some_and(|zone| !is_word(zone, "._-")) {
-            issue(key, "has a zone that is not a plain word", WORD_REMEDY);
-        }
-        if node.tags().iter().any(|tag| !is_word(tag, "._-:=")) {
-            issue(
-                key,
+        let is_primary = node.initial_role() == InitialRole::Primary;
+        for (is_wrong, problem, remedy) in [
+            (is_named && !is_word(node.name(), "._-"), "has a name that is not a plain word", WORD_REMEDY),
+            (
+                node.zone().is_some_and(|zone| !is_word(zone, "._-")),
+                "has a zone that is not a plain word",
+                WORD_REMEDY,
+            ),
+            (
+                node.tags().iter().any(|tag| !is_word(tag, "._-:=")),
                 "has a tag that is not a plain word",
                 "use 1 to 63 of the characters a-z A-Z 0-9 . _ - : =",
-            );
-        }
-        if !(1..=1_000).contains(&node.weight()) {
-            let remedy = "set 1 for an ordinary share of the reads; to take a node out, remove it";
-            issue(key, "has a weight that is not within 1 to 1000", remedy);
+            ),
+            (
+                !(1..=1_000).contains(&node.weight()),
+                "has a weight that is not within 1 to 1000",
+                "set 1 for an ordinary share of the reads; to take a node out, remove it",
+            ),
+            (
+                is_primary && !node.promotable(),
+                "is the primary and not promotable",
+                "remove `promotable = false`, or make another node the primary",
+            ),
+        ] {
+            if is_wrong {
+                issue(problem.to_owned(), remedy);
+            }
         }
         for (parameter, problem) in pem_problems(node) {
             let remedy = "name a PEM file that this user may read, or remove the parameter";
-            issue(key, &format!("has an `{parameter}` that {problem}"), remedy);
+            issue(format!("has an `{parameter}` that {problem}"), remedy);
         }
-        if node.initial_role() == InitialRole::Primary && !node.promotable() {
-            let remedy = "remove `promotable = false`, or make another node the primary";
-            issue(key, "is the primary and not promotable", remedy);
-        }
-        if let Some(first) = servers.insert((node.host().to_lowercase(), node.port()), key) {
-            issue(
-                key,
-                &format!("is the same server as {first}"),
+        let same_server = servers.insert((node.host().to_lowercase(), node.port()), key);
+        let same_name = names.insert(node.name(), key).filter(|_| same_server.is_none());
+        let other_primary = if is_primary { primary.replace(key) } else { None };
+        for (other, problem, remedy) in [
+            (
+                same_server,
+                "is the same server as",
                 "remove one: each server is one node, and without replicas the primary serves the reads",
-            );
-        } else if let Some(first) = names.insert(node.name(), key) {
-            issue(key, &format!("has the same name as {first}"), "give it another name");
-        }
-        if node.initial_role() == InitialRole::Primary {
-            match primary {
-                None => primary = Some(key),
-                Some(first) => issue(
-                    key,
-                    &format!("is a primary, as is {first}"),
-                    "make it a replica: it is a first guess, and the real roles are discovered",
-                ),
+            ),
+            (same_name, "has the same name as", "give it another name"),
+            (
+                other_primary,
+                "is a primary, as is",
+                "make it a replica: it is a first guess, and the real roles are discovered",
+            ),
+        ] {
+            if let Some(other) = other {
+                issue(format!("{problem} {other}"), remedy);
             }
         }
     }

@@ -14,7 +14,7 @@ use super::declare::{Declaration, Group};
 use super::value::{Setting, describe};
 
 /// The issues that were found so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Diagnostics {
     pub(super) issues: Vec<ConfigIssue>,
     /// Paths of faulty values. A rule that depends on one of them is not checked.

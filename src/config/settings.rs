@@ -67,9 +67,9 @@ settings! {
         /// A connect costs the server a fork and an authentication, which is milliseconds of processor for SCRAM. Four
         /// at a time fill a pool of ten in a few rounds, and leave a recovering server room for queries.
         pub max_concurrent_connects: u32 = 4, in 1..=1_000;
-        /// Resets a session on which something was set, such as `search_path`, an advisory lock or a temporary table.
+        /// Resets a session on which something was set, before its next user gets it.
         ///
-        /// The next user of a session must not work in the schema, or under the locks, of the one before. The reset
+        /// That is `search_path`, an advisory lock or a temporary table, for example. The next user of a session must not work in the schema, or under the locks, of the one before. The reset
         /// costs a round trip if something was set, and nothing otherwise.
         pub reset_sessions: bool = true;
     }
@@ -98,7 +98,7 @@ settings! {
         ///
         /// Kubernetes grants 30 s between SIGTERM and SIGKILL. This leaves the rest of the program its share.
         pub shutdown: Duration = 10 * SECOND, in Duration::ZERO..=60 * MINUTE;
-        /// Silence on a connection before the first keepalive is sent, in whole seconds.
+        /// Silence on a connection before its first keepalive, in whole seconds.
         ///
         /// Firewalls and NAT gateways forget idle connections after minutes at the earliest (AWS: 350 s), and Linux
         /// sends its first keepalive after two hours. 10 s also notices a host that was lost without a word.
@@ -111,7 +111,7 @@ settings! {
         ///
         /// Two lost packets are bad luck, three in a row are an outage.
         pub tcp_keepalive_retries: u32 = 3, in 1..=100;
-        /// Time for which sent data may stay unacknowledged before the connection is ended.
+        /// Time without an acknowledgement of sent data after which a connection is ended.
         ///
         /// Linux repeats an unacknowledged packet for about 15 minutes. Keepalives do not help meanwhile, because they
         /// are only sent on an idle connection.
@@ -125,7 +125,7 @@ settings! {
         /// Together with `probe.timeout`, which must be missed twice, a node that hangs is marked down within a second.
         /// A few cheap queries a second are no load.
         pub interval: Duration = 400 * MS, in 10 * MS..=MINUTE;
-        /// Time after which a probe counts as missed. Two missed in a row mark the node down.
+        /// Time after which a probe counts as missed. Two in a row mark the node down.
         ///
         /// A probe takes below 1 ms in a data centre and 150 ms around the world. 300 ms, missed twice in a row, tell a
         /// slow network and a checkpoint from a node that hangs.
@@ -154,7 +154,8 @@ settings! {
         ///
         /// Only one monitor per node and program waits here. A fifth keeps many programs out of step.
         jitter: f64 = 0.2, in 0.0..=1.0;
-        /// Number of steps of the schedule; `none` sets no end. A monitor never gives a node up: after the last step, the longest wait repeats.
+        /// Number of steps of the schedule; `none` sets no end.
+        /// A monitor never gives a node up: after the last step, the longest wait repeats.
         ///
         /// No program is restarted because a replica came back. The schedule 2, 4, 8, 16, 32 s is `initial = "2s"`,
         /// `max = "32s"`, `jitter = 0`, `attempts = 5`.
@@ -163,7 +164,7 @@ settings! {
 
     /// Which nodes serve reads, and what happens to a read that is slow.
     pub struct ReadSettings in "reads", "Reads" {
-        /// Which reads the primary serves: none, those for which no replica is fit, or any.
+        /// Reads that the primary serves: none, those without a fit replica, or any.
         ///
         /// Reads go on without replicas, but cost the primary nothing while a replica is fit.
         pub fallback: Fallback = Fallback::WhenUnfit;
@@ -180,12 +181,12 @@ settings! {
         ///
         /// Time is what people mean by stale; how many bytes are many depends on the load.
         pub max_lag_bytes: Option<u64> = None, in 1..;
-        /// Number of times that `run_read` repeats a read that its node failed; 0 turns that off.
+        /// Times that `run_read` repeats a read that its node failed; 0 turns that off.
         ///
         /// Each of three nodes may fail a read once, and one of them twice. A read that failed five times in a row is
         /// not helped by a sixth run.
         pub retries: u32 = 4, in 0..=100;
-        /// Proportion of reads that may be sent to a second node as well; 0 turns hedging off.
+        /// Proportion of reads that may be sent to a second node; 0 turns hedging off.
         ///
         /// At most one read in twenty is sent twice. Dean and Barroso ("The Tail at Scale") found that a few per cent
         /// remove most of the tail; without a bound, hedging doubles the load of a slow set.
@@ -198,15 +199,15 @@ settings! {
         ///
         /// Traffic within a zone is faster and free of charge.
         pub prefer_zone: bool = true;
-        /// Time for which a node is ejected when it fails for the first time. It doubles with each repeat.
+        /// Time of a node's first ejection. It doubles with each repeat.
         ///
         /// About twice the probe interval: long enough to see whether the node is still bad.
         pub base_ejection_time: Duration = SECOND, in MS..=60 * MINUTE;
-        /// Longest time for which a node is ejected, however often it failed.
+        /// Longest time of an ejection, however often the node failed.
         ///
         /// A node that keeps failing costs one try in half a minute, and is back soon after its repair.
         pub max_ejection_time: Duration = 30 * SECOND, in MS..=DAY;
-        /// Time in which a node that came back gets its full share; `0s` gives it at once.
+        /// Time in which a node that is back gets its full share; `0s` gives it at once.
         ///
         /// Its caches are cold, and it has no sessions. A primary takes the reads of replicas in the same steps.
         pub slow_start: Duration = 2 * SECOND, in Duration::ZERO..=10 * MINUTE;
@@ -214,7 +215,7 @@ settings! {
 
     /// Waits and retries by which writes outlive a failover and conflicts.
     pub struct WriteSettings in "writes", "Writes" {
-        /// Time for which `write()` waits for a primary while there is none; `0s` fails at once.
+        /// Time for which `write()` waits for a primary; `0s` fails at once.
         ///
         /// With Patroni's defaults, a leader that vanished keeps its lock for 30 s (`ttl`), another member looks within
         /// 10 s (`loop_wait`), and 5 s are left for its promotion. It stays below the 60 s after which proxies give up.
@@ -225,7 +226,7 @@ settings! {
         /// At 100 writes/s, the traffic of `writes.failover_wait`, and a tenth more. Each waiter holds a request in
         /// memory, some ten kilobytes for most.
         pub max_waiters: u32 = 5_000, in 1..=1_000_000;
-        /// Number of times that `run_write` repeats a transaction that conflicted.
+        /// Times that `run_write` repeats a transaction that conflicted.
         ///
         /// A transaction that conflicts five times in a row meets contention that retrying makes worse.
         pub retries: u32 = 5, in 0..=1_000;

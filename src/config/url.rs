@@ -30,25 +30,13 @@ const ENCODE: &str = "percent-encode special characters in the user name and the
      `?` is %3F, `:` is %3A, `%` is %25";
 
 /// The parameters that tokio-postgres understands and that may vary here.
-const PASSED_ON: &[&str] = &[
-    "user",
-    "password",
-    "dbname",
-    "host",
-    "hostaddr",
-    "port",
-    "application_name",
-    "connect_timeout",
-    "tcp_user_timeout",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_retries",
-    "channel_binding",
-    "sslnegotiation",
-];
+const PASSED_ON: &str = "user password dbname host hostaddr port application_name connect_timeout tcp_user_timeout \
+     keepalives keepalives_idle keepalives_interval keepalives_retries channel_binding sslnegotiation";
+const TAKEN_OUT: &str = "sslmode sslrootcert sslcert sslkey options";
 
-const TAKEN_OUT: &[&str] = &["sslmode", "sslrootcert", "sslcert", "sslkey", "options"];
+fn has(names: &str, name: &str) -> bool {
+    names.split(' ').any(|known| known == name)
+}
 
 /// The issues of one URL, all under its key.
 struct Issues<'k>(&'k str, Vec<ConfigIssue>);
@@ -111,8 +99,8 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<ConfigIssue>> {
             issues.add("has a parameter that is not UTF-8", "encode it as UTF-8");
             continue;
         };
-        let is_passed_on = PASSED_ON.contains(&name);
-        let is_known = is_passed_on || TAKEN_OUT.contains(&name);
+        let is_passed_on = has(PASSED_ON, name);
+        let is_known = is_passed_on || has(TAKEN_OUT, name);
         match name {
             "options" => options = Some(decoded.into_owned()),
             _ if is_passed_on => passed_on.push(pair),
@@ -156,7 +144,7 @@ fn unknown_parameter(number: usize, name: &str, may_name: bool, issues: &mut Iss
             "remove it: roles are discovered, and reads are balanced over the nodes",
         );
     }
-    let remedy = match super::nearest(name, PASSED_ON.iter().chain(TAKEN_OUT).copied()) {
+    let remedy = match super::nearest(name, PASSED_ON.split(' ').chain(TAKEN_OUT.split(' '))) {
         Some(near) => format!("did you mean `{near}`? Otherwise remove it"),
         None => "remove it; docs/configuration.md lists the parameters that exist".to_owned(),
     };
@@ -176,7 +164,7 @@ fn unknown_parameter(number: usize, name: &str, may_name: bool, issues: &mut Iss
 fn rejection(error: &tokio_postgres::Error) -> String {
     let source = error.source().map(ToString::to_string).unwrap_or_default();
     PASSED_ON
-        .iter()
+        .split(' ')
         .find(|name| source == format!("invalid value for option `{name}`"))
         .map_or_else(|| "cannot be understood".to_owned(), |name| format!("has an invalid {name}"))
 }
