@@ -8,7 +8,7 @@ use super::failure::Outcome;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Says whether the configuration is valid, with every fault in it.
+    /// Checks the configuration, and prints every issue in it.
     Check,
     /// Prints the configuration as it is used, without passwords.
     Show,

@@ -36,14 +36,14 @@ pub struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// Adds the server that is assumed to be the primary at first.
+    /// Adds the server that should be the primary at the start.
     pub fn primary(mut self, url: impl Into<String>) -> Self {
         let url = (String::from("primary()"), url.into());
         nodes::add(&mut self.config.nodes, url, InitialRole::Primary, &mut self.diagnostics);
         self
     }
 
-    /// Adds a server that is assumed to be a replica at first.
+    /// Adds a server that should be a replica at the start.
     pub fn replica(mut self, url: impl Into<String>) -> Self {
         self.replicas += 1;
         let url = (format!("replica() number {}", self.replicas), url.into());

@@ -10,9 +10,10 @@ use super::value::spelled;
 use super::{ConfigError, ConfigIssue, TimeoutSettings, TlsSettings, url};
 
 spelled! {
-    /// The role that a node is configured with.
+    /// The role that a node should have at the start.
     ///
-    /// It is only the first guess: the real role is discovered, and may change.
+    /// No decision rests on it: a set discovers the real role of each node, and follows when it changes.
+    /// A configuration names exactly one primary, so that a forgotten server is noticed.
     pub enum InitialRole, "a role", "primary or replica" {
         /// The server that takes writes.
         Primary = "primary",
@@ -81,7 +82,7 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// Parses the URL of the server that is assumed to be the primary at first.
+    /// Parses the URL of the server that should be the primary at the start.
     ///
     /// # Errors
     ///
@@ -90,7 +91,7 @@ impl NodeConfig {
         Self::parse("url", url.as_ref(), InitialRole::Primary).map_err(ConfigError::new)
     }
 
-    /// Parses the URL of a server that is assumed to be a replica at first.
+    /// Parses the URL of a server that should be a replica at the start.
     ///
     /// # Errors
     ///
@@ -229,7 +230,7 @@ impl NodeConfig {
         &self.tls
     }
 
-    /// Returns the role that is assumed until the real one is known.
+    /// Returns the configured role; the set itself uses the one that it discovers.
     #[must_use]
     pub fn initial_role(&self) -> InitialRole {
         self.initial_role

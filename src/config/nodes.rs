@@ -15,7 +15,7 @@ use super::{ConfigIssue, InitialRole, NodeConfig, TlsMode, file};
 settings! {
     /// The simple form: where the servers are.
     struct Servers in "", "Servers and program" {
-        /// The URL of the server that is assumed to be the primary at first.
+        /// The URL of the server that should be the primary. The real roles are discovered.
         database_url: Urls = Urls::default(), example "\"postgres://app:change-me@db-1.example.com/payments\"";
         /// The URLs of the replicas, separated by commas; in TOML also an array.
         ///
@@ -39,7 +39,7 @@ settings! {
         url_file: Option<String> = None, example "path";
         /// The path of a file that holds the password of a URL without one.
         password_file: Option<String> = None, example "path";
-        /// `primary` or `replica`, as a first guess.
+        /// The role that the node should have at the start, `primary` or `replica`. The real roles are discovered.
         role: InitialRole = InitialRole::Replica;
         /// The name of the node in logs and metrics, unique: 1 to 63 of `a-z A-Z 0-9 . _ -`; `host:port` unless given.
         name: Option<String> = None, example "word";
@@ -354,11 +354,7 @@ pub(super) fn check(nodes: &Nodes, no_primary: (&str, &str), diagnostics: &mut D
                 "remove one: each server is one node, and without replicas the primary serves the reads",
             ),
             (same_name, "has the same name as", "give it another name"),
-            (
-                other_primary,
-                "is a primary, as is",
-                "make it a replica: it is a first guess, and the real roles are discovered",
-            ),
+            (other_primary, "is a primary, as is", "make it a replica: the real roles are discovered"),
         ] {
             if let Some(other) = other {
                 issue(format!("{problem} {other}"), remedy);

@@ -30,7 +30,8 @@ spelled! {
 /// The TLS part of a node's URL: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`.
 ///
 /// The files are named here. A [`Config`](super::Config) checks that they can be read and hold PEM,
-/// unless `sslmode` is `disable`. The nodes read them when the set connects.
+/// unless `sslmode` is `disable`. The set reads them when it connects, and again at each
+/// [`reconfigure`](crate::ReplicaSet::reconfigure).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
     /// The encryption that is needed.
