@@ -7,5 +7,5 @@ use pointsman::prelude::*;
 
 pub fn run(set: pointsman::ReplicaSet, conn: &mut Conn<Write>) {
     let _stream = conn.notifications_stream(); // twin: let _stream = set.listen(["orders"]);
-    let _ = (set, conn);
+    let _ = (&set, conn);
 }
