@@ -37,7 +37,7 @@ use crate::{Intent, Write};
 #[diagnostic::on_unimplemented(
     message = "a `Conn<Read>` does not lend its bare connection, because anything could write on that",
     label = "the intent here is `{Self}`, not `Write`",
-    note = "to read, run statements with Pointsman's methods: import `pointsman::prelude::*` in the place of `diesel::prelude::*` and `diesel_async::RunQueryDsl`",
+    note = "to read, run statements with Pointsman's methods: import `pointsman::prelude::*` instead of `diesel::prelude::*` and `diesel_async::RunQueryDsl`",
     note = "to write, or for code that takes any `AsyncConnection`, check out a `Conn<Write>` with `ReplicaSet::write`"
 )]
 pub trait LendsBare: Intent {}

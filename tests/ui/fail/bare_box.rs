@@ -1,7 +1,7 @@
 //! diesel-async's own methods on a boxed connection.
 //~ E0277
 //~ says: a `Conn<Read>` does not lend its bare connection
-//~ says: import `pointsman::prelude::*` in the place of
+//~ says: import `pointsman::prelude::*` instead of
 
 use pointsman::prelude::*;
 use ui::users;

@@ -1,7 +1,7 @@
 //! diesel-async's trait in the place of the prelude's: one changed import.
 //~ E0277
 //~ says: a `Conn<Read>` does not lend its bare connection
-//~ says: import `pointsman::prelude::*` in the place of
+//~ says: import `pointsman::prelude::*` instead of
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
