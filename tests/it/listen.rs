@@ -38,10 +38,13 @@ async fn notify(set: &ReplicaSet, channel: &str, payload: &str) {
     notify.bind::<Text, _>(payload).execute(&conn).await.expect("notified");
 }
 
+/// The sessions on which a set listens, by what they ran last.
+const LISTENING: &str = "pg_stat_activity WHERE usename = 'app' AND \
+    (query LIKE '%LISTEN \"%' OR query LIKE '-- pointsman listens%')";
+
 /// Sessions at a server on which a set listens.
 async fn listening(server: &Server) -> String {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND query LIKE 'LISTEN%'";
-    server.query_value(sql).await.expect("a count")
+    server.query_value(&format!("SELECT count(*) FROM {LISTENING}")).await.expect("a count")
 }
 
 async fn no_session_listens(server: &Server) {
@@ -49,8 +52,8 @@ async fn no_session_listens(server: &Server) {
 }
 
 async fn terminate_listener(server: &Server) {
-    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%LISTEN%' AND usename = 'app'";
-    server.execute(sql).await.expect("terminated");
+    let sql = format!("SELECT pg_terminate_backend(pid) FROM {LISTENING}");
+    server.execute(&sql).await.expect("terminated");
 }
 
 /// What an interruption must look like to a program: two events, whatever was heard before.
@@ -346,9 +349,8 @@ async fn it_goes_over_to_the_settings_of_a_new_configuration() {
     set.reconfigure(urls_of([url]).build().unwrap()).await.unwrap();
     let (reason, _) = interrupted(&mut listener).await;
     assert_eq!(reason, Interruption::Reconfigured);
-    let renamed =
-        "SELECT application_name FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND usename = 'app'";
-    assert_eq!(cluster.primary().query_value(renamed).await.unwrap(), "renamed");
+    let name = format!("SELECT application_name FROM {LISTENING}");
+    assert_eq!(cluster.primary().query_value(&name).await.unwrap(), "renamed");
     // The same settings again are no reason.
     set.reconfigure(config_of(cluster.servers())).await.unwrap();
     interrupted(&mut listener).await;

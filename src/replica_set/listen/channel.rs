@@ -41,11 +41,6 @@ impl Channels {
         self.0.iter().map(statement).collect::<Vec<_>>().join("; ")
     }
 
-    /// Returns those that are not in the other ones.
-    pub(super) fn without(&self, other: &Self) -> Self {
-        Self(self.0.difference(&other.0).cloned().collect())
-    }
-
     /// Adds other ones.
     pub(super) fn add(&mut self, other: &Self) {
         self.0.extend(other.0.iter().cloned());
@@ -102,7 +97,6 @@ mod tests {
     fn channels_come_and_go() {
         let names = |names: &[&str]| Channels::parse(names.iter().copied()).expect("names");
         let mut channels = names(&["a", "b"]);
-        assert_eq!(names(&["b", "c"]).without(&channels), names(&["c"]));
         channels.add(&names(&["c"]));
         channels.remove(&names(&["a", "x"]));
         assert_eq!(channels, names(&["b", "c"]));

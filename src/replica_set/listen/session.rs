@@ -20,6 +20,9 @@ use crate::pool::Outside;
 /// The monitors notice a server that is lost; this notices a session that is: a firewall forgot it, or a floating address moved.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// An empty statement, with words for those who look at the server's sessions.
+const PROBE: &str = "-- pointsman listens here";
+
 /// Where to listen: the primary, as the set sees it at one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -66,7 +69,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Runs statements within the limit of the node's sessions; an empty text only asks for an answer.
+    /// Runs statements within the limit of the node's sessions; an empty one only asks for an answer.
     pub(super) async fn run(&self, sql: &str) -> Result<(), Failed> {
         let limit = self.place.outside.limit();
         let mut conn = self.link.conn();
@@ -96,7 +99,7 @@ impl Session {
     async fn silent(&self) -> Interruption {
         loop {
             sleep(PROBE_INTERVAL).await;
-            match self.run("").await {
+            match self.run(PROBE).await {
                 Ok(()) | Err(Failed::Server(_)) => {}
                 Err(Failed::Lost(reason)) => return reason,
                 Err(Failed::Connect(_)) => return Interruption::Disconnected { sqlstate: None },

@@ -101,7 +101,7 @@ impl Task {
     async fn change(&mut self, session: &Session, change: Change) -> Result<(), Interruption> {
         let Change { channels, listen, done } = change;
         let sql = if listen { channels.listen() } else { channels.unlisten() };
-        let added = channels.without(&self.channels);
+        let before = self.channels.clone();
         if listen {
             self.channels.add(&channels);
         } else {
@@ -117,7 +117,7 @@ impl Task {
                 Err(ListenError::CannotConnect { node: session.place.name.clone(), error: Arc::new(error) })
             }
             Err(Failed::Server(source)) => {
-                self.channels.remove(&added);
+                self.channels = before;
                 Err(ListenError::Server { node: session.place.name.clone(), source })
             }
         };
