@@ -141,9 +141,12 @@ mod tests {
     /// A task that used its budget up is made to yield by whatever it awaits next.
     #[tokio::test]
     async fn it_is_made_in_a_task_without_budget() {
-        while tokio::task::coop::has_budget_remaining() {
-            tokio::task::coop::consume_budget().await;
-        }
+        // A poll that has no budget left is pending; the task itself does not yield.
+        let used_up = |context: &mut std::task::Context<'_>| {
+            while std::pin::pin!(tokio::task::consume_budget()).poll(context).is_ready() {}
+            std::task::Poll::Ready(())
+        };
+        std::future::poll_fn(used_up).await;
         drop(placeholder());
     }
 }
