@@ -93,6 +93,9 @@ impl<I: Intent> Conn<I> {
     #[ref_cast_custom]
     fn view(served: &Served) -> &Self;
 
+    #[ref_cast_custom]
+    fn view_mut(served: &mut Served) -> &mut Self;
+
     /// Lends the connection to code that only reads.
     ///
     /// It is the same connection, inside its transaction if one is open. On a `Conn<Write>` only the type refuses a write
@@ -130,12 +133,18 @@ impl<I: Intent> Conn<I> {
         Conn { served: self.served, intent: PhantomData }
     }
 
+    /// Names the intent by the type parameter of generic code, which stands for the same one.
+    pub(crate) fn with_intent<J: Intent>(self) -> Conn<J> {
+        debug_assert_eq!(I::KIND, J::KIND, "an intent never becomes another one");
+        Conn { served: self.served, intent: PhantomData }
+    }
+
     /// Lends the connection to code that writes, where the intent is known to permit it.
     pub fn as_write(&self) -> &Conn<Write>
     where
         I: Writable,
     {
-        I::witness(self)
+        Conn::<Write>::view(&self.served)
     }
 
     /// Lends the connection exclusively to code that writes: for a transaction, say.
@@ -143,7 +152,7 @@ impl<I: Intent> Conn<I> {
     where
         I: Writable,
     {
-        I::witness_mut(self)
+        Conn::<Write>::view_mut(&mut self.served)
     }
 
     /// Returns the name of the node that serves the connection.
@@ -254,7 +263,7 @@ pub(crate) struct Usable<'c> {
 impl<I: Intent> fmt::Debug for Conn<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Conn")
-            .field("intent", &I::NAME)
+            .field("intent", &I::KIND)
             .field("node", &self.node())
             .field("role", &self.role())
             .finish_non_exhaustive()

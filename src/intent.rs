@@ -4,7 +4,7 @@
 //! [`Conn<I>`](crate::Conn). [`Read`] may be served by any node, [`Write`] only by the primary.
 //! There are exactly two; [`Intent`] is sealed, so that no third one can claim rights of its own.
 
-use crate::Conn;
+use std::fmt;
 
 mod sealed {
     /// Keeps [`Intent`](super::Intent) closed.
@@ -40,7 +40,7 @@ pub enum Write {}
 /// ```compile_fail,E0277
 /// enum Admin {}
 /// impl pointsman::Intent for Admin {
-///     const NAME: &'static str = "admin";
+///     const KIND: pointsman::IntentKind = pointsman::IntentKind::Write;
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
@@ -49,21 +49,54 @@ pub enum Write {}
     note = "the intents are sealed, because a third one would have no pool to be served from"
 )]
 pub trait Intent: sealed::Sealed + Send + Sync + Sized + 'static {
-    /// The intent in lower case, as logs and metrics spell it.
+    /// The intent as a value, for what is decided or shown at run time.
     ///
     /// ```
-    /// use pointsman::{Intent, Read, Write};
-    /// assert_eq!((Read::NAME, Write::NAME), ("read", "write"));
+    /// use pointsman::{Intent, IntentKind, Read, Write};
+    /// assert_eq!((Read::KIND, Write::KIND), (IntentKind::Read, IntentKind::Write));
     /// ```
-    const NAME: &'static str;
+    const KIND: IntentKind;
 }
 
 impl Intent for Read {
-    const NAME: &'static str = "read";
+    const KIND: IntentKind = IntentKind::Read;
 }
 
 impl Intent for Write {
-    const NAME: &'static str = "write";
+    const KIND: IntentKind = IntentKind::Write;
+}
+
+/// An intent as a value: what [`Intent::KIND`] is, and errors name.
+///
+/// ```
+/// assert_eq!(pointsman::IntentKind::Read.to_string(), "read");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IntentKind {
+    /// The intent of [`Read`].
+    Read,
+    /// The intent of [`Write`].
+    Write,
+}
+
+impl IntentKind {
+    /// Returns the intent in lower case, as logs and metrics spell it.
+    ///
+    /// ```
+    /// assert_eq!(pointsman::IntentKind::Write.as_str(), "write");
+    /// ```
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
+impl fmt::Display for IntentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// The intents that may write: [`Write`] alone.
@@ -100,22 +133,6 @@ impl Intent for Write {
     note = "a `Conn<Read>` may be served by a replica: check out a `Conn<Write>` with `ReplicaSet::write`",
     note = "in a repository, put `where I: Writable` on the method, in the trait and in the impl; in a generic function, bound the intent: `I: Writable`"
 )]
-pub trait Writable: Intent {
-    /// Witnesses that a connection of this intent is a `Conn<Write>`.
-    #[doc(hidden)]
-    fn witness(conn: &Conn<Self>) -> &Conn<Write>;
+pub trait Writable: Intent {}
 
-    /// Witnesses the same of an exclusive reference.
-    #[doc(hidden)]
-    fn witness_mut(conn: &mut Conn<Self>) -> &mut Conn<Write>;
-}
-
-impl Writable for Write {
-    fn witness(conn: &Conn<Self>) -> &Conn<Write> {
-        conn
-    }
-
-    fn witness_mut(conn: &mut Conn<Self>) -> &mut Conn<Write> {
-        conn
-    }
-}
+impl Writable for Write {}

@@ -77,7 +77,7 @@ pub use self::error::{
     TransactionFailed,
 };
 #[doc(inline)]
-pub use self::intent::{Intent, Read, Writable, Write};
+pub use self::intent::{Intent, IntentKind, Read, Writable, Write};
 #[doc(inline)]
 pub use self::options::{ReadOptions, WriteOptions};
 #[doc(inline)]

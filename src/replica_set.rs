@@ -35,6 +35,7 @@ use crate::node::{Node, NodeId};
 use crate::topology::{Health, NodeStatus, Standing, Topology};
 
 mod budget;
+mod checkout;
 mod forget;
 mod hedge;
 pub mod listen;

@@ -17,7 +17,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt, pin_mut, stream};
 
 use self::sealed::Rows as _;
-use crate::{Conn, Intent, Permits, Read, Writable};
+use crate::{Conn, Intent, IntentKind, Permits, Writable};
 
 /// Runs statements on a [`Conn`], as `diesel_async::RunQueryDsl` runs them on a bare connection.
 ///
@@ -183,7 +183,7 @@ pub trait RunExecuteDsl<I: Intent>: Sized {
                     let _usable = usable;
                     let count = executed.await?;
                     // A read commits nothing.
-                    if I::NAME == Read::NAME { Ok(count) } else { conn.replicated(count) }
+                    if I::KIND == IntentKind::Read { Ok(count) } else { conn.replicated(count) }
                 }
                 .boxed()
             }

@@ -11,7 +11,7 @@ use crate::link::{Usage, Wire, placeholder};
 use crate::node::{Node, Vitals};
 use crate::pool::{Canceller, Lease};
 use crate::topology::Role;
-use crate::{Intent, Read};
+use crate::{Intent, IntentKind};
 
 /// A connection, and what has to happen to it in the end.
 pub(super) enum Source {
@@ -26,7 +26,7 @@ pub(super) struct Pooled {
     lease: Lease,
     node: Arc<Node>,
     role: Role,
-    intent: &'static str,
+    intent: IntentKind,
 }
 
 /// A connection that the user of this crate opened.
@@ -45,13 +45,13 @@ impl Source {
         // An error of the connection's last user is nobody else's.
         lease.wire().take_sqlstate();
         let vitals = node.vitals();
-        if I::NAME == Read::NAME {
+        if I::KIND == IntentKind::Read {
             vitals.in_flight.fetch_add(1, Ordering::AcqRel);
             vitals.reads.fetch_add(1, Ordering::Relaxed);
         } else {
             vitals.writes.fetch_add(1, Ordering::Relaxed);
         }
-        Self::Pooled(Pooled { lease, node, role, intent: I::NAME })
+        Self::Pooled(Pooled { lease, node, role, intent: I::KIND })
     }
 
     /// Takes a connection that its user opened.
@@ -228,7 +228,7 @@ impl Drop for Pooled {
     fn drop(&mut self) {
         self.warn_of_unreplicated();
         let vitals = self.node.vitals();
-        if self.intent == Read::NAME {
+        if self.intent == IntentKind::Read {
             vitals.in_flight.fetch_sub(1, Ordering::AcqRel);
         } else if self.lease.wire().take_sqlstate() == Some(SqlState::READ_ONLY_SQL_TRANSACTION) {
             // It proves nothing (the caller may have asked for a read-only transaction), so the monitor looks.

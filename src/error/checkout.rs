@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ConnectError;
+use crate::IntentKind;
 use crate::topology::ShownIdentifier;
 
 /// Why [`ReplicaSet::read`](crate::ReplicaSet::read) or [`write`](crate::ReplicaSet::write) had no connection to give.
@@ -17,7 +18,7 @@ pub enum CheckoutError {
     #[error("no node could serve a {intent} within {waited:?}{}", Failures(.failures))]
     NoNode {
         /// The intent of the connection that was asked for.
-        intent: &'static str,
+        intent: IntentKind,
         /// How long was waited.
         waited: Duration,
         /// What each node answered that was tried, or is known of it.
@@ -51,7 +52,7 @@ pub enum CheckoutError {
         /// The node's name.
         node: String,
         /// The intent of the connection that was asked for.
-        intent: &'static str,
+        intent: IntentKind,
         /// How long was waited.
         waited: Duration,
         /// The error of the last attempt to connect.
@@ -76,7 +77,7 @@ pub enum CheckoutError {
         /// The node's name.
         node: String,
         /// The intent of the connection that was asked for.
-        intent: &'static str,
+        intent: IntentKind,
         /// How long was waited.
         waited: Duration,
         /// The limit of the pool.

@@ -17,7 +17,7 @@ use crate::options::ReadOptions;
 use crate::pool::{Lease, PoolError, Queueing};
 use crate::topology::select::{Candidate, Tier, take};
 use crate::topology::{Role, Standing};
-use crate::{Intent, Read};
+use crate::{IntentKind, Read};
 
 /// How long one node may take to give a connection while there are others to ask.
 ///
@@ -246,12 +246,12 @@ impl ReplicaSet {
                 return Err(match (full, no_fallback) {
                     (Some(node), _) => {
                         let max_size = self.config().pool().max_size;
-                        CheckoutError::Exhausted { node, intent: Read::NAME, waited, max_size }
+                        CheckoutError::Exhausted { node, intent: IntentKind::Read, waited, max_size }
                     }
                     (None, Some(limit)) => CheckoutError::FallbackExhausted { limit },
                     (None, None) => {
                         let failures = failures(&self.snapshot(), &tried);
-                        CheckoutError::NoNode { intent: Read::NAME, waited, failures }
+                        CheckoutError::NoNode { intent: IntentKind::Read, waited, failures }
                     }
                 });
             }

@@ -14,7 +14,7 @@ use crate::error::{CheckoutError, ConnectError, NodeFailure};
 use crate::options::WriteOptions;
 use crate::pool::{PoolError, Queueing};
 use crate::topology::{PrimaryStatus, Role};
-use crate::{Intent, Write};
+use crate::{IntentKind, Write};
 
 /// How long to wait before the primary is tried again, unless the topology changes before.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -203,7 +203,7 @@ impl ReplicaSet {
             Err(PoolError::Retired) => Ok(Asked::Retired),
             Err(PoolError::Exhausted) => Err(CheckoutError::Exhausted {
                 node: node.name().to_owned(),
-                intent: Write::NAME,
+                intent: IntentKind::Write,
                 waited: began.elapsed(),
                 max_size: config.pool().max_size,
             }),
@@ -239,6 +239,6 @@ impl Refusal {
     }
 
     fn into_error(self, waited: Duration) -> CheckoutError {
-        CheckoutError::CannotConnect { node: self.node, intent: Write::NAME, waited, error: self.error }
+        CheckoutError::CannotConnect { node: self.node, intent: IntentKind::Write, waited, error: self.error }
     }
 }

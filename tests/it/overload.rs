@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pointsman::config::WriteSettings;
 use pointsman::testkit::Cluster;
-use pointsman::{CheckoutError, ConnectError, ReplicaSet};
+use pointsman::{CheckoutError, ConnectError, IntentKind, ReplicaSet};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
@@ -161,7 +161,8 @@ async fn a_full_primary_is_not_stormed_with_logins_and_is_named() {
     let before = proxy.accepted();
     let elapsed = hammer(&set, async |set| {
         let error = set.write().await.expect_err("there is no slot");
-        let CheckoutError::CannotConnect { node, intent: "write", error: cause, .. } = &error else {
+        let CheckoutError::CannotConnect { node, intent: IntentKind::Write, error: cause, .. } = &error
+        else {
             panic!("{error}");
         };
         assert_eq!(*node, set.config().nodes()[0].name());

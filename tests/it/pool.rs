@@ -22,7 +22,7 @@ fn assert_exhausted(error: &CheckoutError, name: &str, expected: &'static str) {
     let CheckoutError::Exhausted { node, intent, waited, max_size: 2, .. } = error else {
         panic!("{error}");
     };
-    assert_eq!((node.as_str(), *intent), (name, expected));
+    assert_eq!((node.as_str(), intent.as_str()), (name, expected));
     assert!(*waited >= SOON && *waited < SOON * 5, "{waited:?}");
     assert!(error.to_string().contains("`pool.max_size` (2)"), "{error}");
 }

@@ -38,6 +38,29 @@ async fn reads_go_to_replicas_and_writes_to_the_primary() {
     set.close().await.expect("everything was returned");
 }
 
+/// As an extractor of a web framework does, whose type parameter says what a handler needs.
+async fn role_for<I: Intent>(set: &ReplicaSet) -> Role {
+    set.checkout::<I>().await.expect("a connection").role()
+}
+
+#[tokio::test]
+async fn generic_code_checks_out_what_its_intent_says() {
+    let cluster = Cluster::builder().replicas(1).start().await.expect("a cluster");
+    let set = connect(&cluster).await;
+    assert_eq!(role_for::<Read>(&set).await, Role::Replica);
+    let spawned = {
+        let set = set.clone();
+        tokio::spawn(async move { role_for::<Write>(&set).await })
+    };
+    assert_eq!(spawned.await.expect("no panic"), Role::Primary);
+    cluster.primary().kill().await.expect("it is killed");
+    let writes = pointsman::WriteOptions::new().no_wait();
+    eventually("the loss is known", async || set.write_with(&writes).await.is_err()).await;
+    assert_eq!(role_for::<Read>(&set).await, Role::Replica);
+    set.close().await.expect("everything was returned");
+    assert!(matches!(set.checkout::<Write>().await, Err(CheckoutError::Closed)));
+}
+
 #[tokio::test]
 async fn with_database_url_alone_one_server_does_everything_and_that_is_visible() {
     let cluster = Cluster::builder().start().await.unwrap();

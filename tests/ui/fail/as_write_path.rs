@@ -7,5 +7,5 @@ use pointsman::prelude::*;
 pub fn run(
     conn: &Conn<Read>, // twin: conn: &Conn<Write>,
 ) -> &Conn<Write> {
-    Writable::witness(conn)
+    Conn::as_write(conn)
 }

@@ -6,8 +6,8 @@ use pointsman::prelude::*;
 
 pub enum Admin {}
 
-impl Intent for Admin { // twin: pub trait Own { const NAME: &'static str; } impl Own for Admin {
-    const NAME: &'static str = "admin";
+impl Intent for Admin { // twin: pub trait Own { const KIND: pointsman::IntentKind; } impl Own for Admin {
+    const KIND: pointsman::IntentKind = pointsman::IntentKind::Write;
 }
 
-pub const READ: &str = Read::NAME;
+pub const READ: pointsman::IntentKind = Read::KIND;

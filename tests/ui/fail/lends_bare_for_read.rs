@@ -10,5 +10,5 @@ pub trait Own {}
 impl LendsBare for Read {} // twin: impl Own for Read {}
 
 pub fn name<I: LendsBare>() -> &'static str {
-    I::NAME
+    I::KIND.as_str()
 }

@@ -7,15 +7,7 @@ use pointsman::prelude::*;
 pub enum Admin {}
 
 pub fn name<I: Writable>() -> &'static str {
-    I::NAME
+    I::KIND.as_str()
 }
 
-impl Writable for Admin { // twin: impl Admin { pub fn name() -> &'static str { name::<Write>() }
-    fn witness(_: &Conn<Self>) -> &Conn<Write> { // twin:
-        unimplemented!() // twin:
-    } // twin:
-
-    fn witness_mut(_: &mut Conn<Self>) -> &mut Conn<Write> { // twin:
-        unimplemented!() // twin:
-    } // twin:
-}
+impl Writable for Admin {} // twin: impl Admin { pub fn name() -> &'static str { name::<Write>() } }
