@@ -89,7 +89,7 @@ impl<T: ReadOnly + ?Sized> ReadOnly for &T {}
 pub trait Permits<Q: ?Sized>: crate::Intent + sealed::Permits<Q> {}
 
 impl<Q: ?Sized> Permits<Q> for Write {}
-impl<Q: ReadOnly + ?Sized> Permits<Q> for Read {}
+impl<Q: ?Sized> Permits<Q> for Read where sealed::Statement<Q>: sealed::ReadsOnly {}
 
 mod sealed {
     use super::{Read, ReadOnly, Write};
@@ -98,5 +98,23 @@ mod sealed {
     pub trait Permits<Q: ?Sized> {}
 
     impl<Q: ?Sized> Permits<Q> for Write {}
-    impl<Q: ReadOnly + ?Sized> Permits<Q> for Read {}
+    impl<Q: ?Sized> Permits<Q> for Read where Statement<Q>: ReadsOnly {}
+
+    /// A statement, by its type.
+    pub struct Statement<Q: ?Sized>(std::marker::PhantomData<Q>);
+
+    /// Says of a [`Statement`] what [`ReadOnly`] says of its type.
+    ///
+    /// The compiler's error is then about a type of this crate. Diesel has two types of one name for
+    /// `sql_query(…).bind(…)`, and rustc would otherwise claim that there are two versions of Diesel.
+    #[diagnostic::on_unimplemented(
+        message = "this statement is not known to only read, so a `Conn<Read>` cannot run it",
+        label = "only a plain `SELECT` without a lock may run here",
+        note = "if it writes or locks rows: check out a `Conn<Write>` with `ReplicaSet::write`, because a `Conn<Read>` may be served by a replica",
+        note = "if it only reads: for `a.union(b)` import `pointsman::CombineDsl` (it is in `pointsman::prelude`) in place of Diesel's, put `assume_read_only(…)` around raw SQL, or write `impl ReadOnly for …` for a query type of your own"
+    )]
+    pub trait ReadsOnly {}
+
+    #[diagnostic::do_not_recommend]
+    impl<Q: ReadOnly + ?Sized> ReadsOnly for Statement<Q> {}
 }

@@ -84,10 +84,14 @@ fn judge(case: &Case, verdict: &Verdict) -> Option<String> {
     if let Some(code) = case.codes.iter().find(|code| !found.contains(&code.as_str())) {
         return Some(format!("does not fail with {code}:\n{rendered}"));
     }
-    let missing = case.fragments.iter().find(|fragment| {
+    let is_said = |fragment: &&String| {
         let fragment = squeeze(fragment);
-        !errors.iter().any(|error| error.words.contains(&fragment))
-    });
+        errors.iter().any(|error| error.words.contains(&fragment))
+    };
+    if let Some(fragment) = case.unwanted.iter().find(is_said) {
+        return Some(format!("says “{fragment}”:\n{rendered}"));
+    }
+    let missing = case.fragments.iter().find(|fragment| !is_said(fragment));
     missing.map(|fragment| format!("does not say “{fragment}”:\n{rendered}"))
 }
 
@@ -129,6 +133,7 @@ fn the_runner_notices_what_is_wrong() {
             ("fixtures/fail/no_words", "asserts no words of its error (`//~ says: …`)"),
             ("fixtures/fail/other_code", "does not fail with E0599:"),
             ("fixtures/fail/other_words", "does not say “you may not”:"),
+            ("fixtures/fail/says_too_much", "says “mismatched types”:"),
             ("fixtures/fail/twin_fails_twin", "does not compile without a word:"),
             ("fixtures/pass/fails", "does not compile without a word:"),
             ("fixtures/pass/warns", "does not compile without a word:"),

@@ -1,4 +1,5 @@
 //! Leave for `Read` to run a statement of one's own, past `ReadOnly`.
+//~ E0119
 //~ E0277
 //~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 

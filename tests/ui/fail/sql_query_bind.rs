@@ -2,6 +2,8 @@
 //~ E0277
 //~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 //~ says: check out a `Conn<Write>` with `ReplicaSet::write`
+//~ says: put `assume_read_only(…)` around raw SQL
+//~ never says: multiple different versions of crate `diesel`
 
 use pointsman::prelude::*;
 use diesel::sql_types::Integer;

@@ -23,6 +23,8 @@ pub(crate) struct Case {
     pub(crate) codes: Vec<String>,
     /// Fragments that the errors must contain (`//~ says: …`).
     pub(crate) fragments: Vec<String>,
+    /// Fragments that the errors must not contain (`//~ never says: …`).
+    pub(crate) unwanted: Vec<String>,
 }
 
 /// Stands for the code of errors that have none; those about lifetimes, for one.
@@ -36,14 +38,17 @@ impl Case {
         let stem = path.file_stem().expect("a listed file has a name").to_string_lossy();
         let notes: Vec<&str> =
             source.lines().filter_map(|line| line.trim().strip_prefix("//~")).map(str::trim).collect();
+        let after = |prefix: &str| -> Vec<String> {
+            notes
+                .iter()
+                .filter_map(|note| note.strip_prefix(prefix))
+                .map(|text| text.trim().to_owned())
+                .collect()
+        };
+        let (fragments, unwanted) = (after("says:"), after("never says:"));
         let codes =
-            notes.iter().filter(|note| !note.starts_with("says:")).map(|note| (*note).to_owned()).collect();
-        let fragments = notes
-            .iter()
-            .filter_map(|note| note.strip_prefix("says:"))
-            .map(|text| text.trim().to_owned())
-            .collect();
-        Self { name: format!("{folder}/{stem}"), source, kind, codes, fragments }
+            notes.iter().filter(|note| !note.contains("says:")).map(|note| (*note).to_owned()).collect();
+        Self { name: format!("{folder}/{stem}"), source, kind, codes, fragments, unwanted }
     }
 
     /// The name of the crate that the file is compiled as.
