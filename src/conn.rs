@@ -2,10 +2,10 @@
 //!
 //! * [`Conn`]: what [`ReplicaSet`](crate::ReplicaSet) hands out, and its views
 //! * [`BorrowedConn`]: a typed view of a connection that the caller opened
-//! * [`LendsBare`]: which of them dereference to a bare connection
+//! * [`RawAccess`]: which of them dereference to a bare connection
 //! * [`TransactionBuilder`]: transactions with isolation levels
 //! * [`CancelHandle`]: cancels the statement of a connection from another task
-//! * [`Doubt`]: what is noted of a transaction whose outcome may have to be settled
+//! * [`InDoubt`]: what is noted of a transaction whose outcome may have to be settled
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,26 +15,25 @@ use diesel::result::QueryResult;
 use diesel_async::AsyncPgConnection;
 use ref_cast::{RefCastCustom, ref_cast_custom};
 
-pub use self::bare::{LendsBare, OpensOwnSocket};
+pub use self::bare::{OpensOwnSocket, RawAccess};
 pub use self::borrowed::BorrowedConn;
 pub use self::cancel::CancelHandle;
-pub use self::doubt::Doubt;
-pub(crate) use self::doubt::Standpoint;
 use self::source::Source;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
-use crate::error::{OutcomeUnknown, SqlState};
-use crate::link::{Statement, Wire};
-use crate::node::Node;
+pub(crate) use self::wal_position::WalPosition;
+use crate::error::{InDoubt, OutcomeUnknown, SqlState};
 use crate::pool::Lease;
+use crate::topology::Node;
 use crate::topology::Role;
+use crate::wire::{Statement, WireState};
 use crate::{Intent, Read, Writable, Write};
 
 mod bare;
 mod borrowed;
 mod cancel;
-mod doubt;
 mod source;
 mod transaction;
+mod wal_position;
 
 /// Stands for the name of the node where there is none.
 const UNMANAGED: &str = Role::Unmanaged.as_str();
@@ -68,12 +67,12 @@ const UNMANAGED: &str = Role::Unmanaged.as_str();
 #[derive(RefCastCustom)]
 #[repr(transparent)]
 pub struct Conn<I: Intent> {
-    served: Served,
+    inner: ConnInner,
     intent: PhantomData<fn() -> I>,
 }
 
 /// The connection itself and where it is from, whatever the intent.
-pub(crate) struct Served {
+pub(crate) struct ConnInner {
     source: Source,
     /// A transaction was left in the middle: what runs now would run inside of it, and never be committed.
     poisoned: bool,
@@ -87,14 +86,14 @@ impl<I: Intent> Conn<I> {
     }
 
     fn of(source: Source) -> Self {
-        Self { served: Served { source, poisoned: false, conflicted: false }, intent: PhantomData }
+        Self { inner: ConnInner { source, poisoned: false, conflicted: false }, intent: PhantomData }
     }
 
     #[ref_cast_custom]
-    fn view(served: &Served) -> &Self;
+    fn view(inner: &ConnInner) -> &Self;
 
     #[ref_cast_custom]
-    fn view_mut(served: &mut Served) -> &mut Self;
+    fn view_mut(inner: &mut ConnInner) -> &mut Self;
 
     /// Lends the connection to code that only reads.
     ///
@@ -105,7 +104,7 @@ impl<I: Intent> Conn<I> {
     /// It is lent by shared
     /// reference alone: with an exclusive one, `mem::swap` could put a replica inside a `Conn<Write>`.
     pub fn as_read(&self) -> &Conn<Read> {
-        Conn::<Read>::view(&self.served)
+        Conn::<Read>::view(&self.inner)
     }
 
     /// Turns the connection into one that only reads, for code that takes a `Conn<Read>` by value.
@@ -130,13 +129,13 @@ impl<I: Intent> Conn<I> {
     ///
     /// [`ReplicaSet::read`]: crate::ReplicaSet::read
     pub fn into_read(self) -> Conn<Read> {
-        Conn { served: self.served, intent: PhantomData }
+        Conn { inner: self.inner, intent: PhantomData }
     }
 
     /// Names the intent by the type parameter of generic code, which stands for the same one.
     pub(crate) fn with_intent<J: Intent>(self) -> Conn<J> {
         debug_assert_eq!(I::KIND, J::KIND, "an intent never becomes another one");
-        Conn { served: self.served, intent: PhantomData }
+        Conn { inner: self.inner, intent: PhantomData }
     }
 
     /// Lends the connection to code that writes, where the intent is known to permit it.
@@ -144,7 +143,7 @@ impl<I: Intent> Conn<I> {
     where
         I: Writable,
     {
-        Conn::<Write>::view(&self.served)
+        Conn::<Write>::view(&self.inner)
     }
 
     /// Lends the connection exclusively to code that writes: for a transaction, say.
@@ -152,21 +151,21 @@ impl<I: Intent> Conn<I> {
     where
         I: Writable,
     {
-        Conn::<Write>::view_mut(&mut self.served)
+        Conn::<Write>::view_mut(&mut self.inner)
     }
 
     /// Returns the name of the node that serves the connection.
     ///
     /// It is `unmanaged` if the caller opened the connection.
     pub fn node(&self) -> &str {
-        self.served.source.node().map_or(UNMANAGED, |node| node.name())
+        self.inner.source.node().map_or(UNMANAGED, |node| node.name())
     }
 
     /// Returns the role that the node had when the connection was checked out.
     ///
     /// It is [`Role::Unmanaged`] if the caller opened the connection.
     pub fn role(&self) -> Role {
-        self.served.source.role()
+        self.inner.source.role()
     }
 
     /// Returns the SQLSTATE of the last error that the server sent on this connection.
@@ -178,7 +177,7 @@ impl<I: Intent> Conn<I> {
     /// It is seen whichever DSL ran the statement. `None` before the first error, where the connection broke without one, and
     /// always on a connection that the caller opened.
     pub fn last_sqlstate(&self) -> Option<SqlState> {
-        self.served.source.wire().sqlstate()
+        self.inner.source.wire().sqlstate()
     }
 
     /// Returns `true` if the connection has ended: lost, ended by the server (an error of severity FATAL), severed
@@ -186,47 +185,47 @@ impl<I: Intent> Conn<I> {
     ///
     /// It is `true` by the time that a statement's error says that the connection is closed. Of a connection that the
     /// caller opened, only a cancelled transaction is known.
-    pub fn is_lost(&self) -> bool {
-        self.served.source.is_over()
+    pub fn is_closed(&self) -> bool {
+        self.inner.source.is_closed()
     }
 
     /// Ends the connection, so that nobody gets it after this user, with the session as it was left.
     #[cfg(feature = "migrate")]
     pub(crate) fn retire(&self) {
-        self.served.source.give_up();
+        self.inner.source.give_up();
     }
 
     /// Returns `true` if this program ended the connection: severed it from its node, or gave a transaction up in the middle.
-    pub(crate) fn was_severed(&self) -> bool {
-        self.served.source.was_severed()
+    pub(crate) fn was_closed_here(&self) -> bool {
+        self.inner.source.was_closed_here()
     }
 
-    pub(crate) fn wire(&self) -> &Arc<Wire> {
-        self.served.source.wire()
+    pub(crate) fn wire(&self) -> &Arc<WireState> {
+        self.inner.source.wire()
     }
 
     /// The node that serves the connection; `None` if the caller opened it.
     pub(crate) fn served_by(&self) -> Option<&Arc<Node>> {
-        self.served.source.node()
+        self.inner.source.node()
     }
 
     /// Forgets the last error's code, so that it is not taken for that of what runs next.
     pub(crate) fn forget_sqlstate(&self) {
-        self.served.source.wire().take_sqlstate();
+        self.inner.source.wire().take_sqlstate();
     }
 
     /// Whether the last transaction ended because it conflicted with others, and may succeed when it is run again.
     pub(crate) fn conflicted(&self) -> bool {
-        self.served.conflicted
+        self.inner.conflicted
     }
 
     fn has_conflict(&self) -> bool {
-        !self.is_lost() && self.served.source.wire().has_conflict()
+        !self.is_closed() && self.inner.source.wire().has_conflict()
     }
 
     /// Passes on what a statement gave, unless it was committed without the standby that it should have waited for.
     pub(crate) fn replicated<T>(&self, value: T) -> QueryResult<T> {
-        if self.served.source.wire().take_unreplicated() {
+        if self.inner.source.wire().take_unreplicated() {
             return Err(self.unreplicated(None).into());
         }
         Ok(value)
@@ -236,13 +235,13 @@ impl<I: Intent> Conn<I> {
         self.served_by().map(|node| node.name().to_owned())
     }
 
-    fn unreplicated(&self, doubt: Option<Doubt>) -> OutcomeUnknown {
-        OutcomeUnknown { node: self.node_name(), sqlstate: None, doubt, committed_locally: true }
+    fn unreplicated(&self, in_doubt: Option<InDoubt>) -> OutcomeUnknown {
+        OutcomeUnknown { node: self.node_name(), sqlstate: None, in_doubt, committed_locally: true }
     }
 
     /// The bare connection for one statement, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
-    pub(crate) fn usable(&self) -> QueryResult<Usable<'_>> {
-        let Served { source, poisoned, .. } = &self.served;
+    pub(crate) fn connection(&self) -> QueryResult<Usable<'_>> {
+        let ConnInner { source, poisoned, .. } = &self.inner;
         if *poisoned || source.is_exchanged() {
             return Err(diesel::result::Error::BrokenTransactionManager);
         }

@@ -14,8 +14,9 @@
 use std::time::Duration;
 
 pub use self::cancel::CancelError;
-pub use self::checkout::{CheckoutError, NodeFailure};
+pub use self::checkout::{CheckoutError, NodeFailure, ShownIdentifier};
 pub use self::connect::ConnectError;
+pub use self::in_doubt::InDoubt;
 pub use self::listen::{ChannelFault, ListenError};
 pub(crate) use self::proof::Proof;
 pub use self::sqlstate::SqlState;
@@ -25,6 +26,7 @@ use crate::config::ConfigError;
 mod cancel;
 mod checkout;
 mod connect;
+mod in_doubt;
 mod listen;
 mod proof;
 mod sqlstate;

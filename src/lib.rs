@@ -70,20 +70,22 @@
 #[doc(inline)]
 pub use self::config::{Config, ConfigError};
 #[doc(inline)]
-pub use self::conn::{AsyncFunc, BorrowedConn, CancelHandle, Conn, Doubt, LendsBare, TransactionBuilder};
+pub use self::conn::{AsyncFunc, BorrowedConn, CancelHandle, Conn, RawAccess, TransactionBuilder};
 #[doc(inline)]
 pub use self::error::{
-    CancelError, CheckoutError, ConnectError, Error, ListenError, NodeFailure, OutcomeUnknown, SqlState,
-    TransactionFailed,
+    CancelError, CheckoutError, ConnectError, Error, InDoubt, ListenError, NodeFailure, OutcomeUnknown,
+    SqlState, TransactionFailed,
 };
 #[doc(inline)]
 pub use self::intent::{Intent, IntentKind, Read, Writable, Write};
+#[doc(inline)]
+pub use self::lsn::{InvalidLsn, Lsn};
 #[doc(inline)]
 pub use self::options::{ReadOptions, WriteOptions};
 #[doc(inline)]
 pub use self::replica_set::listen::{ListenEvent, Listener};
 #[doc(inline)]
-pub use self::replica_set::{HealthReport, ReplicaSet, Settlement};
+pub use self::replica_set::{CommitOutcome, HealthReport, ReplicaSet};
 #[doc(inline)]
 pub use self::run_query::{LoadQuery, RunExecuteDsl, RunQueryDsl, SaveChangesDsl};
 #[doc(inline)]
@@ -92,20 +94,17 @@ pub use self::statement::{AssumeReadOnly, CombineDsl, Permits, ReadOnly, SetOper
 pub use self::topology::{Role, Topology};
 
 pub mod backoff;
-pub mod causal;
 pub mod config;
 pub mod conn;
 pub mod error;
 // It holds documentation only, so a program that uses the crate is not compiled with it.
 #[cfg(any(doc, doctest, test))]
 pub mod guide;
-mod health;
 pub mod intent;
 mod limit;
-mod link;
+mod lsn;
 #[cfg(feature = "migrate")]
 pub mod migrate;
-mod node;
 mod options;
 #[cfg(feature = "payments")]
 pub mod payments;
@@ -113,7 +112,10 @@ mod pool;
 pub mod replica_set;
 pub mod run_query;
 pub mod statement;
+mod stats;
+mod timeout;
 pub mod topology;
+mod wire;
 
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -140,8 +142,3 @@ pub mod prelude {
         CombineDsl, Conn, Intent, Read, ReadOnly, RunExecuteDsl, RunQueryDsl, SaveChangesDsl, Writable, Write,
     };
 }
-
-#[cfg(feature = "service")]
-pub mod replay;
-#[cfg(feature = "service")]
-pub mod service;

@@ -153,7 +153,7 @@ struct Answer {
 
 /// What a server says of itself.
 #[derive(QueryableByName)]
-struct Standing {
+struct NodeRole {
     #[diesel(sql_type = Bool)]
     in_recovery: bool,
     #[diesel(sql_type = Text)]

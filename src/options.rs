@@ -106,14 +106,14 @@ impl ReadOptions {
 /// use std::time::Duration;
 /// use pointsman::WriteOptions;
 ///
-/// let options = WriteOptions::new().serializable().settleable().within(Duration::from_secs(2));
+/// let options = WriteOptions::new().serializable().resolvable().within(Duration::from_secs(2));
 /// # let _ = options;
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use = "options do nothing until `write_with` or `run_write_with`"]
 pub struct WriteOptions {
     pub(crate) isolation: Option<&'static str>,
-    pub(crate) settleable: bool,
+    pub(crate) resolvable: bool,
     pub(crate) within: Option<Duration>,
     pub(crate) no_wait: bool,
 }
@@ -121,7 +121,7 @@ pub struct WriteOptions {
 impl WriteOptions {
     /// Makes options with PostgreSQL's default isolation, and waits as the configuration says.
     pub const fn new() -> Self {
-        Self { isolation: None, settleable: false, within: None, no_wait: false }
+        Self { isolation: None, resolvable: false, within: None, no_wait: false }
     }
 
     /// Lets all statements see what was committed before the first of them.
@@ -144,8 +144,8 @@ impl WriteOptions {
     /// [`ReplicaSet::settle`](crate::ReplicaSet::settle) can find out whether it was carried out if the answer never comes.
     ///
     /// It describes a transaction, so [`write_with`](crate::ReplicaSet::write_with) does not use it.
-    pub const fn settleable(mut self) -> Self {
-        self.settleable = true;
+    pub const fn resolvable(mut self) -> Self {
+        self.resolvable = true;
         self
     }
 

@@ -32,6 +32,10 @@ mod audit;
 mod balance;
 mod code;
 mod error;
+#[cfg(feature = "service")]
+pub mod http;
+#[cfg(feature = "service")]
+pub mod ledger;
 mod page;
 #[expect(
     missing_docs,

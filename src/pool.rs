@@ -39,8 +39,8 @@ use crate::backoff::Backoff;
 use crate::config::PoolSettings;
 use crate::error::ConnectError;
 use crate::limit::Limit;
-use crate::link::{Dialer, Link, Purpose};
-use crate::node::Vitals;
+use crate::stats::NodeStats;
+use crate::wire::{Dialer, SessionKind, WireConnection};
 
 mod breaker;
 mod canceller;
@@ -96,9 +96,9 @@ pub(crate) struct NodePool {
 /// What the pool and its connections have in common.
 struct Shared {
     dialer: Arc<Dialer>,
-    purpose: Purpose,
+    kind: SessionKind,
     settings: PoolSettings,
-    vitals: Arc<Vitals>,
+    stats: Arc<NodeStats>,
     limits: Arc<Limits>,
     /// Cancelled to end every connection of the present generation; then replaced by the next one's.
     generation: ArcSwap<CancellationToken>,
@@ -121,8 +121,8 @@ struct Shared {
 /// A link in a pool, with the instant at which it is too old.
 ///
 /// The link is boxed, because it is large and its lease is moved about with every checkout.
-struct PooledLink {
-    link: Box<Link>,
+struct PooledConnection {
+    link: Box<WireConnection>,
     expires: Instant,
 }
 
@@ -141,23 +141,23 @@ impl NodePool {
     /// Outside of a tokio runtime.
     pub(crate) fn new(
         dialer: Arc<Dialer>,
-        purpose: Purpose,
+        kind: SessionKind,
         settings: &PoolSettings,
         delays: &Backoff,
-        vitals: Arc<Vitals>,
+        stats: Arc<NodeStats>,
         limits: Arc<Limits>,
         gate: Gate,
     ) -> Self {
         let retired = Arc::new(AtomicBool::new(false));
         let shared = Shared {
             dialer,
-            purpose,
+            kind,
             settings: settings.clone(),
-            vitals,
+            stats,
             limits,
             generation: ArcSwap::from_pointee(CancellationToken::new()),
             gate,
-            idle: Idle::new(purpose, settings, Arc::clone(&retired)),
+            idle: Idle::new(kind, settings, Arc::clone(&retired)),
             retired,
             retiring: CancellationToken::new(),
             queue: Queue::new(delays),
@@ -224,7 +224,7 @@ impl NodePool {
     }
 
     /// Ends every connection at once, those in use as well; later ones are of the next generation.
-    pub(crate) fn sever(&self) {
+    pub(crate) fn close_now(&self) {
         self.shared.generation.swap(Arc::new(CancellationToken::new())).cancel();
     }
 
@@ -300,8 +300,8 @@ impl fmt::Debug for NodePool {
     }
 }
 
-impl PooledLink {
-    fn new(link: Link, settings: &PoolSettings) -> Self {
+impl PooledConnection {
+    fn new(link: WireConnection, settings: &PoolSettings) -> Self {
         // Its set-up is what later users expect.
         link.wire().forget_leftover();
         let jitter = settings.lifetime_jitter * fastrand::f64();
@@ -310,17 +310,19 @@ impl PooledLink {
     }
 
     /// Returns `true` if the next user would find it as the first one did, and for a while.
-    fn is_usable(&mut self, purpose: Purpose) -> bool {
-        self.is_sound(purpose) && Instant::now() < self.expires
+    fn is_usable(&mut self, kind: SessionKind) -> bool {
+        self.is_sound(kind) && Instant::now() < self.expires
     }
 
     /// Whether the next user would find it as the first one did.
-    fn is_sound(&mut self, purpose: Purpose) -> bool {
-        !self.link.is_over()
+    fn is_sound(&mut self, kind: SessionKind) -> bool {
+        !self.link.is_closed()
             && !self.link.is_cancelled()
-            && match purpose {
-                Purpose::Write => !self.link.wire().is_standby(),
-                Purpose::Read | Purpose::Probe | Purpose::Listen => !self.link.wire().writes_by_default(),
+            && match kind {
+                SessionKind::Write => !self.link.wire().is_standby(),
+                SessionKind::Read | SessionKind::Probe | SessionKind::Listen => {
+                    !self.link.wire().writes_by_default()
+                }
             }
             && self.link.wire().is_idle()
             && !self.link.is_in_transaction()
@@ -339,7 +341,7 @@ type Pooled = bb8::PooledConnection<'static, Keeper>;
 
 /// Tells bb8 which connections are worth keeping.
 struct Keeper {
-    purpose: Purpose,
+    kind: SessionKind,
     retired: Arc<AtomicBool>,
 }
 
@@ -348,7 +350,7 @@ struct Keeper {
 struct MadeElsewhere;
 
 impl Idle {
-    fn new(purpose: Purpose, settings: &PoolSettings, retired: Arc<AtomicBool>) -> Self {
+    fn new(kind: SessionKind, settings: &PoolSettings, retired: Arc<AtomicBool>) -> Self {
         let pool = bb8::Pool::builder()
             // The queue bounds them, and knows of those that are being made. bb8 would count its own attempts.
             .max_size(u32::MAX)
@@ -359,7 +361,7 @@ impl Idle {
             .retry_connection(false)
             // The connection that was used last is the one that is surely alive, and the others may age out.
             .queue_strategy(bb8::QueueStrategy::Lifo)
-            .build_unchecked(Keeper { purpose, retired: Arc::clone(&retired) });
+            .build_unchecked(Keeper { kind, retired: Arc::clone(&retired) });
         Self { pool, retired }
     }
 
@@ -370,7 +372,7 @@ impl Idle {
     }
 
     /// Adds a connection that was made.
-    fn add(&self, link: PooledLink) {
+    fn add(&self, link: PooledConnection) {
         if self.retired.load(Ordering::Acquire) {
             return;
         }
@@ -385,18 +387,18 @@ impl Idle {
 }
 
 impl bb8::ManageConnection for Keeper {
-    type Connection = PooledLink;
+    type Connection = PooledConnection;
     type Error = MadeElsewhere;
 
-    async fn connect(&self) -> Result<PooledLink, MadeElsewhere> {
+    async fn connect(&self) -> Result<PooledConnection, MadeElsewhere> {
         Err(MadeElsewhere)
     }
 
-    async fn is_valid(&self, pooled: &mut PooledLink) -> Result<(), MadeElsewhere> {
-        if pooled.is_usable(self.purpose) { Ok(()) } else { Err(MadeElsewhere) }
+    async fn is_valid(&self, pooled: &mut PooledConnection) -> Result<(), MadeElsewhere> {
+        if pooled.is_usable(self.kind) { Ok(()) } else { Err(MadeElsewhere) }
     }
 
-    fn has_broken(&self, pooled: &mut PooledLink) -> bool {
-        self.retired.load(Ordering::Acquire) || !pooled.is_usable(self.purpose)
+    fn has_broken(&self, pooled: &mut PooledConnection) -> bool {
+        self.retired.load(Ordering::Acquire) || !pooled.is_usable(self.kind)
     }
 }

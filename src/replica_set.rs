@@ -6,7 +6,7 @@
 //! * `run_read`, `run`, `repeat`, `hedge`: a read that survives its node, one run of it, when it is run again, and when a slow one is
 //!   tried twice
 //! * `budget`: what second tries and repeats may cost
-//! * `run_write`, `settle`: a transaction that is run again on a conflict, and one whose outcome is unknown
+//! * `run_write`, `resolve`: a transaction that is run again on a conflict, and one whose outcome is unknown
 //! * [`listen`]: notifications of the primary, through failovers
 //! * `forget`: the operator's word that ends what is remembered of the nodes
 //! * `reconfigure`: nodes that come and go while traffic runs
@@ -26,13 +26,13 @@ use tokio_util::sync::CancellationToken;
 use self::budget::Budget;
 pub use self::reconfigure::Reconfigured;
 pub use self::report::{HealthReport, NodeReport, Status};
-pub use self::settle::Settlement;
+pub use self::resolve::CommitOutcome;
 use crate::config::{Config, NodeConfig};
 use crate::error::{CheckoutError, Error, NodeFailure};
-use crate::health::{Board, Monitor, Placed, Snapshot};
 use crate::limit::Limit;
-use crate::node::{Node, NodeId};
-use crate::topology::{Health, NodeStatus, Standing, Topology};
+use crate::topology::{Health, NodeRole, NodeStatus, Topology};
+use crate::topology::{Monitor, NodeView, Snapshot, TopologyState};
+use crate::topology::{Node, NodeId};
 
 mod budget;
 mod checkout;
@@ -43,10 +43,10 @@ mod read;
 mod reconfigure;
 mod repeat;
 mod report;
+mod resolve;
 mod run;
 mod run_read;
 mod run_write;
-mod settle;
 mod supervise;
 mod write;
 
@@ -80,7 +80,7 @@ pub struct ReplicaSet {
 
 struct Inner {
     live: ArcSwap<Live>,
-    board: Arc<Board>,
+    topology: Arc<TopologyState>,
     monitors: Mutex<Vec<Watch>>,
     /// Whether monitors that have ended are being replaced.
     reviving: Arc<AtomicBool>,
@@ -144,12 +144,12 @@ impl ReplicaSet {
         let config = Arc::new(config);
         let nodes =
             config.nodes().iter().map(|node| prepare(node, &config)).collect::<Result<Vec<_>, _>>()?;
-        let board = Arc::new(Board::new(Arc::clone(&config), nodes.clone()));
+        let topology = Arc::new(TopologyState::new(Arc::clone(&config), nodes.clone()));
         let inner = Inner {
-            monitors: Mutex::new(nodes.iter().map(|node| watch(node, &board, &config)).collect()),
+            monitors: Mutex::new(nodes.iter().map(|node| watch(node, &topology, &config)).collect()),
             live: ArcSwap::from_pointee(Live { limits: Arc::new(Limits::new(&config)), config }),
             reviving: Arc::default(),
-            board,
+            topology,
             closed: CancellationToken::new(),
             started: Instant::now(),
         };
@@ -163,11 +163,11 @@ impl ReplicaSet {
         let config = self.config();
         let mut changes = self.watch();
         let all_seen =
-            changes.wait_for(|topology| topology.nodes.iter().all(|node| node.health != Health::Unseen));
+            changes.wait_for(|topology| topology.nodes.iter().all(|node| node.health != Health::Unknown));
         let deadline = Instant::now() + config.timeouts().connect;
         let _ = timeout_at(deadline, all_seen).await;
         // How fresh a replica is can be told only once the primary was seen as well.
-        let judged = |node: &NodeStatus| node.standing != Standing::Replica || node.serves_reads;
+        let judged = |node: &NodeStatus| node.role != NodeRole::Replica || node.serves_reads;
         let all_judged = changes.wait_for(|topology| topology.nodes.iter().all(judged));
         let _ = timeout_at(deadline.min(Instant::now() + config.probe().interval), all_judged).await;
     }
@@ -188,7 +188,7 @@ impl ReplicaSet {
     /// # }
     /// ```
     pub fn watch(&self) -> channel::Receiver<Arc<Topology>> {
-        self.inner.board.changes()
+        self.inner.topology.changes()
     }
 
     /// How everything is: the document of a health endpoint.
@@ -220,7 +220,7 @@ impl ReplicaSet {
         let limit = live.config.timeouts().shutdown;
         let deadline = Instant::now() + limit;
         // Removed nodes and earlier settings as well: nothing may run on when this returns.
-        let nodes = self.inner.board.nodes();
+        let nodes = self.inner.topology.nodes();
         let leased = || nodes.iter().map(|node| node.leased()).sum::<u32>();
         // What was given up is ended at the server before the program is.
         let unfinished = || nodes.iter().map(|node| node.unfinished()).sum::<u32>();
@@ -250,7 +250,7 @@ impl ReplicaSet {
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
-        self.inner.board.snapshot()
+        self.inner.topology.snapshot()
     }
 
     fn check_open(&self) -> Result<(), CheckoutError> {
@@ -295,18 +295,18 @@ struct Watch {
 }
 
 /// Starts a monitor for a node.
-fn watch(node: &Arc<Node>, board: &Arc<Board>, config: &Config) -> Watch {
+fn watch(node: &Arc<Node>, topology: &Arc<TopologyState>, config: &Config) -> Watch {
     let (probe, backoff) = (config.probe().clone(), config.backoff().clone());
-    Watch { node: node.id(), _monitor: Monitor::start(Arc::clone(node), board, probe, backoff) }
+    Watch { node: node.id(), _monitor: Monitor::start(Arc::clone(node), topology, probe, backoff) }
 }
 
 /// What is known of each node, for an error.
 fn failures(snapshot: &Snapshot, tried: &[NodeFailure]) -> Vec<NodeFailure> {
-    let of = |(node, placed): (&NodeStatus, &Placed)| {
-        let known = placed.connect_error().cloned();
+    let of = |(node, view): (&NodeStatus, &NodeView)| {
+        let known = view.connect_error().cloned();
         let reason = match &node.reason {
-            Some(reason) => format!("{} ({}): {reason}", node.standing, node.health),
-            None => format!("{} ({})", node.standing, node.health),
+            Some(reason) => format!("{} ({}): {reason}", node.role, node.health),
+            None => format!("{} ({})", node.role, node.health),
         };
         match tried.iter().rev().find(|failure| failure.node == node.name).cloned() {
             // That nothing came of it in time says less than why the server refuses everyone.

@@ -176,11 +176,11 @@ pub trait RunExecuteDsl<I: Intent>: Sized {
         I: Permits<Self>,
         Self: QueryFragment<Pg> + QueryId + Send + 'conn,
     {
-        match conn.usable() {
-            Ok(mut usable) => {
-                let executed = usable.bare.execute_returning_count(self);
+        match conn.connection() {
+            Ok(mut connection) => {
+                let executed = connection.bare.execute_returning_count(self);
                 async move {
-                    let _usable = usable;
+                    let _usable = connection;
                     let count = executed.await?;
                     // A read commits nothing.
                     if I::KIND == IntentKind::Read { Ok(count) } else { conn.replicated(count) }
@@ -248,8 +248,8 @@ mod sealed {
         where
             I: Permits<Q::Query>,
         {
-            let mut usable = conn.usable()?;
-            let rows = AsyncConnectionCore::load(&mut usable.bare, self).await?;
+            let mut connection = conn.connection()?;
+            let rows = AsyncConnectionCore::load(&mut connection.bare, self).await?;
             Ok(rows.map(|row| U::build_from_row(&row?).map_err(Error::DeserializationError)))
         }
     }

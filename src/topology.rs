@@ -4,37 +4,71 @@
 //! primary and how far each replica lags, and a new [`Topology`] replaces the old one as a whole. A checkout
 //! reads it without a lock and asks no node anything.
 //!
-//! * `evidence`: what a look at a node shows
-//! * `judge`: from evidence to roles (pure); the rules of fencing stand there
-//! * `lineage`: whether a standby has what the primary has, or has parted from it (pure)
-//! * `alias`: one server under several names (pure)
-//! * `identity`: which cluster the set belongs to (pure)
-//! * `memory`: what is remembered of the nodes, and when it no longer holds (pure)
+//! What decides is pure:
+//!
+//! * `observation`: what a probe of a node showed
+//! * `health`: from probes to a node's health
+//! * `ejection`: outlier ejection and slow start of a node that comes back
+//! * `roles`: from observations to roles; the rules of fencing stand there
+//! * `lineage`: whether a standby has what the primary has, or has parted from it
+//! * `alias`: one server under several names
+//! * `identity`: which cluster the set belongs to
+//! * `history`: what is remembered of the nodes, and when it no longer holds
 //! * `recoveries`: how the primaries came to write
-//! * `lag`: how far a replica is behind (pure)
-//! * `select`: which node serves a read (pure)
+//! * `lag`: how far a replica is behind
+//! * `routing`: which node serves a read
+//! * `snapshot`: the nodes at one moment, and which of them may serve a read
+//! * `changes`: what differs between two snapshots
+//! * `reason`: why a node does not serve, in words
+//! * `schedule`, `search`, `dial_limit`: when a monitor probes, and how long it waits
+//!
+//! What acts:
+//!
+//! * `node`: one server with its pools
+//! * `probe`: one query to a node
+//! * `monitor`: the task that probes a node
+//! * `restart`: starts a task again when it panics
+//! * `state`: where the monitors post what they see, and from which the topology comes
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-pub use self::evidence::{Evidence, Loss, ServerIdentity, Sighting};
-pub(crate) use self::judge::{Seen, Verdict, judge};
+pub(crate) use self::history::{LostHistory, RoleHistory};
 pub(crate) use self::lineage::Lineage;
-pub(crate) use self::memory::{LostHistory, Memory};
+pub(crate) use self::monitor::Monitor;
+pub(crate) use self::node::{Node, NodeId, Retired};
+pub use self::observation::{LastSeen, Observation, ProbeError};
 pub(crate) use self::recoveries::{Recoveries, Recovery};
-use crate::causal::Lsn;
+pub(crate) use self::roles::{Roles, Seen, resolve_roles};
+pub(crate) use self::snapshot::{NodeView, Snapshot};
+pub(crate) use self::state::TopologyState;
+pub use crate::error::ShownIdentifier;
+use crate::lsn::Lsn;
 
 mod alias;
-mod evidence;
+mod changes;
+mod dial_limit;
+mod ejection;
+mod health;
+mod history;
 mod identity;
-mod judge;
 mod lag;
 mod lineage;
-mod memory;
+mod monitor;
+mod node;
+mod observation;
+mod probe;
+mod reason;
 mod recoveries;
-pub(crate) mod select;
+mod restart;
+mod roles;
+pub(crate) mod routing;
+mod schedule;
+mod search;
+mod snapshot;
+mod state;
 
 /// The role in which a node serves a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -74,7 +108,7 @@ impl fmt::Display for Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Standing {
+pub enum NodeRole {
     /// It was not seen yet, or not since it was lost.
     Unknown,
     /// The one primary, on the highest timeline ever seen.
@@ -83,7 +117,7 @@ pub enum Standing {
     Replica,
     /// One of several primaries on the highest timeline, some of which may be out of sight. It takes no writes, and
     /// reads only if no other node can.
-    Contender,
+    Conflicting,
     /// A primary on an old timeline: it was replaced, and came back. It is fenced.
     StalePrimary,
     /// Its system identifier is another one: it belongs to another cluster. It is fenced.
@@ -94,24 +128,24 @@ pub enum Standing {
     NotPromotable,
 }
 
-impl Standing {
+impl NodeRole {
     /// Returns `true` if the set ends its connections to such a node and makes no new ones.
     pub(crate) fn is_fenced(self) -> bool {
         matches!(self, Self::StalePrimary | Self::Foreign | Self::NotPromotable)
     }
 }
 
-impl fmt::Display for Standing {
+impl fmt::Display for NodeRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unknown => "unknown",
             Self::Primary => "primary",
             Self::Replica => "replica",
-            Self::Contender => "contender",
-            Self::StalePrimary => "stale primary",
+            Self::Conflicting => "conflicting",
+            Self::StalePrimary => "stale_primary",
             Self::Foreign => "foreign",
             Self::Alias => "alias",
-            Self::NotPromotable => "not promotable",
+            Self::NotPromotable => "not_promotable",
         })
     }
 }
@@ -123,35 +157,35 @@ impl fmt::Display for Standing {
 pub enum Health {
     /// It was not looked at yet.
     #[default]
-    Unseen,
+    Unknown,
     /// It answers.
     Up,
     /// It missed one probe; reads go elsewhere until the next one.
     Suspect,
     /// It has no connection slot left; the connections that there are work.
-    Full,
+    TooManyConnections,
     /// It refuses the login.
-    Refused,
+    LoginRejected,
     /// Its monitor cannot check it, although the server is alive, or for a reason on this machine. Its role and its
     /// sessions are kept.
     Unchecked,
     /// It is starting up or shutting down.
     Starting,
     /// It does not answer.
-    Lost,
+    Down,
 }
 
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unseen => "unseen",
+            Self::Unknown => "unknown",
             Self::Up => "up",
             Self::Suspect => "suspect",
-            Self::Full => "full",
-            Self::Refused => "login refused",
+            Self::TooManyConnections => "too_many_connections",
+            Self::LoginRejected => "login_rejected",
             Self::Unchecked => "unchecked",
             Self::Starting => "starting",
-            Self::Lost => "lost",
+            Self::Down => "down",
         })
     }
 }
@@ -193,7 +227,7 @@ pub struct NodeStatus {
     /// The tags that were configured.
     pub tags: Vec<String>,
     /// What it was found to be.
-    pub standing: Standing,
+    pub role: NodeRole,
     /// How it is.
     pub health: Health,
     /// In words: why it is not well, where it is not.
@@ -241,22 +275,6 @@ pub enum PrimaryStatus {
     },
 }
 
-/// The cluster that a node says that it belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ShownIdentifier {
-    /// The node's name.
-    pub node: String,
-    /// The system identifier, in decimal digits, which are more than a JSON number holds.
-    pub system_identifier: String,
-}
-
-impl fmt::Display for ShownIdentifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} shows {}", self.node, self.system_identifier)
-    }
-}
-
 /// The nodes and their roles at one moment: an immutable snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -277,6 +295,6 @@ impl Topology {
 
     /// Whether reads can only be served by the primary, since no other node serves them.
     pub fn reads_on_primary_only(&self) -> bool {
-        !self.nodes.iter().any(|node| node.serves_reads && node.standing == Standing::Replica)
+        !self.nodes.iter().any(|node| node.serves_reads && node.role == NodeRole::Replica)
     }
 }

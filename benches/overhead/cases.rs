@@ -11,7 +11,7 @@ use pointsman::testkit::Cluster;
 use pointsman::{Conn, ReplicaSet};
 use tokio::sync::Mutex;
 
-use super::measure::{Case, Contender, timed};
+use super::measure::{Case, Conflicting, timed};
 use super::setup::{self, Bb8, Error, ROWS, Result, User, users};
 
 /// A connection that one task after the other holds.
@@ -21,7 +21,7 @@ type Held<C> = Arc<Mutex<C>>;
 macro_rules! contender {
     ($name:expr, $held:ident, |$conn:ident, $n:ident| $body:expr) => {{
         let held = Arc::clone($held);
-        Contender {
+        Conflicting {
             name: $name,
             batch: Box::new(move |$n| {
                 let held = Arc::clone(&held);
@@ -38,7 +38,7 @@ macro_rules! contender {
     }};
     ($name:expr, of $pool:ident, |$n:ident| $body:expr) => {{
         let pool = $pool.clone();
-        Contender {
+        Conflicting {
             name: $name,
             batch: Box::new(move |$n| {
                 let $pool = pool.clone();

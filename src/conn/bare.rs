@@ -40,30 +40,30 @@ use crate::{Intent, Write};
     note = "to read, run statements with Pointsman's methods: import `pointsman::prelude::*` instead of `diesel::prelude::*` and `diesel_async::RunQueryDsl`",
     note = "to write, or for code that takes any `AsyncConnection`, check out a `Conn<Write>` with `ReplicaSet::write`"
 )]
-pub trait LendsBare: Intent {}
+pub trait RawAccess: Intent {}
 
-impl LendsBare for Write {}
+impl RawAccess for Write {}
 
-impl<I: LendsBare> Deref for Conn<I> {
+impl<I: RawAccess> Deref for Conn<I> {
     type Target = AsyncPgConnection;
 
     fn deref(&self) -> &AsyncPgConnection {
         self.lend();
-        self.served.source.conn()
+        self.inner.source.conn()
     }
 }
 
-impl<I: LendsBare> DerefMut for Conn<I> {
+impl<I: RawAccess> DerefMut for Conn<I> {
     fn deref_mut(&mut self) -> &mut AsyncPgConnection {
         self.lend();
-        self.served.source.conn_mut()
+        self.inner.source.conn_mut()
     }
 }
 
-impl<I: LendsBare> Conn<I> {
+impl<I: RawAccess> Conn<I> {
     /// Notes that the bare connection is lent, which may come back as another one.
     fn lend(&self) {
-        let source = &self.served.source;
+        let source = &self.inner.source;
         source.usage().lend();
         if source.usage().is_abandoned() {
             // What runs on it would be lost with the transaction that it is in.

@@ -11,7 +11,7 @@ use diesel_async::AsyncPgConnection;
 use super::source::Source;
 use super::{AsyncFunc, Conn};
 use crate::Intent;
-use crate::link::{Wire, placeholder};
+use crate::wire::{WireState, placeholder};
 
 impl<I: Intent> Conn<I> {
     /// Borrows a connection that the caller opened, for code that takes a `Conn`.
@@ -104,7 +104,7 @@ pub struct BorrowedConn<'a, I: Intent> {
     conn: Conn<I>,
     owner: &'a mut AsyncPgConnection,
     /// Tells the connection that was borrowed from any other.
-    wire: Arc<Wire>,
+    wire: Arc<WireState>,
 }
 
 impl<I: Intent> BorrowedConn<'_, I> {
@@ -153,7 +153,7 @@ impl<I: Intent> DerefMut for BorrowedConn<'_, I> {
 
 impl<I: Intent> Drop for BorrowedConn<'_, I> {
     fn drop(&mut self) {
-        self.conn.served.source.give_back(&self.wire, self.owner);
+        self.conn.inner.source.give_back(&self.wire, self.owner);
     }
 }
 

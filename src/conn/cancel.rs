@@ -42,7 +42,7 @@ impl<I: Intent> Conn<I> {
     /// # }
     /// ```
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle { node: self.node().into(), canceller: self.served.source.canceller() }
+        CancelHandle { node: self.node().into(), canceller: self.inner.source.canceller() }
     }
 }
 

@@ -7,10 +7,11 @@ use std::sync::{Arc, OnceLock};
 use diesel_async::AsyncPgConnection;
 
 use crate::error::SqlState;
-use crate::link::{Usage, Wire, placeholder};
-use crate::node::{Node, Vitals};
 use crate::pool::{Canceller, Lease};
+use crate::stats::NodeStats;
+use crate::topology::Node;
 use crate::topology::Role;
+use crate::wire::{Usage, WireState, placeholder};
 use crate::{Intent, IntentKind};
 
 /// A connection, and what has to happen to it in the end.
@@ -34,7 +35,7 @@ pub(super) struct Opened {
     conn: AsyncPgConnection,
     usage: Arc<Usage>,
     /// Its bytes pass by no tap, so all that shows here is that the connection was given up.
-    wire: Arc<Wire>,
+    wire: Arc<WireState>,
     /// Lent instead of the connection after it was given up.
     dead: OnceLock<AsyncPgConnection>,
 }
@@ -44,19 +45,19 @@ impl Source {
     pub(super) fn pooled<I: Intent>(lease: Lease, node: Arc<Node>, role: Role) -> Self {
         // An error of the connection's last user is nobody else's.
         lease.wire().take_sqlstate();
-        let vitals = node.vitals();
+        let stats = node.stats();
         if I::KIND == IntentKind::Read {
-            vitals.in_flight.fetch_add(1, Ordering::AcqRel);
-            vitals.reads.fetch_add(1, Ordering::Relaxed);
+            stats.in_flight.fetch_add(1, Ordering::AcqRel);
+            stats.reads.fetch_add(1, Ordering::Relaxed);
         } else {
-            vitals.writes.fetch_add(1, Ordering::Relaxed);
+            stats.writes.fetch_add(1, Ordering::Relaxed);
         }
         Self::Pooled(Pooled { lease, node, role, intent: I::KIND })
     }
 
     /// Takes a connection that its user opened.
     pub(super) fn opened(conn: AsyncPgConnection) -> Self {
-        let wire = Arc::new(Wire::new(Arc::new(Vitals::default())));
+        let wire = Arc::new(WireState::new(Arc::new(NodeStats::default())));
         Self::Opened(Box::new(Opened { conn, usage: Arc::default(), wire, dead: OnceLock::new() }))
     }
 
@@ -64,7 +65,7 @@ impl Source {
     /// future that was leaked holds on to it.
     ///
     /// `borrowed` is the [`wire`](Self::wire) as it was when the connection was borrowed.
-    pub(super) fn give_back(&mut self, borrowed: &Arc<Wire>, owner: &mut AsyncPgConnection) {
+    pub(super) fn give_back(&mut self, borrowed: &Arc<WireState>, owner: &mut AsyncPgConnection) {
         if let Self::Opened(opened) = self
             && Arc::ptr_eq(&opened.wire, borrowed)
             && !borrowed.is_closed()
@@ -95,7 +96,7 @@ impl Source {
         }
     }
 
-    pub(super) fn wire(&self) -> &Arc<Wire> {
+    pub(super) fn wire(&self) -> &Arc<WireState> {
         match self {
             Self::Pooled(pooled) => pooled.lease.wire(),
             Self::Opened(opened) => &opened.wire,
@@ -123,17 +124,17 @@ impl Source {
     }
 
     /// Returns `true` if the connection is known to have ended.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         match self {
-            Self::Pooled(pooled) => pooled.lease.is_over(),
+            Self::Pooled(pooled) => pooled.lease.is_closed(),
             Self::Opened(opened) => opened.wire.is_closed(),
         }
     }
 
     /// Returns `true` if this program ended the connection.
-    pub(super) fn was_severed(&self) -> bool {
+    pub(super) fn was_closed_here(&self) -> bool {
         match self {
-            Self::Pooled(pooled) => pooled.lease.was_severed(),
+            Self::Pooled(pooled) => pooled.lease.was_closed_here(),
             Self::Opened(opened) => opened.wire.is_closed(),
         }
     }
@@ -227,12 +228,12 @@ impl Pooled {
 impl Drop for Pooled {
     fn drop(&mut self) {
         self.warn_of_unreplicated();
-        let vitals = self.node.vitals();
+        let stats = self.node.stats();
         if self.intent == IntentKind::Read {
-            vitals.in_flight.fetch_sub(1, Ordering::AcqRel);
+            stats.in_flight.fetch_sub(1, Ordering::AcqRel);
         } else if self.lease.wire().take_sqlstate() == Some(SqlState::READ_ONLY_SQL_TRANSACTION) {
             // It proves nothing (the caller may have asked for a read-only transaction), so the monitor looks.
-            vitals.suspect();
+            stats.suspect();
         }
     }
 }

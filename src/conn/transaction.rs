@@ -7,10 +7,10 @@ use std::pin::pin;
 use diesel::result::{Error, QueryResult};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 
-use super::{Conn, Doubt, Standpoint};
-use crate::error::{OutcomeUnknown, TransactionFailed};
-use crate::link::Transaction;
+use super::{Conn, WalPosition};
+use crate::error::{InDoubt, OutcomeUnknown, TransactionFailed};
 use crate::options::WriteOptions;
+use crate::wire::Transaction;
 use crate::{Intent, Writable, Write};
 
 mod untapped;
@@ -114,7 +114,7 @@ impl Conn<Write> {
         let mut transaction = self.build_transaction();
         transaction.isolation = options.isolation;
         let sql = transaction.to_string();
-        run(self, Some(&sql), options.settleable, function).await
+        run(self, Some(&sql), options.resolvable, function).await
     }
 }
 
@@ -249,15 +249,15 @@ impl<I: Intent> fmt::Debug for TransactionBuilder<'_, I> {
 }
 
 /// A transaction in progress; dropped before its end, it ends the connection.
-struct Scope<'c, I: Intent> {
+struct TransactionGuard<'c, I: Intent> {
     conn: &'c mut Conn<I>,
     transaction: Transaction,
     finished: bool,
 }
 
-impl<I: Intent> Scope<'_, I> {
+impl<I: Intent> TransactionGuard<'_, I> {
     fn bare(&mut self) -> &mut AsyncPgConnection {
-        self.conn.served.source.conn_mut()
+        self.conn.inner.source.conn_mut()
     }
 
     async fn begin(&mut self, sql: Option<&str>) -> QueryResult<()> {
@@ -265,7 +265,7 @@ impl<I: Intent> Scope<'_, I> {
             Some(sql) => AnsiTransactionManager::begin_transaction_sql(self.bare(), sql).await?,
             None => AnsiTransactionManager::begin_transaction(self.bare()).await?,
         }
-        if self.conn.served.source.is_tapped() && !self.conn.wire().is_in_transaction() {
+        if self.conn.inner.source.is_tapped() && !self.conn.wire().is_in_transaction() {
             return Err(self.broken());
         }
         Ok(())
@@ -274,7 +274,7 @@ impl<I: Intent> Scope<'_, I> {
     /// Returns `true` if the function left behind the `Conn` and the bare connection that it got, without a transaction
     /// inside of this one.
     fn is_intact(&self) -> bool {
-        let source = &self.conn.served.source;
+        let source = &self.conn.inner.source;
         self.transaction.is_of(source.usage()) && self.transaction.is_innermost() && !source.is_exchanged()
     }
 
@@ -285,32 +285,32 @@ impl<I: Intent> Scope<'_, I> {
     }
 
     /// Commits, and makes sure that the server did.
-    async fn commit(&mut self, settleable: bool) -> QueryResult<()> {
+    async fn commit(&mut self, resolvable: bool) -> QueryResult<()> {
         if !self.is_intact() {
             return Err(self.broken());
         }
-        if !self.conn.served.source.is_tapped() {
+        if !self.conn.inner.source.is_tapped() {
             return self.commit_untapped().await;
         }
         let outermost = self.is_outermost();
         if self.has_failed().await {
-            let sqlstate = self.conn.served.source.wire().sqlstate();
+            let sqlstate = self.conn.inner.source.wire().sqlstate();
             self.rollback().await;
             return Err(TransactionFailed { sqlstate }.into());
         }
-        let doubt = if settleable && outermost { self.doubt().await? } else { None };
+        let in_doubt = if resolvable && outermost { self.in_doubt().await? } else { None };
         // What earlier statements failed with must not be taken for the answer to the COMMIT.
-        let earlier = self.conn.served.source.wire().take_sqlstate();
-        let wire = self.conn.served.source.wire();
+        let earlier = self.conn.inner.source.wire().take_sqlstate();
+        let wire = self.conn.inner.source.wire();
         let unsent = wire.is_closed() || wire.is_ending();
         let ended_before = wire.transactions_ended();
         // A statement before the transaction, whose user did not hear of it, is not this one.
-        self.conn.served.source.warn_of_unreplicated();
+        self.conn.inner.source.warn_of_unreplicated();
         let committed = AnsiTransactionManager::commit_transaction(self.bare()).await;
-        let wire = self.conn.served.source.wire();
+        let wire = self.conn.inner.source.wire();
         if committed.is_err() && wire.sqlstate().is_some() {
             // Whether the session goes on comes a little after the error.
-            wire.settled().await;
+            wire.drained().await;
         }
         match committed {
             // The connection had ended before: nothing was asked of the server.
@@ -321,13 +321,13 @@ impl<I: Intent> Scope<'_, I> {
                 Err(TransactionFailed { sqlstate: wire.sqlstate().or(earlier) }.into())
             }
             // The standby may not have it, and the primary does.
-            Ok(()) if outermost && wire.take_unreplicated() => Err(self.conn.unreplicated(doubt).into()),
+            Ok(()) if outermost && wire.take_unreplicated() => Err(self.conn.unreplicated(in_doubt).into()),
             // Only a server that said why not, and went on, has certainly not committed: one that crashed while it wrote
             // the commit to its log names an error as well.
             Err(_) if outermost && (wire.sqlstate().is_none() || !wire.is_idle() || wire.is_closed()) => {
                 let node = self.conn.node_name();
                 let committed_locally = wire.take_unreplicated();
-                Err(OutcomeUnknown { node, sqlstate: wire.sqlstate(), doubt, committed_locally }.into())
+                Err(OutcomeUnknown { node, sqlstate: wire.sqlstate(), in_doubt, committed_locally }.into())
             }
             committed => committed,
         }
@@ -335,20 +335,20 @@ impl<I: Intent> Scope<'_, I> {
 
     /// Whether a statement failed since the transaction, or the savepoint, began, so that it cannot be committed.
     async fn has_failed(&self) -> bool {
-        let wire = self.conn.served.source.wire();
+        let wire = self.conn.inner.source.wire();
         // An error comes a little before the status that it leaves the transaction in.
-        if wire.sqlstate().is_some() && wire.owes() {
-            wire.settled().await;
+        if wire.sqlstate().is_some() && wire.has_pending() {
+            wire.drained().await;
         }
         wire.is_failed() && !wire.is_closed()
     }
 
-    /// What is needed to settle an unknown outcome.
-    async fn doubt(&mut self) -> QueryResult<Option<Doubt>> {
-        match Standpoint::of(self.bare()).await {
-            Ok(standpoint) => {
+    /// Returns what is needed to resolve an unknown outcome.
+    async fn in_doubt(&mut self) -> QueryResult<Option<InDoubt>> {
+        match WalPosition::of(self.bare()).await {
+            Ok(position) => {
                 let node = self.conn.served_by().map(|node| node.config().server_key());
-                Ok(node.and_then(|node| standpoint.doubt(node)))
+                Ok(node.and_then(|node| position.in_doubt(node)))
             }
             Err(error) => {
                 self.rollback().await;
@@ -377,19 +377,19 @@ impl<I: Intent> Scope<'_, I> {
 
     fn poison(&mut self) {
         // A `Conn` that was put in the place of this one is left alone, and what is open on this one makes it unusable.
-        if self.transaction.is_of(self.conn.served.source.usage()) {
-            self.conn.served.poisoned = true;
-            self.conn.served.source.end();
+        if self.transaction.is_of(self.conn.inner.source.usage()) {
+            self.conn.inner.poisoned = true;
+            self.conn.inner.source.end();
         }
     }
 }
 
-impl<I: Intent> Drop for Scope<'_, I> {
+impl<I: Intent> Drop for TransactionGuard<'_, I> {
     fn drop(&mut self) {
         if !self.finished {
             self.poison();
         }
-        if self.transaction.is_of(self.conn.served.source.usage()) {
+        if self.transaction.is_of(self.conn.inner.source.usage()) {
             self.transaction.end();
         }
     }
@@ -398,7 +398,7 @@ impl<I: Intent> Drop for Scope<'_, I> {
 async fn run<'a, I, R, E, F>(
     conn: &mut Conn<I>,
     sql: Option<&str>,
-    settleable: bool,
+    resolvable: bool,
     function: F,
 ) -> Result<R, E>
 where
@@ -410,56 +410,56 @@ where
     E: From<Error> + Send + 'a,
     R: Send + 'a,
 {
-    conn.usable()?;
-    if !conn.served.source.is_in_transaction() {
+    conn.connection()?;
+    if !conn.inner.source.is_in_transaction() {
         // A nested one must not forget what failed the transaction around it.
         conn.forget_sqlstate();
     }
-    if conn.served.source.usage().has_statements() {
+    if conn.inner.source.usage().has_statements() {
         // The future of one was leaked, and Diesel would panic.
-        conn.served.poisoned = true;
-        conn.served.source.end();
+        conn.inner.poisoned = true;
+        conn.inner.source.end();
         return Err(Error::BrokenTransactionManager.into());
     }
-    let transaction = conn.served.source.usage().transaction();
-    let mut scope = Scope { conn, transaction, finished: false };
-    if let Err(error) = scope.begin(sql).await {
+    let transaction = conn.inner.source.usage().transaction();
+    let mut guard = TransactionGuard { conn, transaction, finished: false };
+    if let Err(error) = guard.begin(sql).await {
         // A transaction that did not begin leaves none behind.
-        scope.finished = true;
+        guard.finished = true;
         return Err(error.into());
     }
     let outcome = {
         // The function is the only code that may use the connection now: anything else comes after this future was leaked.
         let function = {
-            let _polled = scope.transaction.poll();
-            function(&mut *scope.conn)
+            let _polled = guard.transaction.poll();
+            function(&mut *guard.conn)
         };
         let mut function = pin!(function);
         poll_fn(|context| {
-            let _polled = scope.transaction.poll();
+            let _polled = guard.transaction.poll();
             function.as_mut().poll(context)
         })
         .await
     };
     let outcome = match outcome {
-        Ok(value) => scope.commit(settleable).await.map(|()| value).map_err(E::from),
-        Err(error) if !scope.is_intact() => {
-            scope.poison();
-            return scope.end(Err(error));
+        Ok(value) => guard.commit(resolvable).await.map(|()| value).map_err(E::from),
+        Err(error) if !guard.is_intact() => {
+            guard.poison();
+            return guard.end(Err(error));
         }
         Err(error) => {
             // ROLLBACK would wait for a statement whose future was dropped, by a timeout around it, say.
-            if !scope.conn.served.source.cancel_abandoned().await {
-                scope.poison();
-                return scope.end(Err(error));
+            if !guard.conn.inner.source.cancel_abandoned().await {
+                guard.poison();
+                return guard.end(Err(error));
             }
             // Answers that were not awaited count as well.
-            scope.has_failed().await;
-            scope.conn.served.conflicted = scope.conn.has_conflict();
-            scope.rollback().await;
-            return scope.end(Err(error));
+            guard.has_failed().await;
+            guard.conn.inner.conflicted = guard.conn.has_conflict();
+            guard.rollback().await;
+            return guard.end(Err(error));
         }
     };
-    scope.conn.served.conflicted = outcome.is_err() && scope.conn.has_conflict();
-    scope.end(outcome)
+    guard.conn.inner.conflicted = outcome.is_err() && guard.conn.has_conflict();
+    guard.end(outcome)
 }

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::ConnectError;
 use crate::IntentKind;
-use crate::topology::ShownIdentifier;
 
 /// Why [`ReplicaSet::read`](crate::ReplicaSet::read) or [`write`](crate::ReplicaSet::write) had no connection to give.
 ///
@@ -152,5 +153,21 @@ impl fmt::Display for Failures<'_> {
             write!(f, "{} {failure}", if i == 0 { ":" } else { ";" })?;
         }
         Ok(())
+    }
+}
+
+/// The cluster that a node says that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ShownIdentifier {
+    /// The node's name.
+    pub node: String,
+    /// The system identifier, in decimal digits, which are more than a JSON number holds.
+    pub system_identifier: String,
+}
+
+impl fmt::Display for ShownIdentifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} shows {}", self.node, self.system_identifier)
     }
 }

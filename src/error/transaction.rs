@@ -8,7 +8,7 @@ use super::SqlState;
 ///
 /// The transaction may have been carried out, so running it again may do it twice. Where it
 /// matters, find out: by a key of your own, or with
-/// [`ReplicaSet::settle`](crate::ReplicaSet::settle) where the transaction's id is known.
+/// [`ReplicaSet::resolve`](crate::ReplicaSet::resolve) where the transaction's id is known.
 ///
 /// [`Conn::transaction`](crate::Conn::transaction) returns errors of the caller's type, made from Diesel's; this
 /// one travels inside of `QueryBuilderError` and is found again with [`find`](Self::find).
@@ -29,8 +29,8 @@ pub struct OutcomeUnknown {
     pub node: Option<String>,
     /// What the server said last, if it said something.
     pub sqlstate: Option<SqlState>,
-    /// What [`ReplicaSet::settle`](crate::ReplicaSet::settle) needs; `None` where it was not noted before the COMMIT.
-    pub doubt: Option<crate::conn::Doubt>,
+    /// What [`ReplicaSet::resolve`](crate::ReplicaSet::resolve) needs; `None` where it was not noted before the COMMIT.
+    pub in_doubt: Option<super::InDoubt>,
     /// The server said that it carried the transaction out, without the standby that it should have waited for.
     ///
     /// With synchronous replication a COMMIT waits for its standby. If the wait is cancelled (`pg_cancel_backend`,

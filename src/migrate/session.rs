@@ -10,7 +10,7 @@ use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_migrations::MigrationHarness;
 use tokio::time::{Instant, sleep};
 
-use super::{Answer, MigrateError, Standing};
+use super::{Answer, MigrateError, NodeRole};
 use crate::{Conn, RunExecuteDsl, RunQueryDsl, Write};
 
 /// The key of the advisory lock: `pointsmn` in ASCII. A lock is of one database, so each has its own.
@@ -57,13 +57,13 @@ impl Session {
 
     /// Asks the server itself whether it is a primary that can be written to, and lifts the statement timeout.
     pub(super) async fn check_primary(&self) -> Result<(), MigrateError> {
-        let standing = "SELECT pg_catalog.pg_is_in_recovery() AS in_recovery, \
+        let role = "SELECT pg_catalog.pg_is_in_recovery() AS in_recovery, \
                         pg_catalog.current_setting('transaction_read_only') AS read_only";
-        let standing: Standing = diesel::sql_query(standing).get_result(&self.conn).await?;
-        if standing.in_recovery {
+        let role: NodeRole = diesel::sql_query(role).get_result(&self.conn).await?;
+        if role.in_recovery {
             return Err(MigrateError::NotPrimary { node: self.node() });
         }
-        if standing.read_only != "off" {
+        if role.read_only != "off" {
             return Err(MigrateError::ReadOnly { node: self.node() });
         }
         // The timeout guards against statements that hang while a user waits; a migration may well take minutes.

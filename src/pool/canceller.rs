@@ -6,7 +6,7 @@ use tokio::task::yield_now;
 
 use super::{Lease, Limits};
 use crate::error::ConnectError;
-use crate::link::{Call, Cancel, Checkout, Dialer, Lending, Wire};
+use crate::wire::{Call, Cancel, Checkout, Dialer, Lending, WireState};
 
 /// What it takes to cancel the statement that runs in one checkout. It keeps neither the connection nor its pool.
 #[derive(Clone)]
@@ -14,7 +14,7 @@ pub(crate) struct Canceller {
     dialer: Arc<Dialer>,
     limits: Arc<Limits>,
     token: Cancel,
-    wire: Arc<Wire>,
+    wire: Arc<WireState>,
     call: Arc<Call>,
     lending: Arc<Lending>,
     checkout: Checkout,
@@ -79,21 +79,21 @@ impl Canceller {
         // What its user asked for last may not have gone out yet.
         while self.call.is_pending()
             && self.lending.is_in(self.checkout)
-            && !self.is_over()
-            && !self.wire.owes()
+            && !self.is_closed()
+            && !self.wire.has_pending()
         {
             yield_now().await;
         }
         if !self.lending.is_in(self.checkout) {
             return Some(Request::Returned);
         }
-        if self.is_over() {
+        if self.is_closed() {
             return Some(Request::Ended);
         }
         (!self.wire.is_at_work()).then_some(Request::Idle)
     }
 
-    fn is_over(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.wire.is_closed() || self.wire.is_ending()
     }
 }

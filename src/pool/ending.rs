@@ -19,20 +19,20 @@ use super::gate::Pass;
 use super::lease::Slot;
 use crate::backoff::Backoff;
 use crate::error::SqlState;
-use crate::link::{Cancel, Wire};
-use crate::node::Vitals;
+use crate::stats::NodeStats;
+use crate::wire::{Cancel, WireState};
 
 /// How long an answer that is still owed may take before its statement is cancelled.
 ///
 /// The rest of a result whose first row was enough comes within this; a statement whose future was dropped may run on.
-const SETTLE: Duration = Duration::from_millis(20);
+const GRACE: Duration = Duration::from_millis(20);
 
 /// The same for a node that is far away or slow.
-const SETTLE_FAR: Duration = Duration::from_millis(250);
+const GRACE_FAR: Duration = Duration::from_millis(250);
 
 /// Over a long way even an answer that was given at once takes longer.
-fn settle(vitals: &Vitals) -> Duration {
-    (vitals.latency.average().unwrap_or_default() * 2).clamp(SETTLE, SETTLE_FAR)
+fn grace(stats: &NodeStats) -> Duration {
+    (stats.latency.average().unwrap_or_default() * 2).clamp(GRACE, GRACE_FAR)
 }
 
 /// How long a caller waits for the end of an abandoned statement of its transaction, before the session is given up.
@@ -62,12 +62,12 @@ impl Slot {
             let mut slot = self;
             let wire = Arc::clone(slot.link().wire());
             // What its user asked for last may not have gone out yet.
-            while slot.link().is_called() && !slot.link().is_over() && !wire.owes() {
+            while slot.link().is_called() && !slot.link().is_closed() && !wire.has_pending() {
                 yield_now().await;
             }
-            if !slot.link().is_over() && wire.owes() {
+            if !slot.link().is_closed() && wire.has_pending() {
                 // The connection goes back when its statement has ended, so that the next user need not wait for it.
-                let _ = timeout(settle(&slot.shared().vitals), wire.settled()).await;
+                let _ = timeout(grace(&slot.shared().stats), wire.drained()).await;
             }
             if !slot.is_settled() {
                 slot.reset().await;
@@ -86,13 +86,13 @@ impl Slot {
     pub(super) async fn cancel_abandoned(&self) -> bool {
         let link = self.link();
         let wire = link.wire();
-        if !wire.owes() || timeout(settle(&self.shared().vitals), wire.settled()).await.is_ok() {
+        if !wire.has_pending() || timeout(grace(&self.shared().stats), wire.drained()).await.is_ok() {
             return true;
         }
         link.note_cancelled();
         let cancelled = async {
             request(self.shared(), link.cancel_token()).await;
-            wire.settled().await;
+            wire.drained().await;
         };
         // Only a request that is known to have arrived cannot end a later statement.
         timeout(CANCELLED, cancelled).await.is_ok() && wire.sqlstate() == Some(SqlState::QUERY_CANCELED)
@@ -100,7 +100,7 @@ impl Slot {
 }
 
 /// Asks the server to cancel what a session is doing, until the session has ended.
-async fn cancel(shared: Arc<Shared>, wire: Arc<Wire>, token: Cancel) {
+async fn cancel(shared: Arc<Shared>, wire: Arc<WireState>, token: Cancel) {
     let mut waits = repeats().delays();
     while !wire.is_ended() {
         if wire.is_at_work() {

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::gate::Pass;
 use super::{Pooled, Shared};
-use crate::link::{Leftover, Link, Purpose};
+use crate::wire::{Leftover, SessionKind, WireConnection};
 
 /// A connection with its room in the pool; dropped, it goes back, and the first in the queue gets it.
 pub(super) struct Slot {
@@ -29,10 +29,10 @@ impl Slot {
 
     /// Returns `true` if it can go back: with a session that the next user may have, or one that has ended.
     pub(super) fn is_settled(&mut self) -> bool {
-        let purpose = self.shared.purpose;
+        let kind = self.shared.kind;
         let resets = self.shared.settings.reset_sessions;
         self.pooled.as_mut().is_none_or(|pooled| {
-            let sound = pooled.is_sound(purpose)
+            let sound = pooled.is_sound(kind)
                 && !pooled.link.is_called()
                 && !(resets && pooled.link.wire().leftover() != Leftover::None);
             sound || pooled.link.wire().is_ended()
@@ -40,19 +40,19 @@ impl Slot {
     }
 
     /// Returns `true` if its session is one that goes on, apart from what was set on it.
-    pub(super) fn is_sound(&mut self, purpose: Purpose) -> bool {
-        self.pooled.as_mut().is_some_and(|pooled| pooled.is_sound(purpose))
+    pub(super) fn is_sound(&mut self, kind: SessionKind) -> bool {
+        self.pooled.as_mut().is_some_and(|pooled| pooled.is_sound(kind))
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    pub(super) fn link(&self) -> &Link {
+    pub(super) fn link(&self) -> &WireConnection {
         &self.pooled.as_ref().expect("a slot has its connection until it is put back").link
     }
 
-    pub(super) fn link_mut(&mut self) -> &mut Link {
+    pub(super) fn link_mut(&mut self) -> &mut WireConnection {
         &mut self.pooled.as_mut().expect("a slot has its connection until it is put back").link
     }
 }
@@ -122,15 +122,15 @@ impl Drop for Lease {
 }
 
 impl Deref for Lease {
-    type Target = Link;
+    type Target = WireConnection;
 
-    fn deref(&self) -> &Link {
+    fn deref(&self) -> &WireConnection {
         self.slot().link()
     }
 }
 
 impl DerefMut for Lease {
-    fn deref_mut(&mut self) -> &mut Link {
+    fn deref_mut(&mut self) -> &mut WireConnection {
         self.held.as_mut().expect("a lease has its connection until it is dropped").0.link_mut()
     }
 }

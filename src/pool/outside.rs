@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Limits, NodePool};
 use crate::error::ConnectError;
-use crate::link::{Dialer, Link, Purpose};
-use crate::node::Vitals;
+use crate::stats::NodeStats;
+use crate::wire::{Dialer, SessionKind, WireConnection};
 
 /// What it takes to open such a session. It keeps neither the pool nor the node.
 #[derive(Debug, Clone)]
 pub(crate) struct Outside {
     dialer: Arc<Dialer>,
-    vitals: Arc<Vitals>,
+    stats: Arc<NodeStats>,
     limits: Arc<Limits>,
     /// Ends the session with those of the pool's present generation.
     severed: CancellationToken,
@@ -31,7 +31,7 @@ impl NodePool {
         let shared = &self.shared;
         Outside {
             dialer: Arc::clone(&shared.dialer),
-            vitals: Arc::clone(&shared.vitals),
+            stats: Arc::clone(&shared.stats),
             limits: Arc::clone(&shared.limits),
             severed: shared.generation.load().child_token(),
             retiring: shared.retiring.clone(),
@@ -45,11 +45,11 @@ impl Outside {
     /// # Cancel safety
     ///
     /// A dropped future closes its socket.
-    pub(crate) async fn dial(&self, purpose: Purpose) -> Result<Link, ConnectError> {
+    pub(crate) async fn dial(&self, kind: SessionKind) -> Result<WireConnection, ConnectError> {
         let dial = async {
             let _place = self.limits.connects.acquire().await.ok_or(ConnectError::Abandoned)?;
-            let (vitals, severed) = (Arc::clone(&self.vitals), self.severed.clone());
-            self.dialer.dial(purpose, self.limit(), vitals, severed).await
+            let (stats, severed) = (Arc::clone(&self.stats), self.severed.clone());
+            self.dialer.dial(kind, self.limit(), stats, severed).await
         };
         let outcome = tokio::select! {
             outcome = dial => outcome,
@@ -59,7 +59,7 @@ impl Outside {
             && !matches!(error, ConnectError::Abandoned)
             && !error.proves_alive()
         {
-            self.vitals.suspect();
+            self.stats.suspect();
         }
         outcome
     }

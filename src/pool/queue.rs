@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::breaker::{Admission, Breaker};
 use super::lease::Slot;
-use super::{PoolError, PooledLink, Shared};
+use super::{PoolError, PooledConnection, Shared};
 use crate::backoff::Backoff;
 use crate::error::ConnectError;
 
@@ -174,8 +174,8 @@ impl Shared {
             if !begun && !self.queue.lock().breaker.begin(Instant::now()) {
                 return Err(ConnectError::Abandoned);
             }
-            let (dialer, vitals) = (&self.dialer, Arc::clone(&self.vitals));
-            dialer.dial(self.purpose, dialer.limit(), vitals, generation.child_token()).await
+            let (dialer, stats) = (&self.dialer, Arc::clone(&self.stats));
+            dialer.dial(self.kind, dialer.limit(), stats, generation.child_token()).await
         };
         let outcome = tokio::select! {
             outcome = dial => outcome,
@@ -186,12 +186,12 @@ impl Shared {
         match outcome {
             Ok(link) => {
                 state.breaker.on_success();
-                self.idle.add(PooledLink::new(link, &self.settings));
+                self.idle.add(PooledConnection::new(link, &self.settings));
             }
             Err(ConnectError::Abandoned) => state.breaker.on_abandoned(Instant::now()),
             Err(error) => {
                 if !error.proves_alive() {
-                    self.vitals.suspect();
+                    self.stats.suspect();
                 }
                 state.breaker.on_failure(Arc::new(error), Instant::now());
             }

@@ -10,7 +10,7 @@ use diesel_async::SimpleAsyncConnection;
 use tokio::time::timeout;
 
 use super::lease::Slot;
-use crate::link::Leftover;
+use crate::wire::Leftover;
 
 /// Longest wait for a reset. A server that needs longer hangs, and a new session costs less than waiting for it.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -18,11 +18,11 @@ const LIMIT: Duration = Duration::from_secs(1);
 impl Slot {
     /// Resets the session, if that is all it needs; it is settled then.
     pub(super) async fn reset(&mut self) {
-        let purpose = self.shared().purpose;
-        if !self.is_sound(purpose) || self.link().wire().leftover() != Leftover::State {
+        let kind = self.shared().kind;
+        if !self.is_sound(kind) || self.link().wire().leftover() != Leftover::State {
             return;
         }
-        let sql = self.shared().dialer.reset(purpose);
+        let sql = self.shared().dialer.reset(kind);
         let done = timeout(LIMIT, self.link_mut().conn_mut().batch_execute(&sql)).await;
         if matches!(done, Ok(Ok(()))) {
             self.link().wire().forget_leftover();

@@ -18,7 +18,7 @@ impl ReplicaSet {
     ///
     /// What protected against an old primary is forgotten as well, so decide first which server is the primary, and
     /// make sure that no other one can be reached. In-doubt transactions from before resolve to
-    /// [`Unknown`](crate::Settlement::Unknown). Writes that are in flight are cut off, and new ones wait until a
+    /// [`Unknown`](crate::CommitOutcome::Unknown). Writes that are in flight are cut off, and new ones wait until a
     /// primary is found.
     ///
     /// Returns the topology once every node was probed again, or after `timeouts.connect`.
@@ -39,7 +39,7 @@ impl ReplicaSet {
             tracing::warn!(
                 "the history is forgotten: system identifier, timelines, conflicts and recoveries"
             );
-            self.inner.board.forget(Instant::now());
+            self.inner.topology.forget(Instant::now());
             self.settled().await;
         }
         self.topology()

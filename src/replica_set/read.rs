@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{ReplicaSet, failures};
 use crate::conn::Conn;
 use crate::error::{CheckoutError, NodeFailure};
-use crate::health::{Placed, Snapshot};
-use crate::node::NodeId;
 use crate::options::ReadOptions;
 use crate::pool::{Lease, PoolError, Queueing};
-use crate::topology::select::{Candidate, Tier, take};
-use crate::topology::{Role, Standing};
+use crate::topology::NodeId;
+use crate::topology::routing::{Candidate, Tier, take};
+use crate::topology::{NodeRole, Role};
+use crate::topology::{NodeView, Snapshot};
 use crate::{IntentKind, Read};
 
 /// How long one node may take to give a connection while there are others to ask.
@@ -45,12 +45,12 @@ pub(super) enum Among<'n> {
 
 impl Among<'_> {
     /// Returns `true` if a node may serve.
-    fn admits(self, placed: &Placed) -> bool {
-        let node = placed.node.id();
+    fn admits(self, view: &NodeView) -> bool {
+        let node = view.node.id();
         match self {
             Self::All | Self::RatherOthers(_) => true,
             Self::OthersThan(nodes) => !nodes.contains(&node),
-            Self::OnlyReplicas(nodes) => nodes.contains(&node) && placed.standing != Standing::Primary,
+            Self::OnlyReplicas(nodes) => nodes.contains(&node) && view.role != NodeRole::Primary,
         }
     }
 
@@ -201,7 +201,7 @@ impl ReplicaSet {
             let mut no_fallback = None;
             while let Some(candidate) = take(&mut candidates, &mut rng).or_else(|| take(&mut rest, &mut rng))
             {
-                let placed = &snapshot.nodes[candidate.node];
+                let view = &snapshot.nodes[candidate.node];
                 let is_last = candidates.is_empty() && rest.is_empty();
                 // A place at the primary may be free again at any moment: no reason to wait for a node that may hang.
                 let patience = match is_last {
@@ -209,7 +209,7 @@ impl ReplicaSet {
                     true => deadline.min(Instant::now() + PAUSE_FOR_PLACE),
                     false => deadline.min(Instant::now() + PATIENCE),
                 };
-                match self.attempt(&snapshot, placed, candidate.tier, is_last, patience).await {
+                match self.attempt(&snapshot, view, candidate.tier, is_last, patience).await {
                     Attempt::Served(conn) => return Ok(conn),
                     Attempt::Failed(failure) => {
                         tracing::debug!(
@@ -225,7 +225,7 @@ impl ReplicaSet {
                     Attempt::Full => {
                         // A replica that is busy is a fit one: the primary is not there to take its load.
                         candidates.retain(|candidate| candidate.tier != Tier::Fallback);
-                        full = Some(placed.node.name().to_owned());
+                        full = Some(view.node.name().to_owned());
                     }
                     Attempt::NoFallback { limit } => no_fallback = Some(limit),
                     // The node is still there, in another snapshot.
@@ -263,7 +263,7 @@ impl ReplicaSet {
     async fn attempt(
         &self,
         snapshot: &Snapshot,
-        placed: &Placed,
+        view: &NodeView,
         tier: Tier,
         is_last: bool,
         deadline: Instant,
@@ -271,8 +271,8 @@ impl ReplicaSet {
         let permit = if matches!(tier, Tier::Preferred | Tier::Fallback) {
             // A primary that is just back takes these in steps as well: the replicas will be back in a moment, and
             // each program would otherwise leave a pool of sessions on it.
-            let in_flight = placed.node.vitals().in_flight.load(Ordering::Relaxed);
-            if let Some(limit) = snapshot.allowance(placed, Instant::now())
+            let in_flight = view.node.stats().in_flight.load(Ordering::Relaxed);
+            if let Some(limit) = snapshot.allowance(view, Instant::now())
                 && in_flight >= limit
             {
                 return Attempt::NoFallback { limit };
@@ -291,22 +291,22 @@ impl ReplicaSet {
         } else {
             None
         };
-        let node = &placed.node;
+        let node = &view.node;
         let failed = |reason: &str| NodeFailure {
             node: node.name().to_owned(),
             reason: reason.to_owned(),
             error: None,
         };
-        let _claim = node.vitals().claim();
+        let _in_flight = node.stats().enter();
         match node.read_pool().get(deadline, Queueing::Join).await {
             Ok(lease) => {
                 let lease = permit.into_iter().fold(lease, Lease::with_permit);
-                let role = if placed.standing == Standing::Replica { Role::Replica } else { Role::Primary };
+                let role = if view.role == NodeRole::Replica { Role::Replica } else { Role::Primary };
                 Attempt::Served(Conn::new(lease, Arc::clone(node), role))
             }
             Err(PoolError::Exhausted) => Attempt::Full,
             Err(PoolError::Connecting) => {
-                node.vitals().look();
+                node.stats().wake_monitor();
                 Attempt::Failed(failed("a connection to it was not there in time"))
             }
             Err(PoolError::Retired) => Attempt::Retired,

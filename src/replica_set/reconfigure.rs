@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::{Live, ReplicaSet, prepare, watch};
 use crate::config::{Config, NodeConfig};
 use crate::error::Error;
-use crate::node::{Node, Retired};
+use crate::topology::{Node, Retired};
 
 /// What a change of the configuration did.
 #[derive(Debug)]
@@ -88,11 +88,10 @@ impl ReplicaSet {
         let mut monitors = self.monitors();
         self.check_open()?;
         let before = self.config();
-        let board = &self.inner.board;
-        let old: Vec<Arc<Node>> =
-            self.snapshot().nodes.iter().map(|placed| Arc::clone(&placed.node)).collect();
+        let topology = &self.inner.topology;
+        let old: Vec<Arc<Node>> = self.snapshot().nodes.iter().map(|view| Arc::clone(&view.node)).collect();
         // Also those that are still leaving: a node that was removed by mistake comes back with all that is known of it.
-        let known = board.nodes();
+        let known = topology.nodes();
         let node = |node: &NodeConfig| match known.iter().find(|known| known.config().is_same_server(node)) {
             Some(known) => succeed(known, node, config),
             None => prepare(node, config),
@@ -106,7 +105,7 @@ impl ReplicaSet {
         let removed = draining.iter().map(|node| node.name().to_owned()).collect();
 
         self.inner.live.load().limits.follow(config);
-        let replaced = board.replace(Arc::clone(config), nodes.clone());
+        let replaced = topology.replace(Arc::clone(config), nodes.clone());
         let changed = nodes.iter().filter(|node| {
             let same = |old: &&Arc<Node>| old.id() == node.id() && !node.shares_sessions_with(old);
             old.iter().any(|old| same(&old))
@@ -117,11 +116,11 @@ impl ReplicaSet {
 
         // A monitor whose own settings changed is restarted from what is known.
         let same_probes = before.probe() == config.probe() && before.backoff() == config.backoff();
-        let watched = board.nodes();
+        let watched = topology.nodes();
         monitors.retain(|watch| same_probes && watched.iter().any(|node| node.id() == watch.node));
         for node in watched {
             if monitors.iter().all(|watch| watch.node != node.id()) {
-                monitors.push(watch(&node, board, config));
+                monitors.push(watch(&node, topology, config));
             }
         }
         Ok(Reconfigured { added, changed, removed, draining, replaced })

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::budget::{Budget, Limits};
 use crate::SqlState;
 use crate::backoff::{Backoff, Delays};
-use crate::node::NodeId;
+use crate::topology::NodeId;
 
 /// How a node failed a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

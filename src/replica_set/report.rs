@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::health::{Placed, Snapshot};
-use crate::topology::{Health, NodeStatus, PrimaryStatus, Standing};
+use crate::topology::{Health, NodeRole, NodeStatus, PrimaryStatus};
+use crate::topology::{NodeView, Snapshot};
 
 /// How a set is as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -73,10 +73,10 @@ pub struct NodeReport {
 impl HealthReport {
     pub(super) fn of(snapshot: &Snapshot, uptime: Duration, watched: bool) -> Self {
         let topology = &snapshot.topology;
-        let serves = |node: &NodeStatus| match node.standing {
+        let serves = |node: &NodeStatus| match node.role {
             // It serves by another name.
-            Standing::Alias => true,
-            Standing::Primary => node.health == Health::Up,
+            NodeRole::Alias => true,
+            NodeRole::Primary => node.health == Health::Up,
             _ => node.serves_reads && node.health == Health::Up,
         };
         let status = match topology.primary {
@@ -98,20 +98,20 @@ impl HealthReport {
 }
 
 impl NodeReport {
-    fn of((status, placed): (&NodeStatus, &Placed)) -> Self {
-        let node = &placed.node;
-        let vitals = node.vitals();
+    fn of((status, view): (&NodeStatus, &NodeView)) -> Self {
+        let node = &view.node;
+        let stats = node.stats();
         let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let micros = |latency: Duration| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         Self {
             status: status.clone(),
-            reads: vitals.reads.load(Ordering::Relaxed),
-            writes: vitals.writes.load(Ordering::Relaxed),
-            probes: vitals.probes.load(Ordering::Relaxed),
-            probed_ms_ago: vitals.watched.age(Instant::now()).map(millis),
+            reads: stats.reads.load(Ordering::Relaxed),
+            writes: stats.writes.load(Ordering::Relaxed),
+            probes: stats.probes.load(Ordering::Relaxed),
+            probed_ms_ago: stats.heartbeat.age(Instant::now()).map(millis),
             in_use: node.leased(),
             connections: node.connections(),
-            latency_us: vitals.latency.average().map(micros),
+            latency_us: stats.latency.average().map(micros),
         }
     }
 }

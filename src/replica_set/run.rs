@@ -9,8 +9,8 @@ use tokio::time::{sleep, timeout};
 use super::repeat::Failure;
 use crate::Read;
 use crate::conn::{AsyncFunc, Conn};
-use crate::link::Wire;
-use crate::node::{Node, NodeId};
+use crate::topology::{Node, NodeId};
+use crate::wire::WireState;
 
 /// How one run of the function ended.
 pub(super) enum Run<R, E> {
@@ -29,7 +29,7 @@ const AFTER_SILENCE: Duration = Duration::from_millis(5);
 /// Waits for a run until the server has owed an answer for that long; the time of the caller's function does not count.
 pub(super) async fn answered_within<F: Future>(
     mut run: Pin<&mut F>,
-    wire: &Wire,
+    wire: &WireState,
     patience: Duration,
 ) -> Option<F::Output> {
     let mut wait = patience;
@@ -48,8 +48,8 @@ pub(super) async fn answered_within<F: Future>(
 
 /// Returns `true` if a session answers.
 pub(super) async fn is_alive(conn: &Conn<Read>, limit: Duration) -> bool {
-    let Ok(mut usable) = conn.usable() else { return false };
-    let ping = diesel_async::RunQueryDsl::execute(diesel::sql_query("SELECT 1"), &mut usable.bare);
+    let Ok(mut connection) = conn.connection() else { return false };
+    let ping = diesel_async::RunQueryDsl::execute(diesel::sql_query("SELECT 1"), &mut connection.bare);
     matches!(timeout(limit, ping).await, Ok(Ok(_)))
 }
 
@@ -91,16 +91,16 @@ where
 /// What is the node's fault in an error; `None` where it is the function's.
 async fn failure(conn: &Conn<Read>, node: &Node) -> Option<Failure> {
     let wire = conn.wire();
-    if wire.owes() && !conn.is_lost() {
+    if wire.has_pending() && !conn.is_closed() {
         // The error comes a moment before the message, or the end, that tells whether the session goes on.
         let limit = if wire.sqlstate().is_some() { AFTER_ERROR } else { AFTER_SILENCE };
-        let _ = timeout(limit, wire.settled()).await;
+        let _ = timeout(limit, wire.drained()).await;
     }
-    if conn.is_lost() {
-        let failure = Failure::of_lost(wire.sqlstate(), wire.owes(), conn.was_severed());
+    if conn.is_closed() {
+        let failure = Failure::of_lost(wire.sqlstate(), wire.has_pending(), conn.was_closed_here());
         if failure == Failure::Terminated {
             // Whether the node goes on decides whether the read is to blame.
-            node.vitals().suspect();
+            node.stats().suspect();
         }
         return Some(failure);
     }

@@ -14,9 +14,9 @@ use super::{Live, ReplicaSet};
 use crate::Read;
 use crate::conn::{AsyncFunc, Conn};
 use crate::error::CheckoutError;
-use crate::node::{Node, NodeId};
 use crate::options::ReadOptions;
 use crate::topology::Health;
+use crate::topology::{Node, NodeId};
 
 /// What all tries of one call have in common.
 #[derive(Clone, Copy)]
@@ -34,7 +34,7 @@ impl Call<'_> {
     }
 
     /// Returns `true` if a run that begins after a pause would begin too late.
-    fn is_over(&self, pause: Duration) -> bool {
+    fn is_closed(&self, pause: Duration) -> bool {
         self.limit.is_some_and(|limit| Instant::now() + pause >= limit)
     }
 }
@@ -181,7 +181,7 @@ impl ReplicaSet {
                 }
                 self.acquit(&mut repeats).await;
                 let decision = match repeats.decide(&live.limits.repeats) {
-                    Decision::Again(pause) | Decision::OnTheSame(pause) if call.is_over(pause) => {
+                    Decision::Again(pause) | Decision::OnTheSame(pause) if call.is_closed(pause) => {
                         Decision::GiveUp(Reason::Deadline)
                     }
                     decision => decision,
@@ -245,11 +245,11 @@ impl ReplicaSet {
             return note(repeats, outcome);
         }
         // Slow, or gone: its monitor finds out. Until then the node ranks lower among its equals.
-        let _overdue = node.vitals().overdue();
-        node.vitals().look_at_slow_answer();
+        let _overdue = node.stats().overdue();
+        node.stats().wake_monitor_for_slow_answer();
         // A read that may have ended a session must not take the next node's and a third one's at once.
         while repeats.is_blamed()
-            || call.is_over(Duration::ZERO)
+            || call.is_closed(Duration::ZERO)
             || !self.has_other_than(&node, options)
             || !live.limits.hedges.withdraw()
         {
@@ -311,11 +311,11 @@ impl ReplicaSet {
         let deadline = Instant::now() + VERDICT;
         while Instant::now() < deadline {
             let snapshot = self.snapshot();
-            let Some(i) = snapshot.nodes.iter().position(|placed| placed.node.id() == id) else {
+            let Some(i) = snapshot.nodes.iter().position(|view| view.node.id() == id) else {
                 return false;
             };
             match snapshot.topology.nodes[i].health {
-                Health::Up if !snapshot.nodes[i].node.vitals().is_suspected() => return true,
+                Health::Up if !snapshot.nodes[i].node.stats().is_suspected() => return true,
                 Health::Up | Health::Suspect => sleep(Duration::from_millis(5)).await,
                 _ => return false,
             }
@@ -326,8 +326,8 @@ impl ReplicaSet {
     fn log_given_up(&self, repeats: &Repeats, reason: Reason) {
         let snapshot = self.snapshot();
         let name = |id: &NodeId| {
-            let of = |placed: &&crate::health::Placed| placed.node.id() == *id;
-            snapshot.nodes.iter().find(of).map(|placed| placed.node.name())
+            let of = |view: &&crate::topology::NodeView| view.node.id() == *id;
+            snapshot.nodes.iter().find(of).map(|view| view.node.name())
         };
         let nodes: Vec<_> = repeats.failed_on().iter().filter_map(name).collect();
         let reason = reason.as_str();

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use super::{Inner, ReplicaSet, watch};
-use crate::health::Snapshot;
+use crate::topology::Snapshot;
 
 /// Time for which monitors may catch up by themselves: the whole process may have been suspended.
 const CATCH_UP: Duration = Duration::from_millis(200);
@@ -50,13 +50,13 @@ impl Inner {
     fn restart_monitors(&self) {
         // Held throughout, so that a reconfiguration comes before or after.
         let mut monitors = self.monitors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let snapshot = self.board.snapshot();
+        let snapshot = self.topology.snapshot();
         if self.closed.is_cancelled() || snapshot.is_up_to_date(Instant::now()) {
             return;
         }
         tracing::warn!("the monitors had ended or stood still, and are started again");
         let config = &self.live.load().config;
-        *monitors = self.board.nodes().iter().map(|node| watch(node, &self.board, config)).collect();
+        *monitors = self.topology.nodes().iter().map(|node| watch(node, &self.topology, config)).collect();
     }
 }
 

@@ -14,14 +14,14 @@ const CANDIDATES: [&str; 2] = ["postgres", "nobody"];
 
 /// The user that owns the folder of a cluster and runs its servers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Account {
+pub(super) struct OsUser {
     uid: u32,
     gid: u32,
     /// Whether a process has to change to this user, because the test runs as root.
     drops: bool,
 }
 
-impl Account {
+impl OsUser {
     /// Takes the user of this process, or an unprivileged one where it is root.
     pub(super) fn find() -> Result<Self> {
         let own = geteuid();

@@ -1,6 +1,6 @@
 //! What a cluster is to be like.
 
-use super::account::Account;
+use super::account::OsUser;
 use super::cluster::Cluster;
 use super::error::{Result, TestkitError, file};
 use super::programs::Programs;
@@ -149,7 +149,7 @@ impl ClusterBuilder {
 
     /// Lays out the folder of the cluster; nothing runs yet.
     fn prepare(&self) -> Result<Cluster> {
-        let account = Account::find()?;
+        let account = OsUser::find()?;
         let programs = Programs::find(account, self.programs.as_deref())?;
         let template = Template::take(account, &programs)?;
         let temp = std::env::temp_dir();

@@ -1,6 +1,6 @@
 //! Where the server programs of PostgreSQL are.
 
-use super::account::{Account, finish};
+use super::account::{OsUser, finish};
 use super::error::{Result, TestkitError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +17,7 @@ pub(super) struct Programs {
 
 impl Programs {
     /// Finds the programs in `folder`, or else in the places where systems keep them.
-    pub(super) fn find(account: Account, folder: Option<&Path>) -> Result<Self> {
+    pub(super) fn find(account: OsUser, folder: Option<&Path>) -> Result<Self> {
         let candidates = match (folder, std::env::var_os("PG_BIN")) {
             (Some(folder), _) => vec![folder.to_owned()],
             (None, Some(folder)) => vec![PathBuf::from(folder)],

@@ -10,7 +10,7 @@ mod connection;
 
 use super::error::{Result, TestkitError};
 use super::ports::Port;
-use connection::{Behaviour, Link};
+use connection::{Behaviour, WireConnection};
 use socket2::SockRef;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl Proxy {
             accepted: Arc::clone(&accepted),
             listener: None,
             links: JoinSet::new(),
-            link: watch::Sender::new(Link::default()),
+            link: watch::Sender::new(WireConnection::default()),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let runtime = runtime.map_err(|source| TestkitError::Network { doing: "start a proxy", source })?;
@@ -216,7 +216,7 @@ struct Forwarder {
     accepted: Arc<AtomicU64>,
     listener: Option<TcpListener>,
     links: JoinSet<()>,
-    link: watch::Sender<Link>,
+    link: watch::Sender<WireConnection>,
 }
 
 impl Forwarder {
@@ -260,7 +260,7 @@ impl Forwarder {
                     self.accepted.fetch_add(1, Ordering::Relaxed);
                     let _ = client.set_linger(Some(Duration::ZERO));
                 }
-                self.link.send_modify(Link::reset);
+                self.link.send_modify(WireConnection::reset);
                 while self.links.join_next().await.is_some() {}
             }
         }

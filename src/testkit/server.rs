@@ -10,7 +10,7 @@ mod replication;
 
 pub use access::ExhaustedConnections;
 
-use super::account::Account;
+use super::account::OsUser;
 use super::error::{Result, file};
 use super::ports::Port;
 use super::programs::Programs;
@@ -61,7 +61,7 @@ struct Inner {
 
 /// What the servers of a cluster have in common.
 pub(super) struct Shared {
-    pub(super) account: Account,
+    pub(super) account: OsUser,
     pub(super) programs: Programs,
     pub(super) hba: PathBuf,
     pub(super) database: String,

@@ -3,7 +3,7 @@
 //! `initdb` takes a second, a copy a tenth of one. The template stays in the folder for temporary
 //! files, for all test programs of one user and version of PostgreSQL. Nobody else may write there.
 
-use super::account::{Account, finish};
+use super::account::{OsUser, finish};
 use super::error::{Result, TestkitError, file};
 use super::programs::Programs;
 use super::{ADMIN, APP, APP_VERIFIER, identity};
@@ -46,7 +46,7 @@ pub(super) struct Template {
 
 impl Template {
     /// Takes the template from the cache, or makes it.
-    pub(super) fn take(account: Account, programs: &Programs) -> Result<Self> {
+    pub(super) fn take(account: OsUser, programs: &Programs) -> Result<Self> {
         let cache = private_folder(account)?;
         let key = format!("pg{}-layout{LAYOUT}", programs.version().replace('/', "_"));
         let (folder, lock) = (cache.join(&key), cache.join(format!("{key}.lock")));
@@ -71,7 +71,7 @@ impl Template {
     }
 
     /// Copies the template to each of `targets`, at once, as one cluster with its own identifier.
-    pub(super) fn copy(&self, account: Account, folder: &Path, targets: &[PathBuf]) -> Result<()> {
+    pub(super) fn copy(&self, account: OsUser, folder: &Path, targets: &[PathBuf]) -> Result<()> {
         let cp = Path::new("cp");
         let start = |target: &PathBuf| -> std::io::Result<Child> {
             let mut command = account.command(cp, folder);
@@ -88,7 +88,7 @@ impl Template {
 }
 
 /// Makes, or checks, the folder of templates: a superuser's files must not come from a stranger.
-fn private_folder(account: Account) -> Result<PathBuf> {
+fn private_folder(account: OsUser) -> Result<PathBuf> {
     let temp = std::env::temp_dir();
     let temp = temp.canonicalize().map_err(file("find", &temp))?;
     let cache = temp.join(format!("pointsman-templates-{}", account.uid()));
@@ -113,7 +113,7 @@ fn is_fresh(folder: &Path) -> bool {
 }
 
 /// Makes the template beside its place and moves it there, so that it is whole or absent.
-fn make(account: Account, programs: &Programs, cache: &Path, folder: &Path) -> Result<()> {
+fn make(account: OsUser, programs: &Programs, cache: &Path, folder: &Path) -> Result<()> {
     let draft = tempfile::Builder::new()
         .prefix("draft-")
         .permissions(Permissions::from_mode(0o700))
@@ -154,7 +154,7 @@ fn make(account: Account, programs: &Programs, cache: &Path, folder: &Path) -> R
 }
 
 /// Runs statements, one a line, in a server of one process: it needs no port.
-fn run_sql(account: Account, programs: &Programs, data: &Path, database: &str, sql: &str) -> Result<()> {
+fn run_sql(account: OsUser, programs: &Programs, data: &Path, database: &str, sql: &str) -> Result<()> {
     let postgres = programs.path("postgres");
     let mut command = account.command(&postgres, data);
     command.args(["--single", "-F", "-c", "exit_on_error=on"]);

@@ -5,7 +5,7 @@
 //! whatever reason, the shell ends every server in the folder and removes it. `Drop` takes the
 //! same way: it closes the pipe and waits, so the only way to tidy up is the tested one.
 
-use super::account::Account;
+use super::account::OsUser;
 use super::error::{Result, TestkitError, file};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     /// Makes a new folder in `parent`, guarded from its first moment.
-    pub(super) fn guard(account: Account, parent: &Path) -> Result<Self> {
+    pub(super) fn guard(account: OsUser, parent: &Path) -> Result<Self> {
         let name = format!("pointsman-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let folder = parent.join(name);
         let mut command = account.command(Path::new("/bin/sh"), Path::new("/"));

@@ -7,20 +7,21 @@
 
 use std::net::IpAddr;
 
-use super::memory::Memory;
-use super::{Evidence, Seen, ServerIdentity};
+use super::history::RoleHistory;
+use super::{Observation, Seen};
+use crate::stats::ServerIdentity;
 
 /// Finds for each node the place of the one that represents its server, if that is another one.
 ///
 /// An address that leads to one server for good represents it rather than one that was seen to move; then the server's own
 /// address and port; then the first in the configuration.
-pub(super) fn representatives(memory: &Memory, nodes: &[Seen<'_>]) -> Vec<Option<usize>> {
-    let server = |place: usize| nodes[place].sighting.evidence().and_then(identity);
+pub(super) fn representatives(history: &RoleHistory, nodes: &[Seen<'_>]) -> Vec<Option<usize>> {
+    let server = |place: usize| nodes[place].last_seen.observation().and_then(identity);
     let rank = |place: usize| {
         let seen = &nodes[place];
-        let floats = memory.pasts.get(&seen.node).is_some_and(|past| past.floats);
+        let floats = history.pasts.get(&seen.node).is_some_and(|past| past.floats);
         let (host, port) = seen.node.rsplit_once(':').unwrap_or((&seen.node, ""));
-        let own = seen.sighting.evidence().and_then(|evidence| evidence.server);
+        let own = seen.last_seen.observation().and_then(|observation| observation.server);
         let own_port = own.is_some_and(|own| port.parse() == Ok(own.port));
         let host = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
         let own_address = own_port && host.is_some() && own.is_some_and(|own| own.address == host);
@@ -37,15 +38,15 @@ pub(super) fn representatives(memory: &Memory, nodes: &[Seen<'_>]) -> Vec<Option
     (0..nodes.len()).map(representative).collect()
 }
 
-fn identity(evidence: &Evidence) -> Option<(u64, ServerIdentity)> {
-    Some((evidence.system_identifier?, evidence.server?))
+fn identity(observation: &Observation) -> Option<(u64, ServerIdentity)> {
+    Some((observation.system_identifier?, observation.server?))
 }
 
 /// Notes to which servers the addresses lead, so that one that moves is known to.
-pub(super) fn follow(memory: &mut Memory, nodes: &[Seen<'_>]) {
-    for Seen { node, sighting, .. } in nodes {
+pub(super) fn follow(history: &mut RoleHistory, nodes: &[Seen<'_>]) {
+    for Seen { node, last_seen, .. } in nodes {
         let (Some(past), Some(now)) =
-            (memory.pasts.get_mut(node), sighting.evidence().and_then(|e| e.server))
+            (history.pasts.get_mut(node), last_seen.observation().and_then(|e| e.server))
         else {
             continue;
         };
@@ -65,21 +66,21 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::topology::{Sighting, Standing, Verdict, judge};
+    use crate::topology::{LastSeen, NodeRole, Roles, resolve_roles};
 
     /// A server at its own port of 127.0.0.1, where it started then.
-    fn by(port: u16, started_at_micros: i64, evidence: Evidence) -> Sighting {
+    fn by(port: u16, started_at_micros: i64, observation: Observation) -> LastSeen {
         let address = Some(IpAddr::from([127, 0, 0, 1]));
-        Sighting::Seen(Evidence {
+        LastSeen::Observed(Observation {
             server: Some(ServerIdentity { started_at_micros, port, address }),
-            ..evidence
+            ..observation
         })
     }
 
-    fn see(memory: &mut Memory, nodes: &[(&str, Sighting)]) -> Verdict {
-        let seen = |(node, sighting)| Seen { node: Arc::from(node), sighting, promotable: true };
-        let nodes: Vec<_> = nodes.iter().map(|(node, sighting)| seen((*node, sighting))).collect();
-        judge(memory, &nodes, Instant::now())
+    fn see(history: &mut RoleHistory, nodes: &[(&str, LastSeen)]) -> Roles {
+        let seen = |(node, last_seen)| Seen { node: Arc::from(node), last_seen, promotable: true };
+        let nodes: Vec<_> = nodes.iter().map(|(node, last_seen)| seen((*node, last_seen))).collect();
+        resolve_roles(history, &nodes, Instant::now())
     }
 
     const A: &str = "127.0.0.1:5001";
@@ -90,42 +91,44 @@ mod tests {
     #[test]
     fn one_server_under_two_names_is_one_server() {
         let now = Instant::now();
-        let primary = || by(5001, 10, Evidence::primary(1, 100, now));
-        let mut memory = Memory::default();
-        let verdict = see(&mut memory, &[("localhost:5001", primary()), (A, primary())]);
-        assert_eq!(verdict.standings, [Standing::Alias, Standing::Primary], "its own address represents it");
-        assert_eq!((verdict.primary, verdict.aliases[0]), (Some(1), Some(1)));
+        let primary = || by(5001, 10, Observation::primary(1, 100, now));
+        let mut history = RoleHistory::default();
+        let roles = see(&mut history, &[("localhost:5001", primary()), (A, primary())]);
+        assert_eq!(roles.by_node, [NodeRole::Alias, NodeRole::Primary], "its own address represents it");
+        assert_eq!((roles.primary, roles.aliases[0]), (Some(1), Some(1)));
         // The same port on another machine, or a start at another time, is another server.
-        let verdict =
-            see(&mut Memory::default(), &[(B, by(5001, 11, Evidence::primary(1, 100, now))), (A, primary())]);
-        assert_eq!(verdict.standings, [Standing::Contender; 2]);
+        let roles = see(
+            &mut RoleHistory::default(),
+            &[(B, by(5001, 11, Observation::primary(1, 100, now))), (A, primary())],
+        );
+        assert_eq!(roles.by_node, [NodeRole::Conflicting; 2]);
     }
 
     /// The writer's address moves to the new primary, sooner or later than that is seen.
     #[test]
     fn a_floating_address_follows_a_failover() {
         let now = Instant::now();
-        let a = || by(5001, 10, Evidence::primary(1, 100, now));
-        let standby = || by(5002, 20, Evidence::standby(1, 100, now));
-        let b = || by(5002, 20, Evidence::primary(2, 200, now));
-        let mut memory = Memory::default();
-        let verdict = see(&mut memory, &[(WRITER, a()), (A, a()), (B, standby())]);
-        assert_eq!(verdict.standings, [Standing::Alias, Standing::Primary, Standing::Replica]);
+        let a = || by(5001, 10, Observation::primary(1, 100, now));
+        let standby = || by(5002, 20, Observation::standby(1, 100, now));
+        let b = || by(5002, 20, Observation::primary(2, 200, now));
+        let mut history = RoleHistory::default();
+        let roles = see(&mut history, &[(WRITER, a()), (A, a()), (B, standby())]);
+        assert_eq!(roles.by_node, [NodeRole::Alias, NodeRole::Primary, NodeRole::Replica]);
         // The instance is gone, and the proxy still shows it for a moment.
-        let verdict = see(&mut memory, &[(WRITER, a()), (A, Sighting::Lost), (B, b())]);
-        assert_eq!(verdict.standings, [Standing::StalePrimary, Standing::Unknown, Standing::Primary]);
+        let roles = see(&mut history, &[(WRITER, a()), (A, LastSeen::Down), (B, b())]);
+        assert_eq!(roles.by_node, [NodeRole::StalePrimary, NodeRole::Unknown, NodeRole::Primary]);
         // It moves before the promotion of the instance is seen.
-        let verdict = see(&mut memory, &[(WRITER, b()), (A, Sighting::Lost), (B, Sighting::Lost)]);
-        assert_eq!(verdict.primary, Some(0));
-        let verdict = see(&mut memory, &[(WRITER, Sighting::Lost), (A, Sighting::Lost), (B, b())]);
-        assert_eq!(verdict.primary, Some(2), "the same process is no second primary");
-        let verdict = see(&mut memory, &[(WRITER, b()), (A, Sighting::Lost), (B, b())]);
-        assert_eq!(verdict.standings, [Standing::Alias, Standing::Unknown, Standing::Primary]);
+        let roles = see(&mut history, &[(WRITER, b()), (A, LastSeen::Down), (B, LastSeen::Down)]);
+        assert_eq!(roles.primary, Some(0));
+        let roles = see(&mut history, &[(WRITER, LastSeen::Down), (A, LastSeen::Down), (B, b())]);
+        assert_eq!(roles.primary, Some(2), "the same process is no second primary");
+        let roles = see(&mut history, &[(WRITER, b()), (A, LastSeen::Down), (B, b())]);
+        assert_eq!(roles.by_node, [NodeRole::Alias, NodeRole::Unknown, NodeRole::Primary]);
         // A is rewound and follows; the proxy fails, and comes back.
-        let rewound = || by(5001, 30, Evidence::standby(2, 200, now));
-        for writer in [Sighting::Lost, b()] {
-            let verdict = see(&mut memory, &[(WRITER, writer), (A, rewound()), (B, b())]);
-            assert_eq!((verdict.primary, verdict.standings[1]), (Some(2), Standing::Replica));
+        let rewound = || by(5001, 30, Observation::standby(2, 200, now));
+        for writer in [LastSeen::Down, b()] {
+            let roles = see(&mut history, &[(WRITER, writer), (A, rewound()), (B, b())]);
+            assert_eq!((roles.primary, roles.by_node[1]), (Some(2), NodeRole::Replica));
         }
     }
 
@@ -133,25 +136,25 @@ mod tests {
     #[test]
     fn an_alias_keeps_no_timeline_that_its_server_has_lost() {
         let now = Instant::now();
-        let a = || by(5001, 10, Evidence::primary(1, 100, now));
-        let b = || by(5002, 20, Evidence::primary(2, 200, now));
-        let mut memory = Memory::default();
-        see(&mut memory, &[(WRITER, b()), (A, a()), (B, b())]);
-        see(&mut memory, &[(WRITER, b()), (A, a()), (B, Sighting::Lost)]);
-        let verdict = see(&mut memory, &[(WRITER, a()), (A, a()), (B, Sighting::Lost)]);
-        assert_eq!(verdict.standings[..2], [Standing::Alias, Standing::StalePrimary]);
-        let rebuilt = by(5002, 40, Evidence::standby(1, 100, now + Duration::from_secs(1)));
-        let verdict = see(&mut memory, &[(WRITER, a()), (A, a()), (B, rebuilt)]);
-        assert_eq!((verdict.primary, verdict.standings[0]), (Some(1), Standing::Alias));
+        let a = || by(5001, 10, Observation::primary(1, 100, now));
+        let b = || by(5002, 20, Observation::primary(2, 200, now));
+        let mut history = RoleHistory::default();
+        see(&mut history, &[(WRITER, b()), (A, a()), (B, b())]);
+        see(&mut history, &[(WRITER, b()), (A, a()), (B, LastSeen::Down)]);
+        let roles = see(&mut history, &[(WRITER, a()), (A, a()), (B, LastSeen::Down)]);
+        assert_eq!(roles.by_node[..2], [NodeRole::Alias, NodeRole::StalePrimary]);
+        let rebuilt = by(5002, 40, Observation::standby(1, 100, now + Duration::from_secs(1)));
+        let roles = see(&mut history, &[(WRITER, a()), (A, a()), (B, rebuilt)]);
+        assert_eq!((roles.primary, roles.by_node[0]), (Some(1), NodeRole::Alias));
     }
 
     #[test]
     fn an_alias_has_no_vote() {
         let now = Instant::now();
-        let other = Evidence { system_identifier: Some(8), ..Evidence::primary(1, 100, now) };
-        let (a, b) = (|| by(5001, 10, Evidence::primary(1, 100, now)), by(5002, 20, other));
-        let verdict = see(&mut Memory::default(), &[(WRITER, a()), (A, a()), (B, b)]);
-        assert_eq!(verdict.primary, None, "one against one");
-        assert!(verdict.mismatch.is_some());
+        let other = Observation { system_identifier: Some(8), ..Observation::primary(1, 100, now) };
+        let (a, b) = (|| by(5001, 10, Observation::primary(1, 100, now)), by(5002, 20, other));
+        let roles = see(&mut RoleHistory::default(), &[(WRITER, a()), (A, a()), (B, b)]);
+        assert_eq!(roles.primary, None, "one against one");
+        assert!(roles.mismatch.is_some());
     }
 }

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Evidence, Lag};
-use crate::causal::Lsn;
+use super::{Lag, Observation};
+use crate::lsn::Lsn;
 
 /// Where the primary was, and when it was seen there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct History {
+pub(crate) struct PrimaryPositions {
     samples: VecDeque<(Instant, Lsn)>,
     /// The timeline on which the last of them lies.
     timeline: u32,
@@ -31,12 +31,12 @@ const SPACING: Duration = Duration::from_millis(250);
 /// Silence of the primary's monitor after which the record goes on with what its standbys receive.
 const SILENCE: Duration = Duration::from_secs(1);
 
-impl History {
+impl PrimaryPositions {
     /// Remembers where the primary is.
     ///
     /// `waited` is when the node was last asked and still in recovery. Up to its fork, the history of a new primary is that of
     /// the old one, and until `waited` nothing was written after the fork.
-    pub(crate) fn follow(&mut self, primary: &Evidence, waited: Option<Instant>) {
+    pub(crate) fn follow(&mut self, primary: &Observation, waited: Option<Instant>) {
         if primary.timeline != self.timeline {
             match primary.recovered_to {
                 Some(end) => {
@@ -56,7 +56,7 @@ impl History {
     ///
     /// The primary is at least there. It may be further: a standby that is cut off without noticing it lets the record say
     /// too little until its `wal_receiver_timeout`.
-    pub(crate) fn follow_standby(&mut self, standby: &Evidence) {
+    pub(crate) fn follow_standby(&mut self, standby: &Observation) {
         let Some(received) = standby.received.filter(|_| standby.streaming) else { return };
         let silent = |(at, lsn): &(Instant, Lsn)| {
             standby.at.saturating_duration_since(*at) >= SILENCE && received >= *lsn
@@ -117,7 +117,7 @@ impl History {
     }
 
     /// How far a replica is behind, as of now.
-    pub(crate) fn lag(&self, replica: &Evidence, now: Instant) -> Lag {
+    pub(crate) fn lag(&self, replica: &Observation, now: Instant) -> Lag {
         let bytes = self.last().map(|primary| primary.bytes_after(replica.position));
         let passed = self.samples.iter().rev().find(|(_, lsn)| *lsn <= replica.position);
         Lag { bytes, time: passed.map(|(at, _)| now.saturating_duration_since(*at)) }
@@ -126,7 +126,7 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use super::super::judge::tests::standby;
+    use super::super::roles::tests::standby;
     use super::*;
 
     fn at(start: Instant, seconds: u64) -> Instant {
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn an_idle_primary_makes_no_lag() {
         let start = Instant::now();
-        let mut history = History::default();
+        let mut history = PrimaryPositions::default();
         for second in 0..3600 {
             history.record(at(start, second), Lsn::new(100));
         }
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn lag_is_the_time_since_the_primary_was_where_the_replica_is() {
         let start = Instant::now();
-        let mut history = History::default();
+        let mut history = PrimaryPositions::default();
         for second in 0..30 {
             history.record(at(start, second), Lsn::new(second * 1000));
         }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn further_back_than_the_record_nothing_is_known() {
         let start = Instant::now();
-        let mut history = History::default();
+        let mut history = PrimaryPositions::default();
         history.record(at(start, 100), Lsn::new(1000));
         assert_eq!(
             history.lag(&standby(1, 10, at(start, 100)), at(start, 102)),
@@ -171,7 +171,10 @@ mod tests {
     #[test]
     fn without_a_primary_nothing_is_known() {
         let start = Instant::now();
-        assert_eq!(History::default().lag(&standby(1, 10, start), start), Lag { bytes: None, time: None });
+        assert_eq!(
+            PrimaryPositions::default().lag(&standby(1, 10, start), start),
+            Lag { bytes: None, time: None }
+        );
     }
 
     /// Replicas that missed nothing were out for a part of each interval: 700 ms were accepted as `max_lag`.
@@ -183,7 +186,7 @@ mod tests {
         let start = Instant::now();
         let written = |at: Instant| Lsn::new(u64::try_from((at - start).as_millis()).expect("small"));
         let worst = (0..20_u32).map(|phase| {
-            let mut history = History::default();
+            let mut history = PrimaryPositions::default();
             let mut worst = Duration::ZERO;
             for number in 0..20 {
                 // Each is asked once a round. Its answer is as old as the question, and used until the next one's.
@@ -207,7 +210,7 @@ mod tests {
     #[test]
     fn the_record_reaches_back_to_its_begin_and_overstates_little() {
         let start = Instant::now();
-        let mut history = History::default();
+        let mut history = PrimaryPositions::default();
         for half_second in 0..20_000_u64 {
             history.record(start + Duration::from_millis(500 * half_second), Lsn::new(half_second));
         }
@@ -224,14 +227,14 @@ mod tests {
     #[test]
     fn a_promotion_keeps_what_the_histories_share() {
         let start = Instant::now();
-        let mut history = History::default();
-        history.follow(&Evidence::primary(1, 1000, at(start, 1)), None);
-        history.follow(&Evidence::primary(1, 2000, at(start, 2)), None);
-        history.follow(&Evidence::primary(1, 3000, at(start, 3)), None);
+        let mut history = PrimaryPositions::default();
+        history.follow(&Observation::primary(1, 1000, at(start, 1)), None);
+        history.follow(&Observation::primary(1, 2000, at(start, 2)), None);
+        history.follow(&Observation::primary(1, 3000, at(start, 3)), None);
         // It was still waiting six seconds later, so nothing that counts was written before.
-        let promoted = |position, seconds| Evidence {
+        let promoted = |position, seconds| Observation {
             recovered_to: Some(Lsn::new(2500)),
-            ..Evidence::primary(2, position, at(start, seconds))
+            ..Observation::primary(2, position, at(start, seconds))
         };
         history.follow(&promoted(2600, 10), Some(at(start, 9)));
         let lag = |position, seconds| history.lag(&standby(1, position, start), at(start, seconds)).time;
@@ -246,8 +249,8 @@ mod tests {
     #[test]
     fn the_record_goes_on_while_the_primary_refuses_its_monitor() {
         let start = Instant::now();
-        let mut history = History::default();
-        history.follow(&Evidence::primary(1, 1000, start), None);
+        let mut history = PrimaryPositions::default();
+        history.follow(&Observation::primary(1, 1000, start), None);
         for second in 1..60 {
             history.follow_standby(&standby(1, 1000 + second * 10, at(start, second)));
         }
@@ -257,7 +260,7 @@ mod tests {
         assert_eq!(behind.time, Some(Duration::from_secs(30)));
         // One that is not connected tells nothing of the primary, and neither does one that is behind the record.
         let before = history.clone();
-        history.follow_standby(&Evidence { streaming: false, ..standby(1, 1590, at(start, 70)) });
+        history.follow_standby(&Observation { streaming: false, ..standby(1, 1590, at(start, 70)) });
         history.follow_standby(&standby(1, 1500, at(start, 70)));
         assert_eq!(history, before);
     }
@@ -265,7 +268,7 @@ mod tests {
     #[test]
     fn fast_probes_do_not_shorten_the_memory() {
         let start = Instant::now();
-        let mut history = History::default();
+        let mut history = PrimaryPositions::default();
         for tick in 0..1200_u64 {
             history.record(start + Duration::from_millis(25 * tick), Lsn::new(tick));
         }

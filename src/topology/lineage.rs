@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Evidence, Sighting, Standing};
-use crate::causal::Lsn;
+use super::{LastSeen, NodeRole, Observation};
+use crate::lsn::Lsn;
 
 /// How a standby's history relates to that of the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,11 +114,11 @@ impl Lineages {
     }
 
     /// Remembers what the nodes show.
-    pub(crate) fn observe(&mut self, sightings: &[Sighting]) {
-        self.tracks.resize_with(sightings.len(), Track::default);
-        for (track, sighting) in self.tracks.iter_mut().zip(sightings) {
-            if let Some(evidence) = sighting.evidence() {
-                track.observe(evidence);
+    pub(crate) fn observe(&mut self, all_last_seen: &[LastSeen]) {
+        self.tracks.resize_with(all_last_seen.len(), Track::default);
+        for (track, last_seen) in self.tracks.iter_mut().zip(all_last_seen) {
+            if let Some(observation) = last_seen.observation() {
+                track.observe(observation);
             }
         }
     }
@@ -133,52 +133,53 @@ impl Lineages {
     ///
     /// Only a standby that is known to have followed the timeline of this primary proves that: one that may have parted
     /// from it earlier does not fence the true primary.
-    pub(crate) fn implied_timeline(&self, standby: usize, sightings: &[Sighting]) -> u32 {
-        let Some(of) = sightings[standby].evidence().filter(|e| e.in_recovery && e.streaming) else {
+    pub(crate) fn implied_timeline(&self, standby: usize, all_last_seen: &[LastSeen]) -> u32 {
+        let Some(of) = all_last_seen[standby].observation().filter(|e| e.in_recovery && e.streaming) else {
             return 0;
         };
-        let overtaken = |(place, sighting): (usize, &Sighting)| {
-            let primary = sighting.evidence().filter(|e| !e.in_recovery)?;
+        let overtaken = |(place, last_seen): (usize, &LastSeen)| {
+            let primary = last_seen.observation().filter(|e| !e.in_recovery)?;
             let same_set =
                 of.system_identifier.is_some() && of.system_identifier == primary.system_identifier;
             let followed = of.timeline >= primary.timeline && primary.timeline > 0;
             let passed = self.tracks[standby].passed(&self.tracks[place]);
             (same_set && followed && passed).then_some(primary.timeline + 1)
         };
-        sightings.iter().enumerate().filter_map(overtaken).max().unwrap_or(0)
+        all_last_seen.iter().enumerate().filter_map(overtaken).max().unwrap_or(0)
     }
 
     /// Finds for each node how its history relates to that of the primary.
     pub(crate) fn trace(
         &mut self,
-        sightings: &[Sighting],
-        standings: &[Standing],
+        all_last_seen: &[LastSeen],
+        by_node: &[NodeRole],
         primary: Option<usize>,
     ) -> Vec<Lineage> {
-        if let Some((place, evidence)) = primary.and_then(|place| Some((place, sightings[place].evidence()?)))
+        if let Some((place, observation)) =
+            primary.and_then(|place| Some((place, all_last_seen[place].observation()?)))
         {
-            self.note_promotion(place, evidence);
+            self.note_promotion(place, observation);
         }
-        let lineages: Vec<_> = (0..sightings.len())
-            .map(|place| match sightings[place].evidence() {
-                Some(evidence) if standings[place] == Standing::Replica => {
-                    self.trace_one(place, evidence, sightings, standings, primary)
+        let lineages: Vec<_> = (0..all_last_seen.len())
+            .map(|place| match all_last_seen[place].observation() {
+                Some(observation) if by_node[place] == NodeRole::Replica => {
+                    self.trace_one(place, observation, all_last_seen, by_node, primary)
                 }
                 _ => Lineage::Shared,
             })
             .collect();
-        for (track, sighting) in self.tracks.iter_mut().zip(sightings) {
-            if let Some(evidence) = sighting.evidence() {
-                track.wrote = !evidence.in_recovery;
+        for (track, last_seen) in self.tracks.iter_mut().zip(all_last_seen) {
+            if let Some(observation) = last_seen.observation() {
+                track.wrote = !observation.in_recovery;
             }
         }
         lineages
     }
 
     /// Remembers where the primary's timeline began, and what the others showed before.
-    fn note_promotion(&mut self, primary: usize, evidence: &Evidence) {
-        let Some(end) = evidence.recovered_to.filter(|_| evidence.timeline > 1) else { return };
-        let known = self.forks.iter().position(|fork| fork.timeline == evidence.timeline);
+    fn note_promotion(&mut self, primary: usize, observation: &Observation) {
+        let Some(end) = observation.recovered_to.filter(|_| observation.timeline > 1) else { return };
+        let known = self.forks.iter().position(|fork| fork.timeline == observation.timeline);
         match known.map(|known| &mut self.forks[known]) {
             // A later restart has an end of its own, which is no fork.
             Some(fork) if fork.primary.is_none_or(|place| place == primary) => {
@@ -187,7 +188,7 @@ impl Lineages {
             }
             Some(fork) => (fork.end, fork.primary) = (end, Some(primary)),
             None => {
-                self.forks.push(Fork { timeline: evidence.timeline, end, primary: Some(primary) });
+                self.forks.push(Fork { timeline: observation.timeline, end, primary: Some(primary) });
                 self.forks.sort_by_key(|fork| fork.timeline);
                 if self.forks.len() > FORKS {
                     self.forks.remove(0);
@@ -199,14 +200,14 @@ impl Lineages {
             if place == primary {
                 continue;
             }
-            if track.proven == evidence.timeline {
+            if track.proven == observation.timeline {
                 track.proven = 0;
             }
             let before = waited.and_then(|waited| track.samples.iter().rev().find(|s| s.answered <= waited));
             track.receiver_before = before.map(|sample| sample.receiver);
             // The new primary had not even been promoted.
             if before.is_some_and(|sample| sample.in_recovery && sample.position > end) {
-                track.parted = Some(evidence.timeline);
+                track.parted = Some(observation.timeline);
             }
         }
     }
@@ -214,23 +215,23 @@ impl Lineages {
     fn trace_one(
         &mut self,
         place: usize,
-        evidence: &Evidence,
-        sightings: &[Sighting],
-        standings: &[Standing],
+        observation: &Observation,
+        all_last_seen: &[LastSeen],
+        by_node: &[NodeRole],
         primary: Option<usize>,
     ) -> Lineage {
-        self.tracks[place].proven = self.tracks[place].proven.max(evidence.timeline);
-        let timeline = match primary.and_then(|primary| sightings[primary].evidence()) {
-            Some(evidence) => evidence.timeline,
+        self.tracks[place].proven = self.tracks[place].proven.max(observation.timeline);
+        let timeline = match primary.and_then(|primary| all_last_seen[primary].observation()) {
+            Some(observation) => observation.timeline,
             None => self.forks.last().map_or(0, |fork| fork.timeline),
         };
         // A proof by positions falls with the proof of the opposite.
         let ahead = primary.is_some_and(|primary| self.tracks[place].passed(&self.tracks[primary]));
-        if ahead && evidence.timeline < timeline {
+        if ahead && observation.timeline < timeline {
             let track = &mut self.tracks[place];
-            (track.proven, track.parted) = (evidence.timeline, Some(timeline));
+            (track.proven, track.parted) = (observation.timeline, Some(timeline));
         }
-        let rivals = Rivals::of(&self.tracks, sightings, standings, place, primary);
+        let rivals = Rivals::of(&self.tracks, all_last_seen, by_node, place, primary);
         let unseen = Fork { timeline, end: Lsn::default(), primary };
         let is_seen = self.forks.iter().any(|fork| fork.timeline == timeline);
         // Without the promotion, a standby is suspected only if there is another server that it may follow.
@@ -240,7 +241,7 @@ impl Lineages {
         let mut parted = track.parted;
         let mut lineage = Lineage::Shared;
         for fork in self.forks.iter().chain(unseen).filter(|fork| fork.timeline <= timeline) {
-            let is_before = evidence.position <= fork.end;
+            let is_before = observation.position <= fork.end;
             if fork.timeline <= proven || is_before {
                 parted = parted.filter(|parted| *parted != fork.timeline);
                 if is_before && fork.timeline > proven && rivals.may_feed(track) {
@@ -260,7 +261,7 @@ impl Lineages {
         if lineage == Lineage::Shared && parted.is_some() {
             lineage = Lineage::Parted { fork: None };
         }
-        if evidence.timeline >= timeline && timeline > 0 {
+        if observation.timeline >= timeline && timeline > 0 {
             (lineage, parted) = (Lineage::Shared, None);
         }
         (self.tracks[place].proven, self.tracks[place].parted) = (proven, parted);
@@ -269,26 +270,26 @@ impl Lineages {
 }
 
 impl Track {
-    fn observe(&mut self, evidence: &Evidence) {
-        let started = evidence.server.map(|server| server.started_at_micros);
+    fn observe(&mut self, observation: &Observation) {
+        let started = observation.server.map(|server| server.started_at_micros);
         // A server is rewound or rebuilt while it is down.
         if started.is_some() && self.started_at_micros.is_some() && self.started_at_micros != started {
             *self = Self::default();
         }
         self.started_at_micros = started.or(self.started_at_micros);
-        if self.samples.back().is_some_and(|last| evidence.at <= last.sent) {
+        if self.samples.back().is_some_and(|last| observation.at <= last.sent) {
             return;
         }
         if self.samples.len() == SAMPLES {
             self.samples.pop_front();
         }
         self.samples.push_back(Sample {
-            sent: evidence.at,
-            answered: evidence.answered_at,
-            in_recovery: evidence.in_recovery,
-            position: evidence.position,
-            received: evidence.received,
-            receiver: evidence.receiver_pid,
+            sent: observation.at,
+            answered: observation.answered_at,
+            in_recovery: observation.in_recovery,
+            position: observation.position,
+            received: observation.received,
+            receiver: observation.receiver_pid,
         });
     }
 
@@ -346,22 +347,22 @@ struct Rivals<'t> {
 impl<'t> Rivals<'t> {
     fn of(
         tracks: &'t [Track],
-        sightings: &[Sighting],
-        standings: &[Standing],
+        all_last_seen: &[LastSeen],
+        by_node: &[NodeRole],
         standby: usize,
         primary: Option<usize>,
     ) -> Self {
         let others = || {
             let is_other = |place: &usize| *place != standby && Some(*place) != primary;
-            (0..tracks.len()).filter(is_other).filter(|place| standings[*place] != Standing::Alias)
+            (0..tracks.len()).filter(is_other).filter(|place| by_node[*place] != NodeRole::Alias)
         };
         let takes_writes = |place: &usize| {
-            standings[*place] != Standing::Foreign
-                && sightings[*place].evidence().is_some_and(|evidence| !evidence.in_recovery)
+            by_node[*place] != NodeRole::Foreign
+                && all_last_seen[*place].observation().is_some_and(|observation| !observation.in_recovery)
         };
         let may_take_writes = |place: usize| {
             let track = &tracks[place];
-            sightings[place].evidence().is_none() && (track.wrote || track.samples.is_empty())
+            all_last_seen[place].observation().is_none() && (track.wrote || track.samples.is_empty())
         };
         Self {
             alive: others().filter(takes_writes).map(|place| &tracks[place]).collect(),

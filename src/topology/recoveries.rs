@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::ServerIdentity;
-use crate::causal::Lsn;
+use crate::lsn::Lsn;
+use crate::stats::ServerIdentity;
 
 /// How a node came to write: by a promotion, by crash recovery, or by a clean start.
 #[derive(Debug, Clone, PartialEq, Eq)]

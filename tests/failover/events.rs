@@ -7,7 +7,7 @@ use std::time::Duration;
 use pointsman::config::{ConfigBuilder, NodeConfig, ProbeSettings, ReadSettings, TimeoutSettings};
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Server};
-use pointsman::topology::{Health, PrimaryStatus, Standing};
+use pointsman::topology::{Health, NodeRole, PrimaryStatus};
 use pointsman::{Config, Error, ReplicaSet, SqlState};
 use tokio::time::{Instant, sleep};
 
@@ -159,7 +159,7 @@ async fn a_primary_that_became_a_standby_behind_its_address_gets_no_more_writes(
     sql(&conn, "CREATE TABLE moved (id int)").await.expect("a write");
     let name = old.name().to_owned();
     until(&set, "the old one serves as a replica", |topology| {
-        topology.node(&name).is_some_and(|node| node.standing == Standing::Replica && node.serves_reads)
+        topology.node(&name).is_some_and(|node| node.role == NodeRole::Replica && node.serves_reads)
     })
     .await;
 }
@@ -174,14 +174,14 @@ async fn strangers_and_stale_primaries_are_fenced_whatever_is_configured() {
     let config = config_of(&cluster.servers()[..2]).node(foreign()).build().expect("valid");
     let set = ReplicaSet::connect(config).await.expect("a set");
     until(&set, "the stranger is known", |topology| {
-        topology.node("foreign").is_some_and(|node| node.standing == Standing::Foreign && !node.serves_reads)
+        topology.node("foreign").is_some_and(|node| node.role == NodeRole::Foreign && !node.serves_reads)
     })
     .await;
     for _ in 0..50 {
         assert_ne!(set.read().await.expect("a read").node(), "foreign");
     }
     let report = serde_json::to_value(set.health()).expect("a document");
-    assert_eq!(report["nodes"][2]["standing"], "foreign", "{report}");
+    assert_eq!(report["nodes"][2]["role"], "foreign", "{report}");
     assert_eq!(report["status"], "degraded", "{report}");
 
     old.pause().await.expect("paused");
@@ -190,8 +190,8 @@ async fn strangers_and_stale_primaries_are_fenced_whatever_is_configured() {
     old.resume().await.expect("resumed");
     let config = config_of([old]).build().expect("valid");
     set.reconfigure(config).await.expect("reconfigured");
-    let standing = set.topology().node(old.name()).map(|node| node.standing);
-    assert_eq!(standing, Some(Standing::StalePrimary));
+    let role = set.topology().node(old.name()).map(|node| node.role);
+    assert_eq!(role, Some(NodeRole::StalePrimary));
     assert_eq!(set.topology().primary, PrimaryStatus::None);
     let all = config_of(&cluster.servers()[..2]).build().expect("valid");
     set.reconfigure(all).await.expect("reconfigured");

@@ -3,21 +3,21 @@
 
 use pointsman::config::NodeConfig;
 use pointsman::testkit::{Cluster, Server};
-use pointsman::topology::{PrimaryStatus, Standing};
+use pointsman::topology::{NodeRole, PrimaryStatus};
 use pointsman::{CheckoutError, ReplicaSet, Topology};
 
 use crate::load::{config_of, is_split_brain, scene, until, until_writable, write_row};
 
-fn standing(topology: &Topology, server: &Server) -> Option<Standing> {
-    topology.node(server.name()).map(|node| node.standing)
+fn role(topology: &Topology, server: &Server) -> Option<NodeRole> {
+    topology.node(server.name()).map(|node| node.role)
 }
 
 async fn until_lost(set: &ReplicaSet, server: &Server) {
-    until(set, "it is lost", |topology| standing(topology, server) == Some(Standing::Unknown)).await;
+    until(set, "it is lost", |topology| role(topology, server) == Some(NodeRole::Unknown)).await;
 }
 
 async fn until_primary(set: &ReplicaSet, server: &Server) {
-    until(set, "it is the primary", |topology| standing(topology, server) == Some(Standing::Primary)).await;
+    until(set, "it is the primary", |topology| role(topology, server) == Some(NodeRole::Primary)).await;
 }
 
 /// Returns `true` if writes are refused, and both are named.
@@ -44,13 +44,13 @@ async fn a_second_primary_by_one_timeline_takes_no_write_while_the_first_is_out_
     one.kill().await.expect("killed");
     until_lost(&set, one).await;
     other.promote().await.expect("promoted, to the same timeline");
-    until(&set, "it contends", |topology| standing(topology, other) == Some(Standing::Contender)).await;
+    until(&set, "it contends", |topology| role(topology, other) == Some(NodeRole::Conflicting)).await;
     assert!(refused(&set, one, other).await, "{:#?}", set.topology());
 
     // They take turns, and it is the same conflict.
     one.start().await.expect("started");
     until(&set, "both contend", |topology| {
-        [one, other].iter().all(|server| standing(topology, server) == Some(Standing::Contender))
+        [one, other].iter().all(|server| role(topology, server) == Some(NodeRole::Conflicting))
     })
     .await;
     other.stop().await.expect("stopped");
@@ -76,7 +76,7 @@ async fn a_conflict_of_two_primaries_ends_when_one_leaves_the_configuration() {
     one.kill().await.expect("killed");
     until_lost(&set, one).await;
     other.promote().await.expect("promoted");
-    until(&set, "it contends", |topology| standing(topology, other) == Some(Standing::Contender)).await;
+    until(&set, "it contends", |topology| role(topology, other) == Some(NodeRole::Conflicting)).await;
     set.reconfigure(config_of([other]).build().expect("valid")).await.expect("reconfigured");
     until_primary(&set, other).await;
     write_row(&set, 1).await.expect("a write");
@@ -90,11 +90,11 @@ async fn a_replica_that_was_promoted_by_mistake_and_rebuilt_gives_the_primary_ba
     let (primary, mistaken) = (cluster.primary(), cluster.replica(0));
     mistaken.promote().await.expect("promoted");
     until_primary(&set, mistaken).await;
-    assert_eq!(standing(&set.topology(), primary), Some(Standing::StalePrimary));
+    assert_eq!(role(&set.topology(), primary), Some(NodeRole::StalePrimary));
     // Being away proves nothing.
     mistaken.stop().await.expect("stopped");
     until_lost(&set, mistaken).await;
-    assert_eq!(standing(&set.topology(), primary), Some(Standing::StalePrimary));
+    assert_eq!(role(&set.topology(), primary), Some(NodeRole::StalePrimary));
     assert_eq!(set.topology().primary, PrimaryStatus::None);
 
     mistaken.rebuild(primary).await.expect("rebuilt");
@@ -115,7 +115,7 @@ async fn a_leader_that_gets_the_lead_back_on_a_lower_timeline_takes_writes() {
     until_primary(&set, other).await;
     write_row(&set, 1).await.expect("a write that will be lost");
     leader.resume().await.expect("resumed");
-    until(&set, "it is fenced", |topology| standing(topology, leader) == Some(Standing::StalePrimary)).await;
+    until(&set, "it is fenced", |topology| role(topology, leader) == Some(NodeRole::StalePrimary)).await;
     other.rejoin(leader).await.expect("rewound");
     until_primary(&set, leader).await;
     write_row(&set, 2).await.expect("a write");
@@ -141,7 +141,7 @@ async fn a_host_that_was_initialised_anew_is_not_believed_against_three_others()
     let set = ReplicaSet::connect(config.build().expect("valid")).await.expect("a set");
     until_primary(&set, cluster.primary()).await;
     let topology = set.topology();
-    assert_eq!(topology.node("anew").map(|node| node.standing), Some(Standing::Foreign), "{topology:#?}");
+    assert_eq!(topology.node("anew").map(|node| node.role), Some(NodeRole::Foreign), "{topology:#?}");
     write_row(&set, 1).await.expect("a write on the cluster of the three");
     assert_eq!(cluster.primary().query_value("SELECT count(*) FROM acks").await.expect("an answer"), "1");
 }
@@ -157,7 +157,7 @@ async fn replicas_serve_while_the_old_primary_is_fenced_and_the_new_one_is_dead(
     until_primary(&set, heir).await;
     heir.kill().await.expect("killed");
     old.resume().await.expect("resumed");
-    until(&set, "the old one is fenced", |t| standing(t, old) == Some(Standing::StalePrimary)).await;
+    until(&set, "the old one is fenced", |t| role(t, old) == Some(NodeRole::StalePrimary)).await;
     until_lost(&set, heir).await;
     for _ in 0..20 {
         assert_eq!(set.read().await.expect("a read").node(), follower.name());
@@ -222,7 +222,7 @@ async fn an_operator_lets_the_set_forget_its_identity_and_its_timelines() {
     until_primary(&set, replica).await;
     replica.stop().await.expect("stopped for good");
     set.reconfigure(config_of([primary]).build().expect("valid")).await.expect("reconfigured");
-    assert_eq!(standing(&set.topology(), primary), Some(Standing::StalePrimary));
+    assert_eq!(role(&set.topology(), primary), Some(NodeRole::StalePrimary));
     set.forget_history().await;
     until_primary(&set, primary).await;
     write_row(&set, 2).await.expect("a write");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pointsman::config::WriteSettings;
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Server};
-use pointsman::topology::Standing;
+use pointsman::topology::NodeRole;
 use pointsman::{CheckoutError, ReplicaSet, Topology};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -59,7 +59,7 @@ fn reason(set: &ReplicaSet, name: &str) -> String {
 async fn until_primary(set: &ReplicaSet, server: &Server) {
     let name = server.name().to_owned();
     let is_primary =
-        move |topology: &Arc<Topology>| topology.node(&name).is_some_and(|n| n.standing == Standing::Primary);
+        move |topology: &Arc<Topology>| topology.node(&name).is_some_and(|n| n.role == NodeRole::Primary);
     until(set, "the new primary is seen", is_primary).await;
 }
 
@@ -157,7 +157,7 @@ async fn serves_again_after_a_failover(can_monitor: bool) {
     until_it_has(other, 1).await;
     let has_it = Instant::now();
     until(&set, "it serves", |topology| {
-        let new = topology.node(heir.name()).is_some_and(|node| node.standing == Standing::Primary);
+        let new = topology.node(heir.name()).is_some_and(|node| node.role == NodeRole::Primary);
         new && serves(other.name())(topology)
     })
     .await;
@@ -204,7 +204,7 @@ async fn gives_the_old_primary_away(can_monitor: bool) {
     }
     let name = old.name();
     until(&set, "the old primary is fenced", |topology| {
-        topology.node(name).is_some_and(|node| node.standing == Standing::StalePrimary)
+        topology.node(name).is_some_and(|node| node.role == NodeRole::StalePrimary)
     })
     .await;
     let error = set.write().await.expect_err("a write there would be lost");

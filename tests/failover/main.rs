@@ -14,6 +14,6 @@ mod outage;
 mod policy;
 mod primary;
 mod replicas;
-mod settle;
+mod resolve;
 mod two_histories;
 mod writes;

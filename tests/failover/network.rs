@@ -44,13 +44,13 @@ async fn a_network_that_refuses_resets_stalls_or_is_slow_fails_no_read() {
     until_health(&set, "far", Health::Up).await;
     proxy.refuse().await.expect("refused");
     proxy.reset().await.expect("reset");
-    until_health(&set, "far", Health::Lost).await;
+    until_health(&set, "far", Health::Down).await;
     load.done(300).await;
     proxy.pass().await.expect("passing");
     until_health(&set, "far", Health::Up).await;
     load.done(300).await;
     proxy.stall().await.expect("stalled");
-    until_health(&set, "far", Health::Lost).await;
+    until_health(&set, "far", Health::Down).await;
     proxy.pass().await.expect("passing");
     until_health(&set, "far", Health::Up).await;
     load.done(300).await;
@@ -92,7 +92,7 @@ async fn a_reply_that_ends_in_the_middle_is_an_error_or_read_elsewhere() {
     assert_eq!(length(&conn).await.expect("an answer"), 500_000);
     proxy.cut_after(100_000).await.expect("cut");
     length(&conn).await.expect_err("half of it");
-    assert!(conn.is_lost());
+    assert!(conn.is_closed());
     length(&conn).await.expect_err("it is over");
     drop(conn);
     proxy.pass().await.expect("passing");
@@ -132,7 +132,7 @@ async fn a_machine_that_vanishes_delays_no_read() {
     load.done(900).await;
     namespace.cut_off().await.expect("cut off");
     let began = Instant::now();
-    until_health(&set, "far", Health::Lost).await;
+    until_health(&set, "far", Health::Down).await;
     let lost = began.elapsed();
     load.done(300).await;
     namespace.join().await.expect("joined");

@@ -31,7 +31,7 @@ async fn everything_is_down_and_comes_back() {
         server.kill().await.expect("killed");
         proxied.push(server);
     }
-    until(&set, "all are lost", |topology| topology.nodes.iter().all(|node| node.health == Health::Lost))
+    until(&set, "all are lost", |topology| topology.nodes.iter().all(|node| node.health == Health::Down))
         .await;
 
     let began = Instant::now();
@@ -75,7 +75,7 @@ async fn a_node_that_is_down_is_probed_by_its_backoff_and_no_more() {
 
     // Its network accepts connections and says nothing.
     proxy.stall().await.expect("stalled");
-    until(&set, "the replica is lost", |topology| health(topology) == Some(Health::Lost)).await;
+    until(&set, "the replica is lost", |topology| health(topology) == Some(Health::Down)).await;
     let before = proxy.accepted();
     let began = Instant::now();
     load.done(1800).await;
@@ -109,7 +109,7 @@ async fn full_refusing_and_starting_nodes_are_told_apart() {
     assert_eq!(change.added, ["wrong"]);
     assert_eq!(change.removed, [cluster.replica(1).name()]);
     let health = |set: &ReplicaSet, name: &str| set.topology().node(name).map(|node| node.health);
-    assert_eq!(health(&set, "wrong"), Some(Health::Refused));
+    assert_eq!(health(&set, "wrong"), Some(Health::LoginRejected));
     let reason = set.topology().node("wrong").and_then(|node| node.reason.clone()).unwrap_or_default();
     assert!(reason.contains("password") && reason.contains("28P01"), "{reason}");
     assert_eq!(health(&set, &name), Some(Health::Up), "its neighbour is none the worse");
@@ -118,7 +118,7 @@ async fn full_refusing_and_starting_nodes_are_told_apart() {
     let full = config_of(&cluster.servers()[..2]);
     let other = ReplicaSet::connect(full.build().expect("valid")).await.expect("a set");
     until(&other, "the node is full", |topology| {
-        topology.node(&name).is_some_and(|node| node.health == Health::Full)
+        topology.node(&name).is_some_and(|node| node.health == Health::TooManyConnections)
     })
     .await;
     assert!(other.read().await.is_ok(), "others serve meanwhile");
@@ -151,7 +151,7 @@ async fn nodes_come_and_go_while_traffic_runs() {
     }
     // A connection to a node that was removed is good until it is returned.
     let change = set.reconfigure(config(&cluster.servers()[..2])).await.expect("reconfigured");
-    assert!(!held.is_lost());
+    assert!(!held.is_closed());
     drop(held);
     change.drained().await;
     let record = load.stop().await;

@@ -37,7 +37,7 @@ fn serves(server: &Server) -> impl Fn(&std::sync::Arc<pointsman::Topology>) -> b
 
 async fn until_lost(set: &ReplicaSet, server: &Server) {
     let name = server.name().to_owned();
-    until(set, "it is lost", |topology| topology.node(&name).is_some_and(|node| node.health == Health::Lost))
+    until(set, "it is lost", |topology| topology.node(&name).is_some_and(|node| node.health == Health::Down))
         .await;
 }
 

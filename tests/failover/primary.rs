@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pointsman::testkit::Server;
-use pointsman::topology::Standing;
+use pointsman::topology::NodeRole;
 use tokio::time::{Instant, sleep};
 
 use crate::load::{is_split_brain, lost_on, report, scene, start, until, until_writable, write_row};
@@ -78,7 +78,7 @@ async fn an_old_primary_that_wakes_up_takes_no_write() {
     until(&set, "the old primary is fenced", |topology| {
         topology
             .node(old.name())
-            .is_some_and(|node| node.standing == Standing::StalePrimary && !node.serves_reads)
+            .is_some_and(|node| node.role == NodeRole::StalePrimary && !node.serves_reads)
     })
     .await;
     let commit = diesel_async::SimpleAsyncConnection::batch_execute(&mut *open, "COMMIT").await;
@@ -113,7 +113,7 @@ async fn a_planned_switchover_loses_nothing() {
     old.rejoin(heir).await.expect("rejoined as a standby");
     cluster.replica(1).follow(heir).await.expect("the other one follows");
     until(&set, "the old primary serves reads", |topology| {
-        topology.node(old.name()).is_some_and(|node| node.standing == Standing::Replica && node.serves_reads)
+        topology.node(old.name()).is_some_and(|node| node.role == NodeRole::Replica && node.serves_reads)
     })
     .await;
     load.done(900).await;
@@ -138,7 +138,7 @@ async fn two_primaries_on_one_timeline_get_no_writes_until_one_is_rebuilt() {
     until(&set, "both contend", |topology| {
         [one, other]
             .iter()
-            .all(|s| topology.node(s.name()).is_some_and(|node| node.standing == Standing::Contender))
+            .all(|s| topology.node(s.name()).is_some_and(|node| node.role == NodeRole::Conflicting))
     })
     .await;
     let error = set.write().await.expect_err("writes are refused");

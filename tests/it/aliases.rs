@@ -2,17 +2,17 @@
 
 use pointsman::config::NodeConfig;
 use pointsman::testkit::{Cluster, Server};
-use pointsman::topology::Standing;
+use pointsman::topology::NodeRole;
 use pointsman::{Config, ReplicaSet, Topology};
 
 use crate::support::{eventually, value};
 
-fn standing(topology: &Topology, node: &str) -> Option<Standing> {
-    topology.node(node).map(|node| node.standing)
+fn role(topology: &Topology, node: &str) -> Option<NodeRole> {
+    topology.node(node).map(|node| node.role)
 }
 
-async fn until(set: &ReplicaSet, node: &str, expected: Standing) {
-    eventually(&format!("{node} is {expected}"), async || standing(&set.topology(), node) == Some(expected))
+async fn until(set: &ReplicaSet, node: &str, expected: NodeRole) {
+    eventually(&format!("{node} is {expected}"), async || role(&set.topology(), node) == Some(expected))
         .await;
 }
 
@@ -34,8 +34,8 @@ async fn a_server_under_two_names_is_no_split_brain() {
     let by_name = NodeConfig::primary(url).unwrap().with_name("by-name");
     let config = Config::builder().node(by_name).node(node(cluster.primary())).node(node(cluster.replica(0)));
     let set = ReplicaSet::connect(config.build().unwrap()).await.unwrap();
-    until(&set, "primary", Standing::Primary).await;
-    until(&set, "by-name", Standing::Alias).await;
+    until(&set, "primary", NodeRole::Primary).await;
+    until(&set, "by-name", NodeRole::Alias).await;
     assert_eq!(write(&set).await, "primary");
     eventually("all is well", async || {
         let report = serde_json::to_value(set.health()).unwrap();
@@ -45,7 +45,7 @@ async fn a_server_under_two_names_is_no_split_brain() {
     let report = serde_json::to_value(set.health()).unwrap();
     let alias = &report["nodes"][0];
     assert_eq!(
-        (&alias["standing"], &alias["serves_reads"], &alias["serves_writes"]),
+        (&alias["role"], &alias["serves_reads"], &alias["serves_writes"]),
         (&"alias".into(), &false.into(), &false.into())
     );
     assert!(
@@ -56,7 +56,7 @@ async fn a_server_under_two_names_is_no_split_brain() {
     let url = cluster.primary().url().replace("127.0.0.1", "localhost");
     let by_name = NodeConfig::primary(url).unwrap().with_name("by-name");
     set.reconfigure(Config::builder().node(by_name).build().unwrap()).await.unwrap();
-    until(&set, "by-name", Standing::Primary).await;
+    until(&set, "by-name", NodeRole::Primary).await;
     assert_eq!(write(&set).await, "by-name");
 }
 
@@ -70,8 +70,8 @@ async fn a_floating_writer_address_beside_the_instances_survives_failovers() {
     let writer = NodeConfig::primary(old.proxied_url().await.unwrap()).unwrap().with_name("writer");
     let config = Config::builder().node(writer).node(node(old)).node(node(heir)).build().unwrap();
     let set = ReplicaSet::connect(config).await.unwrap();
-    until(&set, old.name(), Standing::Primary).await;
-    until(&set, "writer", Standing::Alias).await;
+    until(&set, old.name(), NodeRole::Primary).await;
+    until(&set, "writer", NodeRole::Alias).await;
     assert_eq!(write(&set).await, old.name());
 
     for (gone, next) in [(old, heir), (heir, old)] {
@@ -80,11 +80,11 @@ async fn a_floating_writer_address_beside_the_instances_survives_failovers() {
         proxy.retarget(([127, 0, 0, 1], next.port()).into()).await.unwrap();
         proxy.reset().await.unwrap();
         proxy.pass().await.unwrap();
-        until(&set, next.name(), Standing::Primary).await;
-        until(&set, "writer", Standing::Alias).await;
+        until(&set, next.name(), NodeRole::Primary).await;
+        until(&set, "writer", NodeRole::Alias).await;
         assert_eq!(write(&set).await, next.name());
         gone.rejoin(next).await.unwrap();
-        until(&set, gone.name(), Standing::Replica).await;
+        until(&set, gone.name(), NodeRole::Replica).await;
         assert_eq!(write(&set).await, next.name());
     }
     eventually("all is well", async || serde_json::to_value(set.health()).unwrap()["status"] == "healthy")
@@ -100,20 +100,20 @@ async fn a_replica_that_is_not_promotable_takes_no_write_when_it_is_promoted() {
     let delayed_node = node(delayed).with_promotable(false);
     let config = Config::builder().node(first).node(delayed_node).node(node(cluster.replica(1)));
     let set = ReplicaSet::connect(config.build().unwrap()).await.unwrap();
-    until(&set, delayed.name(), Standing::Replica).await;
+    until(&set, delayed.name(), NodeRole::Replica).await;
     delayed.promote().await.unwrap();
-    until(&set, delayed.name(), Standing::NotPromotable).await;
+    until(&set, delayed.name(), NodeRole::NotPromotable).await;
     assert_eq!(write(&set).await, primary.name());
     let status = set.topology().node(delayed.name()).cloned().unwrap();
     assert!(!status.serves_reads && !status.serves_writes);
     assert!(status.reason.is_some_and(|reason| reason.contains("promotable = false")));
     // The primary is gone, and it is still no primary.
     primary.stop().await.unwrap();
-    until(&set, primary.name(), Standing::Unknown).await;
-    assert_eq!(standing(&set.topology(), delayed.name()), Some(Standing::NotPromotable));
+    until(&set, primary.name(), NodeRole::Unknown).await;
+    assert_eq!(role(&set.topology(), delayed.name()), Some(NodeRole::NotPromotable));
     primary.start().await.unwrap();
-    until(&set, primary.name(), Standing::Primary).await;
+    until(&set, primary.name(), NodeRole::Primary).await;
     delayed.rebuild(primary).await.unwrap();
-    until(&set, delayed.name(), Standing::Replica).await;
+    until(&set, delayed.name(), NodeRole::Replica).await;
     assert_eq!(write(&set).await, primary.name());
 }

@@ -147,7 +147,7 @@ async fn it_says_that_no_set_knows_the_connection() {
     borrowed.add(1).await.unwrap_err();
     assert_eq!((borrowed.node(), borrowed.role()), ("unmanaged", Role::Unmanaged));
     assert_eq!(borrowed.last_sqlstate(), None);
-    assert!(!borrowed.is_lost());
+    assert!(!borrowed.is_closed());
     assert!(matches!(borrowed.cancel_handle().cancel().await, Err(CancelError::Unmanaged)));
 }
 
@@ -184,7 +184,7 @@ async fn a_cancelled_transaction_ends_the_session_and_leaves_nothing_behind() {
                 future::pending::<QueryResult<()>>().await
             });
             assert!(timeout(Duration::from_millis(100), never).await.is_err());
-            assert!(borrowed.is_lost());
+            assert!(borrowed.is_closed());
             assert!(matches!(borrowed.count().await, Err(Error::BrokenTransactionManager)));
             drop(borrowed);
             // The caller would think that 3 was added inside its own transaction.

@@ -138,7 +138,7 @@ async fn a_session_that_has_ended_has_nothing_to_cancel() {
     let handle = conn.cancel_handle();
     let (pid, name) = (backend(&conn).await, conn.node().to_owned());
     cluster.primary().execute(&format!("SELECT pg_terminate_backend({pid})")).await.unwrap();
-    eventually("it is lost", async || conn.is_lost()).await;
+    eventually("it is lost", async || conn.is_closed()).await;
     let error = handle.cancel().await.expect_err("it has ended");
     assert!(matches!(&error, CancelError::Ended { node } if *node == name), "{error}");
     drop((conn, set));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pointsman::config::WriteSettings;
 use pointsman::testkit::Cluster;
-use pointsman::topology::{PrimaryStatus, Standing};
+use pointsman::topology::{NodeRole, PrimaryStatus};
 use pointsman::{CheckoutError, ConnectError};
 
 use crate::support::{checkout_within, connect, eventually, start, urls_of};
@@ -58,7 +58,7 @@ async fn each_contender_of_a_split_brain_names_the_other_one_and_what_to_do() {
     one.and(other).unwrap();
     eventually("both are seen", async || {
         matches!(set.topology().primary, PrimaryStatus::SplitBrain { .. })
-            && set.topology().nodes[1..].iter().all(|node| node.standing == Standing::Contender)
+            && set.topology().nodes[1..].iter().all(|node| node.role == NodeRole::Conflicting)
     })
     .await;
     let nodes = set.health().nodes;

@@ -8,7 +8,7 @@ use crate::support::{
     backend, connect, eventually, patient_probes, pools_of, smuggle, start, urls_of, value,
 };
 
-/// tokio-postgres fails its client before it drops the stream: "connection closed" reached the caller while `is_lost()` was
+/// tokio-postgres fails its client before it drops the stream: "connection closed" reached the caller while `is_closed()` was
 /// still `false`, so `run_read` took it for the caller's own error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_connection_that_is_cut_counts_as_lost_when_its_statement_fails() {
@@ -26,7 +26,7 @@ async fn a_connection_that_is_cut_counts_as_lost_when_its_statement_fails() {
             tokio::spawn(async move {
                 // Until the connection is cut: in the middle of a statement, or between two.
                 while value(&conn, "SELECT 1").await.is_ok() {}
-                conn.is_lost()
+                conn.is_closed()
             })
         });
         let work: Vec<_> = work.collect();
@@ -63,12 +63,12 @@ async fn a_session_that_the_server_ends_counts_as_lost_when_its_statement_fails(
         })
         .await;
         value(&conn, "SELECT 1").await.expect_err("the session has ended");
-        assert!(conn.is_lost(), "{limit}");
+        assert!(conn.is_closed(), "{limit}");
         assert_eq!(conn.last_sqlstate(), Some(SqlState::new(*code)), "{limit}");
     }
     let conn = set.write().await.unwrap();
     value(&conn, "SELECT pg_sleep(9) FROM pg_terminate_backend(pg_backend_pid())")
         .await
         .expect_err("it ends itself");
-    assert!(conn.is_lost());
+    assert!(conn.is_closed());
 }

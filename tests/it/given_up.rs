@@ -44,7 +44,7 @@ async fn a_cancelled_transaction_leaves_no_statement_and_no_lock() {
     assert!(timeout(A_MOMENT, transfer).await.is_err());
     // Also while its caller still holds the connection.
     quiet(cluster.primary()).await;
-    assert!(conn.is_lost());
+    assert!(conn.is_closed());
     drop(conn);
     let next = set.write().await.expect("the next one is let in once the session has ended");
     diesel::sql_query("LOCK TABLE accounts").execute(&next).await.unwrap_err();

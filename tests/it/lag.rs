@@ -32,8 +32,10 @@ async fn a_primary_that_refuses_its_monitor_takes_no_replica_out() {
         .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
         .await
         .unwrap();
-    eventually("its monitor is refused", async || set.health().nodes[0].status.health == Health::Refused)
-        .await;
+    eventually("its monitor is refused", async || {
+        set.health().nodes[0].status.health == Health::LoginRejected
+    })
+    .await;
     let (reads, served) = reads_among_writes(&set, primary, max_lag * 2).await;
     assert_eq!(served.len(), reads, "all served");
 }
@@ -66,7 +68,10 @@ async fn a_full_replica_whose_sessions_work_goes_on_serving() {
     let name = set.health().nodes[1].status.name.clone();
     drop(futures_util::future::join_all((0..5).map(|_| set.read())).await);
     shut_out_the_monitor(&cluster, replica).await;
-    eventually("its monitor has no slot", async || set.health().nodes[1].status.health == Health::Full).await;
+    eventually("its monitor has no slot", async || {
+        set.health().nodes[1].status.health == Health::TooManyConnections
+    })
+    .await;
     let (reads, served) = reads_among_writes(&set, primary, max_lag * 2).await;
     let on_replica = served.iter().filter(|node| **node == name).count();
     assert_eq!(on_replica, reads, "{served:?}");

@@ -94,7 +94,7 @@ async fn a_full_server_is_told_apart_and_its_replicas_go_on() {
             .writes(pointsman::config::WriteSettings { failover_wait: SOON, ..Default::default() }),
     )
     .await;
-    assert_eq!(late.health().nodes[0].status.health, Health::Full);
+    assert_eq!(late.health().nodes[0].status.health, Health::TooManyConnections);
     let error = late.write().await.unwrap_err();
     let CheckoutError::NoPrimary { failures, .. } = &error else { panic!("{error}") };
     assert!(matches!(connect_error(&failures[0]), ConnectError::Full(_)), "{error}");
@@ -143,7 +143,7 @@ async fn a_wrong_password_is_a_refusal_and_stays_secret() {
         assert!(error.to_string().contains("check user, password"), "{error}");
     }
     let report = serde_json::to_string(&set.health()).unwrap();
-    assert_eq!(set.health().nodes[0].status.health, Health::Refused);
+    assert_eq!(set.health().nodes[0].status.health, Health::LoginRejected);
     assert!(report.contains("28P01"), "{report}");
     for shown in [format!("{read:?} {read}"), format!("{write:?} {write}"), report, format!("{set:?}")] {
         assert!(!shown.contains("sesame"), "{shown}");

@@ -86,7 +86,7 @@ async fn a_primary_that_refuses_its_monitor_costs_its_replicas_no_more_probes() 
     let primary = NodeConfig::primary(cluster.primary().wrong_password_url()).unwrap();
     let replica = NodeConfig::replica(cluster.replica(0).url()).unwrap();
     let set = start(Config::builder().node(primary).node(replica)).await;
-    assert_eq!(set.topology().nodes[0].health, Health::Refused);
+    assert_eq!(set.topology().nodes[0].health, Health::LoginRejected);
     let rate = persisting(&set, 1).await;
     assert!(rate < CALM, "{rate}");
 }

@@ -61,7 +61,7 @@ async fn a_revoked_right_to_connect_ends_no_session() {
     let name = database(server);
     administer(server, &format!("REVOKE CONNECT ON DATABASE \"{name}\" FROM PUBLIC, app")).await;
     server.query_value(END_PROBE_SESSIONS).await.unwrap();
-    assert_it_goes_on(&set, &conn, Health::Refused, "42501").await;
+    assert_it_goes_on(&set, &conn, Health::LoginRejected, "42501").await;
     administer(server, &format!("GRANT CONNECT ON DATABASE \"{name}\" TO app")).await;
     eventually("it is up again", async || set.topology().nodes[0].health == Health::Up).await;
 }
@@ -75,7 +75,7 @@ async fn a_database_that_is_closed_to_newcomers_keeps_its_sessions() {
     let name = database(server);
     administer(server, &format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS false")).await;
     administer(server, END_PROBE_SESSIONS).await;
-    assert_it_goes_on(&set, &conn, Health::Refused, "55000").await;
+    assert_it_goes_on(&set, &conn, Health::LoginRejected, "55000").await;
     administer(server, &format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS true")).await;
     eventually("it is up again", async || set.topology().nodes[0].health == Health::Up).await;
 }

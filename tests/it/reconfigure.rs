@@ -60,10 +60,10 @@ async fn a_session_of_before_a_change_cannot_commit_on_a_primary_that_was_fenced
     let (cluster, set) = scene(1, |config| config).await;
     let conn = unfinished(&set).await;
     change(&set, builder_of(cluster.servers()).pool(pools_of(7))).await;
-    assert!(!conn.is_lost(), "it goes on until its node is fenced");
+    assert!(!conn.is_closed(), "it goes on until its node is fenced");
     cluster.replica(0).promote().await.unwrap();
     is_primary(&set, cluster.replica(0)).await;
-    eventually("its connection ends", async || conn.is_lost()).await;
+    eventually("its connection ends", async || conn.is_closed()).await;
     smuggle(&conn, "COMMIT").await.expect_err("the primary was fenced");
     assert_eq!(cluster.primary().query_value("SELECT count(*) FROM t").await.unwrap(), "0");
 }
@@ -78,7 +78,7 @@ async fn a_primary_that_was_removed_is_fenced_when_another_one_takes_over() {
     smuggle(&conn, "INSERT INTO t VALUES (2)").await.expect("it finishes what it has");
     cluster.replica(0).promote().await.unwrap();
     is_primary(&set, cluster.replica(0)).await;
-    eventually("its connection ends", async || conn.is_lost()).await;
+    eventually("its connection ends", async || conn.is_closed()).await;
     smuggle(&conn, "COMMIT").await.expect_err("the primary was fenced");
     drop(conn);
     changed.drained().await;

@@ -1,7 +1,7 @@
 //! Replaying ledgers into real clusters.
 
 use pointsman::payments::MIGRATIONS;
-use pointsman::replay::{DifferenceAt, Ledger, Replay, ReplayError, Report, Settings};
+use pointsman::payments::ledger::{DifferenceAt, Ledger, Replay, ReplayError, Report, Settings};
 use pointsman::testkit::Cluster;
 use pointsman::{ReplicaSet, migrate};
 

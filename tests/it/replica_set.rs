@@ -7,7 +7,7 @@ use pointsman::config::{ProbeSettings, ReadSettings, WriteSettings};
 use pointsman::prelude::*;
 use pointsman::replica_set::Status;
 use pointsman::testkit::Cluster;
-use pointsman::topology::{Health, PrimaryStatus, Standing};
+use pointsman::topology::{Health, NodeRole, PrimaryStatus};
 use pointsman::{CheckoutError, Config, Error, ReplicaSet, Role};
 use tokio::time::{Instant, timeout};
 
@@ -105,8 +105,8 @@ async fn roles_are_discovered_whatever_the_configuration_says() {
     assert_eq!(write.node(), set.config().nodes()[1].name());
     let read = set.read().await.unwrap();
     assert_eq!((read.role(), read.node()), (Role::Replica, set.config().nodes()[0].name()));
-    let standings: Vec<_> = set.topology().nodes.iter().map(|node| node.standing).collect();
-    assert_eq!(standings, [Standing::Replica, Standing::Primary]);
+    let by_node: Vec<_> = set.topology().nodes.iter().map(|node| node.role).collect();
+    assert_eq!(by_node, [NodeRole::Replica, NodeRole::Primary]);
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_replica_that_is_down_at_the_start_stops_neither_the_start_nor_a_read(
     }
     drop(set.write().await.expect("the primary serves"));
     let report = set.health();
-    assert_eq!((report.status, report.nodes[1].status.health), (Status::Degraded, Health::Lost));
+    assert_eq!((report.status, report.nodes[1].status.health), (Status::Degraded, Health::Down));
 
     cluster.replica(0).start().await.unwrap();
     eventually("the replica serves", async || {

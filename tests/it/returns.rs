@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use pointsman::CheckoutError;
 use pointsman::config::ReadSettings;
 use pointsman::testkit::{Cluster, Server};
-use pointsman::topology::{Health, Standing};
+use pointsman::topology::{Health, NodeRole};
 use tokio::time::sleep;
 
 use crate::support::{builder_of, checkout_within, eventually, start, value};
@@ -71,7 +71,7 @@ async fn programs_that_find_everything_back_log_in_as_often_as_they_have_work() 
     }
     let primary = cluster.primary();
     eventually("all programs know", async || {
-        sets.iter().all(|set| set.topology().nodes.iter().all(|node| node.health == Health::Lost))
+        sets.iter().all(|set| set.topology().nodes.iter().all(|node| node.health == Health::Down))
     })
     .await;
     let since = cluster.servers().iter().map(log_length).collect::<Vec<_>>();
@@ -81,7 +81,7 @@ async fn programs_that_find_everything_back_log_in_as_often_as_they_have_work() 
         sets.iter().all(|set| {
             let topology = set.topology();
             let well = |node: &pointsman::topology::NodeStatus| node.health == Health::Up;
-            topology.nodes.iter().all(well) && topology.nodes[0].standing == Standing::Primary
+            topology.nodes.iter().all(well) && topology.nodes[0].role == NodeRole::Primary
         })
     })
     .await;
@@ -108,7 +108,7 @@ async fn a_primary_that_is_just_back_takes_the_reads_of_replicas_in_steps() {
     let health = |i: usize| set.topology().nodes[i].health;
     replica.kill().await.unwrap();
     primary.kill().await.unwrap();
-    eventually("both are lost", async || health(0) == Health::Lost && health(1) == Health::Lost).await;
+    eventually("both are lost", async || health(0) == Health::Down && health(1) == Health::Down).await;
     primary.start().await.unwrap();
     eventually("the primary is back", async || health(0) == Health::Up).await;
     let held = set.read().await.expect("the first step is one read");

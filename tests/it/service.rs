@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use pointsman::payments::MIGRATIONS;
-use pointsman::service::Service;
+use pointsman::payments::http::Service;
 use pointsman::testkit::Cluster;
 use pointsman::{ReplicaSet, migrate};
 use serde_json::Value;

@@ -75,7 +75,7 @@ async fn an_address_that_moved_to_a_standby_gives_no_session_to_write() {
             Err(_) => refused += 1,
             Ok(conn) => {
                 let insert = diesel::sql_query("INSERT INTO moves VALUES (1)").execute(&conn).await;
-                failed += u32::from(insert.is_err() && !conn.is_lost());
+                failed += u32::from(insert.is_err() && !conn.is_closed());
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Server};
-use pointsman::{Error, OutcomeUnknown, ReplicaSet, Settlement, WriteOptions};
+use pointsman::{CommitOutcome, Error, OutcomeUnknown, ReplicaSet, WriteOptions};
 use tokio::join;
 
 use crate::support::{connect, eventually};
@@ -58,7 +58,7 @@ async fn a_commit_whose_wait_for_its_standby_was_cancelled_is_no_plain_success()
     let (cluster, set) = waiting().await;
     let primary = cluster.primary();
     let runs = AtomicU32::new(0);
-    let committing = set.run_write_with(&WriteOptions::new().settleable(), async |tx| {
+    let committing = set.run_write_with(&WriteOptions::new().resolvable(), async |tx| {
         runs.fetch_add(1, Ordering::Relaxed);
         Ok::<_, Error>(insert(tx).await?)
     });
@@ -67,14 +67,14 @@ async fn a_commit_whose_wait_for_its_standby_was_cancelled_is_no_plain_success()
     let unknown = assert_committed_locally(&outcome);
     assert_eq!(runs.into_inner(), 1, "it is not run again");
     assert_eq!(primary.query_value("SELECT count(*) FROM t").await.unwrap(), "1", "the primary has it");
-    let doubt = unknown.doubt.clone().expect("it was noted");
-    assert_eq!(set.settle(&doubt).await.unwrap(), Settlement::Committed);
+    let in_doubt = unknown.in_doubt.clone().expect("it was noted");
+    assert_eq!(set.resolve(&in_doubt).await.unwrap(), CommitOutcome::Committed);
 
     let mut conn = set.write().await.unwrap();
     let committing = conn.transaction(async |tx| insert(tx).await);
     let (outcome, ()) = join!(committing, end_the_wait(primary, "pg_cancel_backend"));
     assert_committed_locally(&outcome);
-    assert!(!conn.is_lost());
+    assert!(!conn.is_closed());
     let nothing: QueryResult<()> = conn.transaction(async |_| Ok(())).await;
     nothing.expect("the next transaction has nothing to do with it");
 }
@@ -86,7 +86,7 @@ async fn a_session_that_was_terminated_while_it_waited_for_the_standby_says_what
     let committing = conn.transaction(async |tx| insert(tx).await);
     let (outcome, ()) = join!(committing, end_the_wait(cluster.primary(), "pg_terminate_backend"));
     assert_committed_locally(&outcome);
-    assert!(conn.is_lost());
+    assert!(conn.is_closed());
 }
 
 /// A single statement is a transaction of its own.

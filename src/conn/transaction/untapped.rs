@@ -7,14 +7,14 @@
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel_async::{AnsiTransactionManager, SimpleAsyncConnection, TransactionManager};
 
-use super::Scope;
+use super::TransactionGuard;
 use crate::Intent;
 use crate::error::{OutcomeUnknown, TransactionFailed};
 
 /// A statement that fails in a transaction that has failed.
 const PING: &str = "SELECT 1";
 
-impl<I: Intent> Scope<'_, I> {
+impl<I: Intent> TransactionGuard<'_, I> {
     /// Commits, and makes sure that the server did.
     pub(super) async fn commit_untapped(&mut self) -> QueryResult<()> {
         let outermost = self.is_outermost();

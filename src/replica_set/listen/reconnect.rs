@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::{Backoff, Delays};
-use crate::node::NodeId;
+use crate::topology::NodeId;
 
 /// The attempts of one listener, through all of its sessions.
 #[derive(Debug)]

@@ -10,10 +10,10 @@ use super::channel::Channels;
 use super::event::{Interruption, Notification};
 use super::inbox::Mailbox;
 use crate::error::ConnectError;
-use crate::health::patience::within;
-use crate::link::{Link, Purpose};
-use crate::node::NodeId;
 use crate::pool::Outside;
+use crate::timeout::within;
+use crate::topology::NodeId;
+use crate::wire::{SessionKind, WireConnection};
 
 /// Time between two looks whether the server still answers on an idle session.
 ///
@@ -34,7 +34,7 @@ pub(super) struct Place {
 /// A session on which the server confirmed the `LISTEN`.
 #[derive(Debug)]
 pub(super) struct Session {
-    link: Link,
+    link: WireConnection,
     pub(super) place: Place,
 }
 
@@ -60,7 +60,7 @@ impl Session {
         channels: &Channels,
         mailbox: &Arc<Mailbox>,
     ) -> Result<Self, Failed> {
-        let link = place.outside.dial(Purpose::Listen).await.map_err(Failed::Connect)?;
+        let link = place.outside.dial(SessionKind::Listen).await.map_err(Failed::Connect)?;
         // Before the server can send anything: a notification may come before the answer.
         let (number, heard) = (mailbox.begin(), Arc::clone(mailbox));
         link.hear(Box::new(move |notification| heard.hear(number, Notification::of(&notification))));
@@ -75,7 +75,7 @@ impl Session {
         let mut conn = self.link.conn();
         match within(limit, conn.batch_execute(sql)).await {
             Some(Ok(())) => Ok(()),
-            Some(Err(error)) if !self.link.is_over() => Err(Failed::Server(error)),
+            Some(Err(error)) if !self.link.is_closed() => Err(Failed::Server(error)),
             Some(Err(_)) => Err(Failed::Lost(self.reason())),
             None => Err(Failed::Lost(Interruption::NoAnswer { limit })),
         }
@@ -108,7 +108,7 @@ impl Session {
     }
 
     fn reason(&self) -> Interruption {
-        if self.link.was_severed() {
+        if self.link.was_closed_here() {
             return Interruption::Severed;
         }
         Interruption::Disconnected { sqlstate: self.link.wire().sqlstate() }

@@ -26,14 +26,14 @@ pub(super) enum Behaviour {
 
 /// What all connections are told.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Link {
+pub(super) struct WireConnection {
     behaviour: Behaviour,
     /// Counts the changes of behaviour, so that an equal one begins to count anew.
     change: u64,
     resets: u64,
 }
 
-impl Link {
+impl WireConnection {
     pub(super) fn behave(&mut self, behaviour: Behaviour) {
         self.behaviour = behaviour;
         self.change += 1;
@@ -57,13 +57,18 @@ pub(super) fn reset(connection: &TcpStream) {
 pub(super) fn forward(
     client: TcpStream,
     target: SocketAddr,
-    link: watch::Receiver<Link>,
+    link: watch::Receiver<WireConnection>,
 ) -> impl Future<Output = ()> {
     let before = link.borrow().resets;
     forward_since(before, client, target, link)
 }
 
-async fn forward_since(before: u64, mut client: TcpStream, target: SocketAddr, link: watch::Receiver<Link>) {
+async fn forward_since(
+    before: u64,
+    mut client: TcpStream,
+    target: SocketAddr,
+    link: watch::Receiver<WireConnection>,
+) {
     let mut server = None;
     let mut resets = link.clone();
     let is_reset = tokio::select! {
@@ -82,7 +87,7 @@ async fn run(
     client: &mut TcpStream,
     server: &mut Option<TcpStream>,
     target: SocketAddr,
-    mut link: watch::Receiver<Link>,
+    mut link: watch::Receiver<WireConnection>,
 ) -> io::Result<()> {
     moving(&mut link).await;
     let server = server.insert(TcpStream::connect(target).await?);
@@ -99,7 +104,7 @@ async fn run(
 }
 
 /// Waits while the proxy stalls.
-async fn moving(link: &mut watch::Receiver<Link>) -> Link {
+async fn moving(link: &mut watch::Receiver<WireConnection>) -> WireConnection {
     let moving = link.wait_for(|link| !matches!(link.behaviour, Behaviour::Stall)).await;
     match moving.map(|link| *link) {
         Ok(link) => link,
@@ -112,7 +117,7 @@ async fn moving(link: &mut watch::Receiver<Link>) -> Link {
 async fn requests(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
-    mut link: watch::Receiver<Link>,
+    mut link: watch::Receiver<WireConnection>,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -131,7 +136,7 @@ async fn requests(
 async fn delay(
     mut from: ReadHalf<'_>,
     queue: mpsc::Sender<(Instant, io::Result<Vec<u8>>)>,
-    link: watch::Receiver<Link>,
+    link: watch::Receiver<WireConnection>,
 ) -> io::Result<()> {
     loop {
         let mut chunk = vec![0; CHUNK];
@@ -157,7 +162,7 @@ async fn delay(
 async fn replies(
     mut queued: mpsc::Receiver<(Instant, io::Result<Vec<u8>>)>,
     to: &mut WriteHalf<'_>,
-    mut link: watch::Receiver<Link>,
+    mut link: watch::Receiver<WireConnection>,
 ) -> io::Result<()> {
     let mut counted = 0;
     let mut left = u64::MAX;

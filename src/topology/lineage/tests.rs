@@ -1,7 +1,7 @@
 //! The table of what becomes of a standby after a promotion.
 
 use super::*;
-use crate::topology::ServerIdentity;
+use crate::stats::ServerIdentity;
 
 /// A set of an old primary (0), a standby (1) and the one that is promoted (2), seen every 400 ms.
 struct Set {
@@ -12,8 +12,8 @@ struct Set {
 const NEW: usize = 2;
 const FORK: u64 = 1000;
 
-fn lost() -> Sighting {
-    Sighting::Lost
+fn lost() -> LastSeen {
+    LastSeen::Down
 }
 
 impl Set {
@@ -22,25 +22,24 @@ impl Set {
     }
 
     /// The nodes answer one after the other: the standby, the old primary, the new one.
-    fn see(&mut self, old: Option<u64>, standby: Evidence, new: Evidence) -> Lineage {
+    fn see(&mut self, old: Option<u64>, standby: Observation, new: Observation) -> Lineage {
         let start = self.now;
-        let at = move |millis, evidence: Evidence| {
+        let at = move |millis, observation: Observation| {
             let at = start + Duration::from_millis(millis);
-            Sighting::Seen(Evidence { at, answered_at: at + Duration::from_millis(1), ..evidence })
+            LastSeen::Observed(Observation { at, answered_at: at + Duration::from_millis(1), ..observation })
         };
-        let old = old.map_or_else(lost, |position| at(20, Evidence::primary(1, position, start)));
+        let old = old.map_or_else(lost, |position| at(20, Observation::primary(1, position, start)));
         let promoted = !new.in_recovery;
-        let standing = match (&old, promoted) {
-            (Sighting::Lost, _) => Standing::Unknown,
-            (_, false) => Standing::Primary,
-            (_, true) => Standing::StalePrimary,
+        let role = match (&old, promoted) {
+            (LastSeen::Down, _) => NodeRole::Unknown,
+            (_, false) => NodeRole::Primary,
+            (_, true) => NodeRole::StalePrimary,
         };
-        let standings =
-            [standing, Standing::Replica, if promoted { Standing::Primary } else { Standing::Replica }];
-        let sightings = [old, at(0, standby), at(40, new)];
-        self.lineages.observe(&sightings);
-        let primary = standings.iter().position(|standing| *standing == Standing::Primary);
-        let lineages = self.lineages.trace(&sightings, &standings, primary);
+        let by_node = [role, NodeRole::Replica, if promoted { NodeRole::Primary } else { NodeRole::Replica }];
+        let all_last_seen = [old, at(0, standby), at(40, new)];
+        self.lineages.observe(&all_last_seen);
+        let primary = by_node.iter().position(|role| *role == NodeRole::Primary);
+        let lineages = self.lineages.trace(&all_last_seen, &by_node, primary);
         self.now += Duration::from_millis(400);
         lineages[1]
     }
@@ -48,20 +47,20 @@ impl Set {
     fn before(old: u64, standby: u64) -> Self {
         let mut set = Self::new();
         let start = set.now;
-        let seen = set.see(Some(old), of(standby, 100), Evidence::standby(1, FORK, start));
+        let seen = set.see(Some(old), of(standby, 100), Observation::standby(1, FORK, start));
         assert_eq!(seen, Lineage::Shared, "nothing has happened yet");
         set
     }
 }
 
 /// A standby at this position, with this receiver, that shows no new timeline.
-fn of(position: u64, receiver: i32) -> Evidence {
-    Evidence { receiver_pid: Some(receiver), ..Evidence::standby(1, position, Instant::now()) }
+fn of(position: u64, receiver: i32) -> Observation {
+    Observation { receiver_pid: Some(receiver), ..Observation::standby(1, position, Instant::now()) }
 }
 
-fn new(position: u64) -> Evidence {
+fn new(position: u64) -> Observation {
     let recovered_to = Some(Lsn::new(FORK));
-    Evidence { recovered_to, ..Evidence::primary(2, position, Instant::now()) }
+    Observation { recovered_to, ..Observation::primary(2, position, Instant::now()) }
 }
 
 const UNPROVEN: Lineage = Lineage::Unproven { fork: Lsn::new(FORK) };
@@ -88,14 +87,14 @@ fn one_that_waits_past_the_fork_is_unproven() {
     let mut set = Set::before(900, 900);
     for _ in 0..5 {
         let received = Some(Lsn::new(512));
-        assert_eq!(set.see(None, Evidence { received, ..of(1200, 101) }, new(1300)), UNPROVEN);
+        assert_eq!(set.see(None, Observation { received, ..of(1200, 101) }, new(1300)), UNPROVEN);
     }
 }
 
 #[test]
 fn one_that_is_repointed_is_never_left_out() {
     let mut set = Set::before(1000, 990);
-    assert_eq!(set.see(None, Evidence { receiver_pid: None, ..of(990, 0) }, new(1100)), Lineage::Shared);
+    assert_eq!(set.see(None, Observation { receiver_pid: None, ..of(990, 0) }, new(1100)), Lineage::Shared);
     assert_eq!(set.see(None, of(1100, 101), new(1200)), Lineage::Shared);
     assert_eq!(set.see(Some(1050), of(1300, 101), new(1400)), Lineage::Shared, "a proof stands");
 }
@@ -105,7 +104,7 @@ fn one_that_is_repointed_is_never_left_out() {
 fn one_that_is_still_attached_to_an_old_primary_is_unproven_before_it_leaves() {
     let mut set = Set::before(1000, 1000);
     assert_eq!(set.see(None, of(1000, 100), new(1100)), UNPROVEN, "its receiver is the old one");
-    assert_eq!(set.see(None, Evidence { receiver_pid: None, ..of(1000, 0) }, new(1100)), Lineage::Shared);
+    assert_eq!(set.see(None, Observation { receiver_pid: None, ..of(1000, 0) }, new(1100)), Lineage::Shared);
     assert_eq!(set.see(Some(1010), of(1000, 101), new(1100)), UNPROVEN, "the old one is there");
 }
 
@@ -162,12 +161,12 @@ fn one_that_keeps_step_follows_if_nothing_is_known_from_before() {
 fn a_timeline_proves_and_a_restart_forgets() {
     let server = |started_at_micros| Some(ServerIdentity { started_at_micros, port: 5432, address: None });
     let mut set = Set::before(1200, 1200);
-    assert_eq!(set.see(None, Evidence { server: server(1), ..of(1200, 100) }, new(1100)), PARTED);
-    let rebuilt = Evidence { server: server(2), timeline: 2, ..of(1300, 103) };
+    assert_eq!(set.see(None, Observation { server: server(1), ..of(1200, 100) }, new(1100)), PARTED);
+    let rebuilt = Observation { server: server(2), timeline: 2, ..of(1300, 103) };
     assert_eq!(set.see(None, rebuilt, new(1300)), Lineage::Shared);
     let mut set = Set::before(1200, 1200);
-    assert_eq!(set.see(None, Evidence { server: server(1), ..of(1200, 100) }, new(1100)), PARTED);
-    let restarted = Evidence { server: server(2), received: None, ..of(1200, 103) };
+    assert_eq!(set.see(None, Observation { server: server(1), ..of(1200, 100) }, new(1100)), PARTED);
+    let restarted = Observation { server: server(2), received: None, ..of(1200, 103) };
     assert_eq!(set.see(None, restarted, new(1300)), UNPROVEN, "a restart alone mends nothing");
 }
 
@@ -176,36 +175,36 @@ fn a_program_that_starts_later_needs_no_timeline_either() {
     let mut set = Set::new();
     // No other node is out of recovery, or might be.
     let at = set.now;
-    let sightings = [
-        Sighting::Seen(Evidence::standby(1, 1300, at)),
-        Sighting::Seen(Evidence::standby(1, 1300, at)),
-        Sighting::Seen(new(1400)),
+    let all_last_seen = [
+        LastSeen::Observed(Observation::standby(1, 1300, at)),
+        LastSeen::Observed(Observation::standby(1, 1300, at)),
+        LastSeen::Observed(new(1400)),
     ];
-    set.lineages.observe(&sightings);
-    let standings = [Standing::Replica, Standing::Replica, Standing::Primary];
-    assert_eq!(set.lineages.trace(&sightings, &standings, Some(NEW)), [Lineage::Shared; 3]);
+    set.lineages.observe(&all_last_seen);
+    let by_node = [NodeRole::Replica, NodeRole::Replica, NodeRole::Primary];
+    assert_eq!(set.lineages.trace(&all_last_seen, &by_node, Some(NEW)), [Lineage::Shared; 3]);
 }
 
 /// 145 writes went to an old primary whose standby had long followed another one.
 #[test]
 fn a_standby_that_passes_its_primary_gives_it_away() {
     let start = Instant::now();
-    let at = |millis, evidence: Evidence| {
+    let at = |millis, observation: Observation| {
         let at = start + Duration::from_millis(millis);
-        Sighting::Seen(Evidence { at, answered_at: at + Duration::from_millis(1), ..evidence })
+        LastSeen::Observed(Observation { at, answered_at: at + Duration::from_millis(1), ..observation })
     };
-    let implied = |primary: Sighting, standby: Sighting| {
+    let implied = |primary: LastSeen, standby: LastSeen| {
         let mut lineages = Lineages::default();
-        let sightings = [primary, standby];
-        lineages.observe(&sightings);
-        lineages.implied_timeline(1, &sightings)
+        let all_last_seen = [primary, standby];
+        lineages.observe(&all_last_seen);
+        lineages.implied_timeline(1, &all_last_seen)
     };
-    let primary = Evidence::primary(1, 1000, start);
+    let primary = Observation::primary(1, 1000, start);
     assert_eq!(implied(at(20, primary.clone()), at(0, of(1008, 100))), 2);
     assert_eq!(implied(at(20, primary.clone()), at(0, of(1000, 100))), 0, "it has all");
     assert_eq!(implied(at(0, primary.clone()), at(20, of(1008, 100))), 0, "it was asked later");
-    let cut_off = Evidence { streaming: false, receiver_pid: None, ..of(1008, 100) };
+    let cut_off = Observation { streaming: false, receiver_pid: None, ..of(1008, 100) };
     assert_eq!(implied(at(20, primary.clone()), at(0, cut_off)), 0, "it follows no server");
-    let newer = Evidence { timeline: 2, ..primary };
+    let newer = Observation { timeline: 2, ..primary };
     assert_eq!(implied(at(20, newer), at(0, of(1008, 100))), 0, "it may have parted from this primary");
 }

@@ -83,7 +83,7 @@ async fn a_session_that_ends_during_the_commit_leaves_the_outcome_open() {
     let error = lost.unwrap_err();
     let unknown = OutcomeUnknown::find(&error).unwrap_or_else(|| panic!("{error:?}"));
     assert_eq!((unknown.node.as_deref(), unknown.sqlstate), (None, None));
-    assert!(borrowed.is_lost());
+    assert!(borrowed.is_closed());
     drop(borrowed);
     assert_fails(&mut conn).await;
     assert_ends(&cluster, &before).await;

@@ -29,8 +29,8 @@ async fn a_running_service_forgets_a_timeline_at_the_operators_word() {
     tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
     let health =
         async || -> Value { reqwest::get(format!("{service}/health")).await.unwrap().json().await.unwrap() };
-    let until = async |node: usize, standing: &str| {
-        let seen = async || while health().await["nodes"][node]["standing"] != standing {};
+    let until = async |node: usize, role: &str| {
+        let seen = async || while health().await["nodes"][node]["role"] != role {};
         timeout(Duration::from_secs(30), seen()).await.expect("it is seen so");
     };
     until(0, "primary").await;
@@ -46,7 +46,7 @@ async fn a_running_service_forgets_a_timeline_at_the_operators_word() {
     assert_eq!(refused.status(), 403);
     let unknown = client.post(format!("{service}/admin/forget-history")).send().await.unwrap();
     assert_eq!(unknown.status(), 404);
-    assert_eq!(health().await["nodes"][0]["standing"], "stale_primary");
+    assert_eq!(health().await["nodes"][0]["role"], "stale_primary");
 
     let admin = admin.trim_start_matches("http://");
     let forgotten = run(program(&folder, &["forget-history", "--admin", admin])).await;

@@ -29,7 +29,7 @@ fn broken<T: std::fmt::Debug>(outcome: QueryResult<T>) {
 
 /// What a `Conn` refuses after its transaction was cancelled.
 async fn assert_over(conn: &mut Conn<Write>) {
-    assert!(conn.is_lost());
+    assert!(conn.is_closed());
     broken(add(conn, 90).await);
     broken(conn.transaction(async |tx| add(tx, 91).await).await);
     broken(conn.build_transaction().serializable().run(async |tx| add(tx, 92).await).await);

@@ -41,7 +41,7 @@ async fn a_commit_whose_answer_is_cut_off_is_unknown() {
             .await;
         assert_unknown(outcome.unwrap_err(), set.config().nodes()[0].name());
         assert_eq!(committed(&cluster).await, "1", "here it was carried out");
-        assert!(conn.is_lost());
+        assert!(conn.is_closed());
         drop(conn);
         proxy.pass().await.unwrap();
         assert_clean(&set).await;

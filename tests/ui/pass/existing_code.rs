@@ -3,7 +3,7 @@
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use pointsman::{Conn, LendsBare, Write};
+use pointsman::{Conn, RawAccess, Write};
 use ui::{User, users};
 
 pub async fn takes_the_connection(conn: &mut AsyncPgConnection) -> QueryResult<Vec<User>> {
@@ -43,6 +43,6 @@ pub async fn transactions(conn: &mut Conn<Write>) -> QueryResult<usize> {
 }
 
 /// A function that moves over while it is generic.
-pub async fn generic<I: LendsBare>(conn: &mut Conn<I>) -> QueryResult<Vec<User>> {
+pub async fn generic<I: RawAccess>(conn: &mut Conn<I>) -> QueryResult<Vec<User>> {
     takes_the_connection(conn).await
 }

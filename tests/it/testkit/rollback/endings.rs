@@ -32,7 +32,7 @@ async fn a_transaction_that_is_dropped_is_rolled_back_alone() {
     };
     // Both end: the statement is cancelled at the server, as in production.
     between.await.unwrap_err();
-    assert!(conn.is_lost(), "as in production");
+    assert!(conn.is_closed(), "as in production");
     assert_eq!(seen(&set).await, [1]);
     add(&set.write().await.unwrap(), 2).await.unwrap();
     assert_eq!(seen(&set).await, [1, 2]);
@@ -106,7 +106,7 @@ async fn a_set_whose_session_was_lost_fails_and_begins_no_other_transaction() {
     let kill = format!("SELECT pg_terminate_backend({}, 5000)", backend(&conn).await);
     assert_eq!(cluster.primary().query_value(&kill).await.unwrap(), "t");
     add(&conn, 2).await.unwrap_err();
-    assert!(conn.is_lost());
+    assert!(conn.is_closed());
     drop(conn);
     for _ in 0..2 {
         let refused = set.write().await.unwrap_err();

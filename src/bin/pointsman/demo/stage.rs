@@ -1,0 +1,95 @@
+//! The cluster, the set and the service of a demonstration.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use pointsman::config::NodeConfig;
+use pointsman::payments::http::Service;
+use pointsman::replica_set::Status;
+use pointsman::testkit::{Cluster, Server};
+use pointsman::{Config, ReplicaSet};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::failure::Outcome;
+use crate::servers;
+
+const REPLICAS: usize = 2;
+
+/// Everything that a demonstration runs on.
+pub(super) struct Stage {
+    cluster: Cluster,
+    set: ReplicaSet,
+    url: String,
+    service: JoinHandle<()>,
+}
+
+impl Stage {
+    /// Starts the servers, creates the tables and serves.
+    pub(super) async fn set(listener: TcpListener) -> Outcome<Self> {
+        let cluster =
+            Cluster::builder().replicas(REPLICAS).start().await.context("no cluster could be started")?;
+        let node = |(i, server): (usize, &Server)| {
+            let node =
+                if i == 0 { NodeConfig::primary(server.url()) } else { NodeConfig::replica(server.url()) };
+            Ok(node?.with_name(server.name()))
+        };
+        let nodes = cluster.servers().iter().enumerate().map(node).collect::<Outcome<Vec<_>>>()?;
+        let config = nodes.into_iter().fold(Config::builder(), |builder, node| builder.node(node)).build()?;
+        let set = ReplicaSet::connect(config).await.context("the cluster cannot be used")?;
+        servers::migrate(&set).await?;
+        // Before anybody reads: a replica that has not replayed the migrations has no tables.
+        cluster.wait_caught_up().await.context("the replicas don't follow")?;
+        let url = format!("http://{}", listener.local_addr().context("the address cannot be told")?);
+        let service = Service::new(set.clone());
+        let service = tokio::spawn(async move {
+            if let Err(error) = service.serve(listener, std::future::pending()).await {
+                tracing::error!(%error, "the service ended");
+            }
+        });
+        let stage = Self { cluster, set, url, service };
+        stage.until_well().await?;
+        Ok(stage)
+    }
+
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub(super) fn replicas(&self) -> &ReplicaSet {
+        &self.set
+    }
+
+    /// The server that takes writes, and those that follow it.
+    pub(super) async fn roles(&self) -> anyhow::Result<(&Server, Vec<&Server>)> {
+        let primary = self.cluster.current_primary().await.context("no server is the primary")?;
+        let others = self.cluster.servers().iter().filter(|server| server.name() != primary.name());
+        Ok((primary, others.collect()))
+    }
+
+    /// The service's address.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Waits until every node serves.
+    pub(super) async fn until_well(&self) -> Outcome {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.set.health().status != Status::Healthy {
+            if Instant::now() > deadline {
+                return Err(
+                    anyhow!("the cluster did not become well again: {:?}", self.set.topology()).into()
+                );
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the service.
+    pub(super) async fn clear(self) {
+        self.service.abort();
+        servers::close(&self.set).await;
+    }
+}

@@ -1,0 +1,95 @@
+//! The `pointsman` program: the payments service, its demonstration and its tools.
+//!
+//! It uses the library through its public API alone.
+//!
+//! * `serve`, `migrate`, `replay`, `status`, `config`: one command each
+//! * `forget_history`: the operator's word to a running service
+//! * `demo`: the service on a cluster of its own, with traffic, and with faults if it is asked to
+//! * `servers`: which servers a command works on, those that are configured or a cluster of its own
+//! * `failure`: how a command ends, and with which exit code
+//! * `logging`, `signals`: what all of them share
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::failure::Failure;
+use self::logging::LogFormat;
+
+mod config;
+#[cfg(feature = "testkit")]
+mod demo;
+mod failure;
+mod forget_history;
+mod logging;
+mod migrate;
+mod replay;
+mod serve;
+mod servers;
+mod signals;
+mod status;
+
+/// PostgreSQL primary and read replicas behind Diesel, with compile-time-typed intent.
+///
+/// The servers are configured with DATABASE_URL and DATABASE_REPLICA_URL (several, separated by commas), or in
+/// pointsman.toml. Exit codes: 0 well, 1 failed, 2 wrong usage or configuration.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, disable_help_subcommand = true)]
+struct Arguments {
+    /// Reads this file instead of pointsman.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How the log is written, which goes to stderr. RUST_LOG says what is in it.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the payments service until Ctrl-C or SIGTERM.
+    Serve(serve::Arguments),
+    /// Serves on a primary and two replicas of its own, with traffic, and says what to try.
+    #[cfg(feature = "testkit")]
+    Demo(demo::Arguments),
+    /// Applies what is pending of the migrations, on the primary.
+    Migrate,
+    /// Records a ledger and compares every balance, on the primary and on the replicas.
+    Replay(replay::Arguments),
+    /// Shows how the nodes are.
+    Status(status::Arguments),
+    /// Makes a running service forget the identity and timelines of its nodes, after an operator's decision.
+    ForgetHistory(forget_history::Arguments),
+    /// Looks at the configuration; it asks no server.
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+fn main() -> ExitCode {
+    // Wrong usage ends here, with exit code 2 and the usage.
+    let arguments = Arguments::parse();
+    logging::init(arguments.log_format, matches!(arguments.command, Command::Serve(_)));
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::failed(error).report(),
+    };
+    let file = arguments.config.as_deref();
+    let outcome = runtime.block_on(async {
+        match arguments.command {
+            Command::Serve(arguments) => serve::run(file, arguments).await,
+            #[cfg(feature = "testkit")]
+            Command::Demo(arguments) => demo::run(arguments).await,
+            Command::Migrate => migrate::run(file).await,
+            Command::Replay(arguments) => replay::run(file, arguments).await,
+            Command::Status(arguments) => status::run(file, arguments).await,
+            Command::ForgetHistory(arguments) => forget_history::run(arguments).await,
+            Command::Config(command) => config::run(file, command),
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,125 @@
+//! `pointsman replay`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use pointsman::ReplicaSet;
+use pointsman::payments::ledger::{Ledger, Replay, Report, Settings};
+use pointsman::payments::{Asset, Provider};
+
+use super::failure::{Failure, Outcome};
+use super::servers;
+use super::signals::End;
+
+/// How many replicas a cluster of its own has.
+const REPLICAS: usize = 2;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The ledger: id,account,date,kind,amount,balance_after.
+    file: PathBuf,
+    /// Prints the report as one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// How many accounts are worked on at once.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256), value_name = "N")]
+    concurrency: u16,
+    /// What the amounts are amounts of.
+    #[arg(long, default_value = "CZK")]
+    asset: Asset,
+    /// In whose name the lines are recorded.
+    #[arg(long, default_value = "ledger")]
+    provider: Provider,
+}
+
+pub(super) async fn run(config: Option<&Path>, arguments: Arguments) -> Outcome {
+    let mut end = End::listen()?;
+    let path = arguments.file.display().to_string();
+    let file = File::open(&arguments.file).with_context(|| format!("cannot read {path}"))?;
+    let ledger = Ledger::read(file).with_context(|| path.clone())?;
+    // Whatever is started here is dropped, and so removed, whichever branch ends it.
+    let replay = async {
+        let (set, _cluster) = if servers::are_configured(config) {
+            (servers::connect(config).await?, None)
+        } else {
+            eprintln!(
+                "no servers are configured: starting a primary and {REPLICAS} replicas for this replay"
+            );
+            let (set, cluster) = servers::start_own(REPLICAS).await?;
+            servers::migrate(&set).await?;
+            (set, Some(cluster))
+        };
+        let report = replay(&set, &ledger, &arguments).await;
+        servers::close(&set).await;
+        report
+    };
+    let report = tokio::select! {
+        report = replay => report?,
+        signal = end.asked() => {
+            let rest = if servers::are_configured(config) {
+                "what was recorded stays, and another run goes on behind it"
+            } else {
+                "the cluster of this replay is removed"
+            };
+            return Err(Failure::failed(anyhow::anyhow!("ended by {signal}: {rest}")));
+        }
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report).context("the report cannot be written")?);
+    } else {
+        print!("{}", words(&report));
+    }
+    match &report.first_difference {
+        Some(difference) => Err(Failure::failed(anyhow::anyhow!("{path}, {difference}"))),
+        None => Ok(()),
+    }
+}
+
+async fn replay(set: &ReplicaSet, ledger: &Ledger, arguments: &Arguments) -> Outcome<Report> {
+    let settings = Settings {
+        provider: arguments.provider.clone(),
+        asset: arguments.asset.clone(),
+        concurrency: usize::from(arguments.concurrency),
+    };
+    let bar =
+        ProgressBar::with_draw_target(Some(ledger.entries().len() as u64), ProgressDrawTarget::stderr());
+    let style = "recording [{bar:40}] {human_pos}/{human_len} lines, {rate} per second, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        // Decimals of a rate only flicker.
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{:.0}", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate).progress_chars("=> "));
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let report = Replay::new(set, ledger, settings, &|| bar.inc(1)).run().await;
+    bar.finish_and_clear();
+    Ok(report.with_context(|| arguments.file.display().to_string())?)
+}
+
+fn words(report: &Report) -> String {
+    let Report { lines, accounts, recorded, already_there, seconds, lines_per_second, .. } = report;
+    let mut text = format!("{lines} lines of {accounts} accounts\n");
+    text += &format!("recorded    {recorded} in {seconds:.1} s, {lines_per_second:.0} lines per second\n");
+    if *already_there > 0 {
+        text += &format!("there       {already_there} already, with the same content\n");
+    }
+    let reads: Vec<String> = report.reads.iter().map(|(node, reads)| format!("{node} {reads}")).collect();
+    text += &format!("reads       {}\n", reads.join(", "));
+    if report.compared_at_end > 0 {
+        let from = if report.compared_on_replicas {
+            "the replicas"
+        } else {
+            "the primary: no replica is configured"
+        };
+        text += &format!("compared    {} last balances, from {from}\n", report.compared_at_end);
+    }
+    text += &match report.differences {
+        0 => "no difference\n".to_owned(),
+        _ => "stopped at the first difference\n".to_owned(),
+    };
+    text
+}

@@ -1,0 +1,93 @@
+//! A position in the write-ahead log.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+/// A log sequence number: a position in PostgreSQL's write-ahead log, in bytes.
+///
+/// It is written as PostgreSQL writes it, two hexadecimal halves with a slash.
+///
+/// ```
+/// use pointsman::Lsn;
+///
+/// let lsn: Lsn = "16/B374D848".parse()?;
+/// assert_eq!(lsn.to_string(), "16/B374D848");
+/// assert_eq!(lsn.bytes_after("16/B374D840".parse()?), 8);
+/// # Ok::<_, pointsman::InvalidLsn>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(u64);
+
+impl Lsn {
+    /// Makes a position of its number of bytes.
+    pub const fn new(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// The position as a number of bytes.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// How many bytes it lies after another position; 0 where it lies before.
+    pub const fn bytes_after(self, other: Self) -> u64 {
+        self.0.saturating_sub(other.0)
+    }
+}
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+    }
+}
+
+impl Serialize for Lsn {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A text that is not a log sequence number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a log sequence number: write two hexadecimal numbers with a slash, as in 16/B374D848")]
+pub struct InvalidLsn;
+
+impl FromStr for Lsn {
+    type Err = InvalidLsn;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLsn> {
+        let half = |half: &str| {
+            // `from_str_radix` alone would take a sign as well.
+            let is_hex = (1..=8).contains(&half.len()) && half.bytes().all(|byte| byte.is_ascii_hexdigit());
+            u64::from_str_radix(half, 16).ok().filter(|_| is_hex).ok_or(InvalidLsn)
+        };
+        let (high, low) = text.split_once('/').ok_or(InvalidLsn)?;
+        Ok(Self(half(high)? << 32 | half(low)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(bytes: u64) {
+            prop_assert_eq!(Lsn::new(bytes).to_string().parse(), Ok(Lsn::new(bytes)));
+        }
+
+        #[test]
+        fn nothing_else_is_read(text in "[0-9A-Fa-f/+ -]{0,20}") {
+            if let Ok(lsn) = text.parse::<Lsn>() {
+                let (high, low) = text.split_once('/').expect("read, so it has a slash");
+                let digits = |half: &str| half.trim_start_matches('0').to_ascii_uppercase();
+                let written = lsn.to_string();
+                let (written_high, written_low) = written.split_once('/').expect("written with a slash");
+                prop_assert_eq!((digits(high), digits(low)), (digits(written_high), digits(written_low)));
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The payments repository as an HTTP service.
+//!
+//! It is what the crate is for, in one program: writes go to the primary, reads to the replicas, and each answer
+//! says who served it. [The guide](crate::guide::api) has the endpoints, with examples for `curl`.
+//!
+//! * [`Service`]: the state of all handlers; makes the router and serves it
+//! * [`Settings`]: limits, and the assets that are known
+//! * `transactions`, `accounts`, `settlements`, `audit`: the endpoints
+//! * `health`: whether the program lives, can serve, and how its nodes are
+//! * `admin`: what an operator decides, on a listener of its own
+//! * `page`: the nodes, for people
+//! * `error`: every failure as JSON with a stable code
+//! * `extract`, `served`, `layers`: what all endpoints share
+//!
+//! ```no_run
+//! use pointsman::payments::http::Service;
+//! use pointsman::{Config, ReplicaSet};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let service = Service::new(ReplicaSet::connect(Config::from_env()?).await?);
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//! service.serve(listener, async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+pub use self::admin::ADMIN_HEADER;
+pub use self::health::{Health, Readiness};
+pub use self::settings::{KNOWN_ASSETS, Settings};
+use crate::{Conn, ReplicaSet, Write};
+
+mod accounts;
+mod admin;
+mod audit;
+mod error;
+mod extract;
+mod health;
+mod layers;
+mod page;
+mod served;
+mod settings;
+mod settlements;
+mod transactions;
+
+/// The service: a replica set, and what it takes to put it behind HTTP.
+///
+/// It is cheap to clone; all clones are one service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    set: ReplicaSet,
+    settings: Arc<Settings>,
+    /// Whether it was told to end, so that load balancers send nothing more.
+    draining: Arc<AtomicBool>,
+}
+
+impl Service {
+    /// Makes a service with the settings that fit most.
+    pub fn new(set: ReplicaSet) -> Self {
+        Self::with_settings(set, Settings::default())
+    }
+
+    /// Makes a service with settings of its own.
+    pub fn with_settings(set: ReplicaSet, settings: Settings) -> Self {
+        Self { set, settings: Arc::new(settings), draining: Arc::default() }
+    }
+
+    /// All endpoints, to be served alone or inside of a larger program.
+    pub fn router(&self) -> Router {
+        let routes = Router::new()
+            .route("/", get(page::page))
+            .route("/live", get(health::live))
+            .route("/ready", get(health::ready))
+            .route("/health", get(health::health))
+            .route("/callbacks", post(transactions::callback))
+            .route("/transactions", get(transactions::list).post(transactions::record))
+            .route("/transactions/{id}", get(transactions::find))
+            .route("/transactions/{id}/status", post(transactions::advance))
+            .route("/accounts/{account}/balances", get(accounts::balances))
+            .route("/accounts/{account}/balances/{asset}", get(accounts::balance))
+            .route("/totals", get(accounts::totals))
+            .route("/settlements", get(settlements::list).post(settlements::settle))
+            .route("/settlements/{id}", get(settlements::find))
+            .route("/settlements/{id}/paid", post(settlements::paid))
+            .route("/audit", get(audit::list))
+            .with_state(self.clone());
+        layers::around(routes, &self.settings)
+    }
+
+    /// Serves until `stop` is over, and then finishes what is in flight.
+    ///
+    /// From `stop` on, no connection is accepted and `/ready` answers 503. Requests that were
+    /// begun have [`Settings::drain_timeout`] to end. The set is not closed: it may have other users.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](io::ErrorKind::TimedOut) where requests were still in flight at the end of that time.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future cuts off what is in flight.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let (stopped, is_stopped) = oneshot::channel();
+        let draining = Arc::clone(&self.draining);
+        let stop = async move {
+            stop.await;
+            draining.store(true, Ordering::Release);
+            // Nobody listens where the server ended by itself.
+            let _ = stopped.send(());
+        };
+        let limit = self.settings.drain_timeout;
+        let server = axum::serve(listener, self.router()).with_graceful_shutdown(stop);
+        let bound = async {
+            match is_stopped.await {
+                Ok(()) => tokio::time::sleep(limit).await,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            served = server.into_future() => served,
+            () = bound => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("requests were still in flight {limit:?} after the end was asked for: they are cut off"),
+            )),
+        }
+    }
+
+    async fn write(&self) -> Result<Conn<Write>, error::ApiError> {
+        Ok(self.set.write().await?)
+    }
+}

@@ -1,0 +1,171 @@
+//! Every failure as JSON with a stable code.
+//!
+//! The status says who has to act: 4xx the caller, 503 nobody but time, 500 us. What is safe to repeat is
+//! never answered like what may have been carried out: that has a code of its own, `outcome_unknown`.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::payments;
+use crate::{CheckoutError, Conn, Intent};
+
+/// How long a caller should wait before it repeats what found no node, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// A failure that a caller sees.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    retry: bool,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    error: Body<'a>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), retry: false }
+    }
+
+    /// The request was understood, and a value in it is not one that can be accepted.
+    pub(super) fn invalid(code: &'static str, message: impl ToString) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message.to_string())
+    }
+
+    pub(super) fn bad_request(code: &'static str, message: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message.to_string())
+    }
+
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// Nothing was done, and the same request may succeed later.
+    pub(super) fn unavailable(code: &'static str, message: impl ToString) -> Self {
+        let retry = true;
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, code, message: message.to_string(), retry }
+    }
+
+    /// It may have been done.
+    pub(super) fn outcome_unknown(message: impl ToString) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "outcome_unknown", message.to_string())
+    }
+
+    pub(super) fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "something went wrong here: the log has it under the `x-request-id` of this answer",
+        )
+    }
+
+    /// Tells what became of a statement, with what its connection knows.
+    ///
+    /// `rolls_back` says that a connection which dies takes the work with it: it only read, or was inside of
+    /// a transaction (whose COMMIT has its own error).
+    pub(super) fn of<I: Intent>(error: payments::Error, conn: &Conn<I>, rolls_back: bool) -> Self {
+        match error {
+            payments::Error::Query(_) if conn.is_closed() => {
+                tracing::warn!(node = conn.node(), %error, "a connection was lost");
+                if rolls_back {
+                    Self::unavailable(
+                        "connection_lost",
+                        "the server was lost meanwhile, and nothing was changed: repeat it",
+                    )
+                } else {
+                    Self::outcome_unknown(
+                        "the server was lost meanwhile, and may have carried it out: look before you repeat it",
+                    )
+                }
+            }
+            error => error.into(),
+        }
+    }
+}
+
+impl From<CheckoutError> for ApiError {
+    fn from(error: CheckoutError) -> Self {
+        let code = match &error {
+            CheckoutError::NoPrimary { .. } | CheckoutError::Stale { .. } => "no_primary",
+            CheckoutError::NoNode { .. } => "no_node",
+            CheckoutError::CannotConnect { .. } => "cannot_connect",
+            CheckoutError::SplitBrain { .. } => "split_brain",
+            CheckoutError::IdentifierMismatch { .. } => "identifier_mismatch",
+            CheckoutError::Exhausted { .. }
+            | CheckoutError::TooManyWaiters { .. }
+            | CheckoutError::FallbackExhausted { .. } => "overloaded",
+            CheckoutError::Closed => "closing",
+        };
+        tracing::warn!(code, %error, "no connection could be had");
+        // The addresses and states of the nodes are for operators: they stand in the log and in `/health`.
+        let message = match code {
+            "no_primary" => "there is no primary to write to at the moment",
+            "no_node" => "no node can serve this at the moment",
+            "cannot_connect" => "the database accepts no more connections at the moment",
+            "split_brain" => {
+                "several primaries were found, so nothing is written until an operator leaves one"
+            }
+            "identifier_mismatch" => {
+                "the servers belong to different clusters, so nothing is written until an operator decides"
+            }
+            "overloaded" => "too many requests wait for the database already",
+            _ => "the service is ending",
+        };
+        Self::unavailable(code, format!("{message}; nothing was changed: repeat it later"))
+    }
+}
+
+impl From<payments::Error> for ApiError {
+    fn from(error: payments::Error) -> Self {
+        use payments::{Conflict, Error};
+        let conflict = |code| Self::new(StatusCode::CONFLICT, code, error.to_string());
+        match &error {
+            Error::NotFound { .. } => Self::not_found(error.to_string()),
+            Error::Conflict(Conflict::IdempotencyKey { .. }) => conflict("idempotency_key_reused"),
+            Error::Conflict(_) => conflict("conflict"),
+            Error::IllegalTransition { .. } => conflict("illegal_transition"),
+            Error::Settled { .. } => conflict("already_settled"),
+            Error::BadCursor(_) => Self::bad_request("invalid_cursor", &error),
+            Error::TimeOutOfRange(_) => Self::invalid("invalid_time", &error),
+            Error::OutcomeUnknown(unknown) => {
+                tracing::warn!(%error, "the outcome of a request is unknown");
+                Self::outcome_unknown(if unknown.committed_locally {
+                    "it was carried out, and its standby may not have it: look before you repeat it"
+                } else {
+                    "the server was lost during the commit, and may have carried it out: look before you repeat it"
+                })
+            }
+            Error::Query(source) => {
+                tracing::error!(error = %source, "a statement failed");
+                Self::internal()
+            }
+            _ => {
+                tracing::error!(%error, "a request failed");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = Json(Document { error: Body { code: self.code, message: &self.message } });
+        let mut response = (self.status, body).into_response();
+        if self.retry {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+}

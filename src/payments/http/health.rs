@@ -1,0 +1,119 @@
+//! Whether the program lives, can serve, and how its nodes are.
+//!
+//! Three questions, because three answers follow: a program that does not live is restarted, one that is not
+//! ready gets no traffic, and one that is unhealthy wakes somebody up.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::Serialize;
+use std::sync::atomic::Ordering;
+
+use super::Service;
+use crate::replica_set::{NodeReport, Status};
+use crate::topology::{self, NodeRole, PrimaryStatus};
+use crate::{HealthReport, ReplicaSet};
+
+/// The document of `/health`.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Health {
+    /// The whole: `unhealthy` without a primary, `degraded` where a replica is missing, `stale` if its monitors have ended.
+    pub status: Status,
+    /// The version of this program.
+    pub version: &'static str,
+    /// Whether there is a primary that takes writes.
+    pub db_primary: WireConnection,
+    /// Whether any replica answers; null where no replica is configured.
+    pub db_replica: Option<WireConnection>,
+    /// Who may take writes.
+    pub primary: PrimaryStatus,
+    /// Whether the primary serves all reads.
+    pub reads_on_primary_only: bool,
+    /// How long the program has been looking after its nodes.
+    pub uptime_seconds: u64,
+    /// The nodes, in the order of the configuration.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// Whether a server can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WireConnection {
+    /// It answers.
+    Connected,
+    /// It does not.
+    Disconnected,
+}
+
+impl From<bool> for WireConnection {
+    fn from(connected: bool) -> Self {
+        if connected { Self::Connected } else { Self::Disconnected }
+    }
+}
+
+impl Health {
+    /// Takes what a set says of itself.
+    pub fn of(report: HealthReport) -> Self {
+        let answers = |node: &NodeReport| node.status.health == topology::Health::Up;
+        let is_replica = |node: &NodeReport| node.status.role == NodeRole::Replica && answers(node);
+        let db_replica = (report.nodes.len() > 1).then(|| report.nodes.iter().any(is_replica).into());
+        Self {
+            status: report.status,
+            version: env!("CARGO_PKG_VERSION"),
+            db_primary: matches!(report.primary, PrimaryStatus::One { .. }).into(),
+            db_replica,
+            primary: report.primary,
+            reads_on_primary_only: report.reads_on_primary_only,
+            uptime_seconds: report.uptime_seconds,
+            nodes: report.nodes,
+        }
+    }
+}
+
+/// The document of `/ready`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Readiness {
+    /// Whether requests should be sent here.
+    pub ready: bool,
+    /// Whether some node serves reads.
+    pub reads: bool,
+    /// Whether some node takes writes.
+    pub writes: bool,
+}
+
+impl Readiness {
+    /// Looks at what the nodes of a set can serve. A service that can only read is still worth its requests.
+    pub fn of(set: &ReplicaSet) -> Self {
+        let topology = set.topology();
+        let open = !set.is_closed();
+        let reads = open && topology.nodes.iter().any(|node| node.serves_reads);
+        let writes = open && topology.nodes.iter().any(|node| node.serves_writes);
+        Self { ready: reads || writes, reads, writes }
+    }
+}
+
+pub(super) async fn live() -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], Json(serde_json::json!({ "status": "live" })))
+}
+
+pub(super) async fn ready(State(service): State<Service>) -> impl IntoResponse {
+    let mut readiness = Readiness::of(&service.set);
+    readiness.ready &= !service.draining.load(Ordering::Acquire);
+    (status_of(readiness.ready), [(header::CACHE_CONTROL, "no-store")], Json(readiness))
+}
+
+pub(super) async fn health(State(service): State<Service>) -> impl IntoResponse {
+    let mut health = Health::of(service.set.health());
+    if service.set.is_closed() {
+        health.status = Status::Unhealthy;
+    }
+    let status = status_of(matches!(health.status, Status::Healthy | Status::Degraded));
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(health))
+}
+
+fn status_of(well: bool) -> StatusCode {
+    if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}

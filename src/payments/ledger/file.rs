@@ -1,0 +1,270 @@
+//! A ledger file, checked as a whole before anything is done with it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use csv::{ReaderBuilder, StringRecord};
+
+use crate::payments::{AccountId, Amount, Balance, Kind, ProviderId};
+
+/// The first line of every ledger.
+const HEADER: [&str; 6] = ["id", "account", "date", "kind", "amount", "balance_after"];
+
+/// The largest file that is read: the whole ledger is held in memory while it is checked.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// One line of a ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The line in the file; the header is line 1.
+    pub line: u64,
+    /// What the ledger calls it; unique in the ledger.
+    pub id: ProviderId,
+    /// Whose it is.
+    pub account: AccountId,
+    /// The day.
+    pub date: NaiveDate,
+    /// In or out.
+    pub kind: Kind,
+    /// How much.
+    pub amount: Amount,
+    /// What the account has afterwards, according to the ledger.
+    pub balance_after: Balance,
+}
+
+impl Entry {
+    /// The moment that is recorded: the ledger knows the day only, so it is its beginning in UTC.
+    pub fn occurred_at(&self) -> DateTime<Utc> {
+        self.date.and_time(NaiveTime::MIN).and_utc()
+    }
+}
+
+/// A ledger without a fault in its form. What it says may still be wrong; that is for the replay to find.
+///
+/// Lines of one account are recorded in the order of the file, whatever their dates. A byte order mark
+/// and line ends of either kind are taken; empty lines are skipped.
+///
+/// ```
+/// use pointsman::payments::ledger::Ledger;
+///
+/// let text = "id,account,date,kind,amount,balance_after\n1,576,1993-01-01,deposit,900.00,900.00\n";
+/// let ledger = Ledger::read(text.as_bytes())?;
+/// assert_eq!((ledger.entries().len(), ledger.accounts()), (1, 1));
+///
+/// let error = Ledger::read(text.replace("deposit", "gift").as_bytes()).unwrap_err();
+/// assert_eq!(error.faults()[0].to_string(), "line 2: kind: this is not a kind: it is one of deposit, withdrawal");
+/// # Ok::<(), pointsman::payments::ledger::LedgerError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger {
+    entries: Vec<Entry>,
+    /// The last entry of each account, by its place.
+    last: BTreeMap<AccountId, usize>,
+}
+
+/// What is wrong with one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+#[non_exhaustive]
+pub struct Fault {
+    /// The line in the file; the header is line 1.
+    pub line: u64,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// A file that is no ledger. Nothing was stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", describe(.faults, *.total))]
+pub struct LedgerError {
+    faults: Vec<Fault>,
+    total: u64,
+}
+
+/// How many faults are kept: nobody reads more, and a file of another format has as many as lines.
+const MAX_FAULTS: usize = 20;
+
+fn describe(faults: &[Fault], total: u64) -> String {
+    let mut text = format!(
+        "the ledger has {total} malformed {}, nothing was stored:",
+        if total == 1 { "line" } else { "lines" }
+    );
+    for fault in faults {
+        text.push_str(&format!("\n  - {fault}"));
+    }
+    let more = total.saturating_sub(faults.len() as u64);
+    if more > 0 {
+        text.push_str(&format!("\n  - and {more} more"));
+    }
+    text
+}
+
+impl LedgerError {
+    /// The first faults, in the order of the lines.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// How many lines have a fault.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+/// Collects what is wrong.
+#[derive(Default)]
+struct Faults {
+    first: Vec<Fault>,
+    total: u64,
+}
+
+impl Faults {
+    fn push(&mut self, line: u64, problem: impl Into<String>) {
+        self.total += 1;
+        if self.first.len() < MAX_FAULTS {
+            self.first.push(Fault { line, problem: problem.into() });
+        }
+    }
+
+    fn into_error(self) -> LedgerError {
+        LedgerError { faults: self.first, total: self.total }
+    }
+}
+
+impl Ledger {
+    /// Reads a ledger, and checks every line of it.
+    ///
+    /// # Errors
+    ///
+    /// The first twenty lines that are malformed, and how many there are. A ledger without an entry is one as well: whoever
+    /// replays nothing has most likely named the wrong file.
+    pub fn read(source: impl Read) -> Result<Self, LedgerError> {
+        let mut faults = Faults::default();
+        let mut bytes = Vec::new();
+        match source.take(MAX_BYTES + 1).read_to_end(&mut bytes) {
+            Ok(_) if bytes.len() as u64 > MAX_BYTES => {
+                faults.push(1, "the file is larger than 1 GiB: split it")
+            }
+            Ok(_) => {}
+            Err(error) => faults.push(1, format!("the file cannot be read: {error}")),
+        }
+        if faults.total > 0 {
+            return Err(faults.into_error());
+        }
+        let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
+        let mut records = reader.byte_records();
+        let header = records.next().transpose();
+        let is_header = matches!(&header, Ok(Some(fields)) if fields.iter().eq(HEADER.map(str::as_bytes)));
+        if !is_header {
+            let problem = match header {
+                Ok(None) => format!("the file is empty: it begins with `{}`", HEADER.join(",")),
+                _ => format!("the header is not `{}`", HEADER.join(",")),
+            };
+            faults.push(1, problem);
+            return Err(faults.into_error());
+        }
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut seen: HashMap<ProviderId, u64> = HashMap::new();
+        let mut last = BTreeMap::new();
+        let mut lines = Lines { text, counted: 0, line: 1 };
+        for record in records {
+            let position = match &record {
+                Ok(record) => record.position(),
+                Err(error) => error.position(),
+            };
+            let line = lines.of(position.map_or(0, csv::Position::byte));
+            let parsed = match record.map(StringRecord::from_byte_record) {
+                Ok(Ok(record)) => entry(line, &record),
+                Ok(Err(_)) => Err("is not UTF-8".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            match parsed {
+                Ok(entry) => match seen.get(&entry.id) {
+                    Some(earlier) => {
+                        faults.push(line, format!("id: {} is already the id of line {earlier}", entry.id));
+                    }
+                    None => {
+                        seen.insert(entry.id.clone(), line);
+                        last.insert(entry.account.clone(), entries.len());
+                        entries.push(entry);
+                    }
+                },
+                Err(problem) => faults.push(line, problem),
+            }
+        }
+        if faults.total == 0 && entries.is_empty() {
+            faults.push(1, "the file has a header and no line after it: there is nothing to replay");
+        }
+        if faults.total > 0 { Err(faults.into_error()) } else { Ok(Self { entries, last }) }
+    }
+
+    /// The entries, in the order of the file.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// How many accounts there are.
+    pub fn accounts(&self) -> usize {
+        self.last.len()
+    }
+
+    /// The last entry of each account, by the name of the account.
+    pub fn last(&self) -> impl Iterator<Item = &Entry> {
+        self.last.values().map(|place| &self.entries[*place])
+    }
+}
+
+/// Counts lines as an editor does.
+///
+/// The `csv` crate counts them too, but where a record begins after `\r`, so that all numbers are one
+/// too small in a file from Windows, and empty lines belong to the record after them.
+struct Lines<'t> {
+    text: &'t [u8],
+    counted: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of the record that begins at a byte, or behind the line ends there. Bytes are asked for in order.
+    fn of(&mut self, byte: u64) -> u64 {
+        let rest = self.text.get(usize::try_from(byte).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let ends = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let begin = self.text.len() - rest.len() + ends;
+        let between = self.text.get(self.counted..begin).unwrap_or_default();
+        self.line += between.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.counted = self.counted.max(begin);
+        self.line
+    }
+}
+
+fn entry(line: u64, record: &StringRecord) -> Result<Entry, String> {
+    let fields: Vec<&str> = record.iter().collect();
+    let [id, account, date, kind, amount, balance_after] = fields[..] else {
+        return Err(format!("has {} fields instead of {}", fields.len(), HEADER.len()));
+    };
+    Ok(Entry {
+        line,
+        id: field("id", id)?,
+        account: field("account", account)?,
+        date: day(date).ok_or("date: this is not a day: write it as 1993-01-31")?,
+        kind: field("kind", kind)?,
+        amount: field("amount", amount)?,
+        balance_after: field("balance_after", balance_after)?,
+    })
+}
+
+fn field<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|error| format!("{name}: {error}"))
+}
+
+/// Chrono also takes `1993-1-1`, `+1993-01-01` and years of any length; a ledger that mixes them is not to be trusted.
+fn day(text: &str) -> Option<NaiveDate> {
+    let shape = text.bytes().map(|byte| if byte.is_ascii_digit() { b'0' } else { byte });
+    shape.eq(*b"0000-00-00").then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! What a node's connections notice about it, between two looks of its monitor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::LatencyEwma;
+use super::heartbeat::Heartbeat;
+use super::server::LastSeenServer;
+
+/// Signs of life and of trouble, gathered without asking the node anything.
+#[derive(Debug, Default)]
+pub(crate) struct NodeStats {
+    /// How long its answers take.
+    pub(crate) latency: LatencyEwma,
+    /// Read connections that are checked out, or waited for.
+    pub(crate) in_flight: AtomicU32,
+    /// Read connections that were handed out since the start.
+    pub(crate) reads: AtomicU64,
+    /// Write connections that were handed out since the start.
+    pub(crate) writes: AtomicU64,
+    /// Probes that its monitor began since the start.
+    pub(crate) probes: AtomicU64,
+    /// Whether its monitor lives.
+    pub(crate) heartbeat: Heartbeat,
+    /// Answers that its sessions got since the start.
+    pub(crate) answers: AtomicU64,
+    /// Sessions of the pools that are open, as far as this machine knows.
+    sessions: AtomicU32,
+    /// The server behind the node's address.
+    pub(crate) server: LastSeenServer,
+    suspected: AtomicBool,
+    /// Answers to reads that take far longer than usual, at present.
+    overdue: AtomicU32,
+    /// When the monitor asked what it has no answer to yet; 0 when it has.
+    probed: Moment,
+    /// When a slow answer last woke the monitor.
+    looked: Moment,
+    wake: Notify,
+}
+
+/// Slow answers wake the monitor at most so often: slow is not dead, and a part of all answers is always slow.
+const SLOW_ANSWERS: Duration = Duration::from_secs(1);
+
+/// A probe is one cheap query. One that takes this long, and many times what answers of the node take, means that the node
+/// hangs or is about to be called suspect.
+const OVERDUE_PROBE: Duration = Duration::from_millis(100);
+
+/// Multiple of the node's average latency from which a probe is overdue.
+const OVERDUE_FACTOR: u32 = 4;
+
+impl NodeStats {
+    /// Notes a sign of trouble: the monitor looks at once, and reads go elsewhere until it has.
+    ///
+    /// Many signs between two looks are one.
+    pub(crate) fn suspect(&self) {
+        self.suspected.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Wakes the monitor for another reason than trouble.
+    pub(crate) fn wake_monitor(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Counts a read as in flight while it waits for its connection, so that those who choose meanwhile see it.
+    pub(crate) fn enter(&self) -> InFlightGuard<'_> {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        InFlightGuard(self)
+    }
+
+    /// Counts a session of a pool until the guard is dropped.
+    pub(crate) fn open_session(self: &Arc<Self>) -> OpenSession {
+        self.sessions.fetch_add(1, Ordering::AcqRel);
+        OpenSession(Arc::clone(self))
+    }
+
+    /// Returns how many sessions of the pools are open.
+    pub(crate) fn sessions(&self) -> u32 {
+        self.sessions.load(Ordering::Acquire)
+    }
+
+    /// Whether there was a sign of trouble since the monitor last found the node well.
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.suspected.load(Ordering::Acquire)
+    }
+
+    /// The monitor found the node well.
+    pub(crate) fn clear_suspicion(&self) {
+        self.suspected.store(false, Ordering::Release);
+    }
+
+    /// Wakes the monitor because an answer takes far longer than usual, which is no sign of trouble by itself.
+    pub(crate) fn wake_monitor_for_slow_answer(&self) {
+        let now = Instant::now();
+        if self.looked.elapsed(now).is_none_or(|elapsed| elapsed >= SLOW_ANSWERS) {
+            self.looked.set(now);
+            self.wake_monitor();
+        }
+    }
+
+    /// Counts an answer as overdue for as long as the guard lives.
+    pub(crate) fn overdue(&self) -> Overdue<'_> {
+        self.overdue.fetch_add(1, Ordering::AcqRel);
+        Overdue(self)
+    }
+
+    /// Answers that are overdue at present.
+    pub(crate) fn overdue_answers(&self) -> u32 {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the monitor asks the node, until the guard is dropped.
+    pub(crate) fn probing(&self) -> Probing<'_> {
+        self.probed.set(Instant::now());
+        Probing(self)
+    }
+
+    /// Returns `true` if reads rather go elsewhere: there was a sign of trouble, or the monitor has been waiting for its answer.
+    pub(crate) fn is_doubtful(&self, now: Instant) -> bool {
+        self.is_suspected()
+            || self.probed.elapsed(now).is_some_and(|elapsed| {
+                elapsed >= OVERDUE_PROBE
+                    && elapsed >= self.latency.average().unwrap_or_default() * OVERDUE_FACTOR
+            })
+    }
+
+    /// Waits for a sign of trouble.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+/// A session of a pool, for as long as it is open.
+#[derive(Debug)]
+pub(crate) struct OpenSession(Arc<NodeStats>);
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A moment, or none.
+#[derive(Debug)]
+struct Moment {
+    origin: Instant,
+    /// In microseconds since the origin; 0 for none.
+    micros: AtomicU64,
+}
+
+impl Default for Moment {
+    fn default() -> Self {
+        Self { origin: Instant::now(), micros: AtomicU64::new(0) }
+    }
+}
+
+impl Moment {
+    fn set(&self, now: Instant) {
+        let micros = now.duration_since(self.origin).as_micros();
+        self.micros.store(u64::try_from(micros).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.micros.store(0, Ordering::Relaxed);
+    }
+
+    /// How long ago it was.
+    fn elapsed(&self, now: Instant) -> Option<Duration> {
+        let micros = self.micros.load(Ordering::Relaxed);
+        (micros != 0).then(|| now.duration_since(self.origin).saturating_sub(Duration::from_micros(micros)))
+    }
+}
+
+/// An answer that is overdue.
+#[derive(Debug)]
+pub(crate) struct Overdue<'v>(&'v NodeStats);
+
+impl Drop for Overdue<'_> {
+    fn drop(&mut self) {
+        self.0.overdue.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A monitor that waits for its node's answer.
+#[derive(Debug)]
+pub(crate) struct Probing<'v>(&'v NodeStats);
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        self.0.probed.clear();
+    }
+}
+
+/// A read that waits for a connection.
+#[derive(Debug)]
+pub(crate) struct InFlightGuard<'v>(&'v NodeStats);
+
+impl Drop for InFlightGuard<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,133 @@
+//! How a node that comes back is taken in again.
+//!
+//! It gets its share in steps (1, 2, 4, … reads at once), so that cold caches and a queue of connects don't throw it
+//! down again. A node that keeps falling is *ejected*: left out for a while that doubles with each
+//! repeat, and forgiven when it has held out. Neither ever empties the set: such a node still serves what nobody else can.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::ReadSettings;
+
+/// The losses of a node, and its way back.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OutlierEjection {
+    /// Losses in short succession.
+    losses: u32,
+    returned: Option<Instant>,
+    ejected_until: Option<Instant>,
+}
+
+/// Doublings of the share during the slow start: from one read at once to as many as a pool usually holds.
+const SLOW_START_STEPS: u32 = 5;
+
+impl OutlierEjection {
+    /// The node is lost.
+    ///
+    /// Its earlier losses are forgiven if it was up for long since it returned; the time for which it is away does not count.
+    pub(crate) fn on_loss(&mut self, settings: &ReadSettings, now: Instant) {
+        let held_out = self
+            .returned
+            .is_some_and(|returned| now.duration_since(returned) >= settings.max_ejection_time * 2);
+        self.losses = if held_out { 1 } else { self.losses.saturating_add(1) };
+    }
+
+    /// The node is back.
+    pub(crate) fn on_return(&mut self, settings: &ReadSettings, now: Instant) {
+        // The first loss costs no ejection: a restart is no reason to distrust a node.
+        let ejection = match self.losses {
+            0 | 1 => Duration::ZERO,
+            n => settings
+                .base_ejection_time
+                .saturating_mul(2_u32.saturating_pow(n - 2))
+                .min(settings.max_ejection_time),
+        };
+        self.returned = Some(now);
+        self.ejected_until = Some(now + ejection);
+    }
+
+    /// Whether the node is left out for now.
+    pub(crate) fn is_ejected(&self, now: Instant) -> bool {
+        self.ejected_until.is_some_and(|until| now < until)
+    }
+
+    /// How many reads at once the node may have for now; `None` sets no limit.
+    pub(crate) fn allowance(&self, settings: &ReadSettings, now: Instant) -> Option<u32> {
+        let begin = self.ejected_until?;
+        let elapsed = now.saturating_duration_since(begin);
+        if elapsed >= settings.slow_start {
+            return None;
+        }
+        let step = elapsed.as_secs_f64() / settings.slow_start.as_secs_f64() * f64::from(SLOW_START_STEPS);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and SLOW_START_STEPS"
+        )]
+        Some(1 << (step as u32).min(SLOW_START_STEPS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> ReadSettings {
+        ReadSettings {
+            base_ejection_time: Duration::from_secs(1),
+            max_ejection_time: Duration::from_secs(30),
+            slow_start: Duration::from_secs(2),
+            ..ReadSettings::default()
+        }
+    }
+
+    #[test]
+    fn ejection_doubles_with_each_repeat_and_is_forgiven() {
+        let settings = settings();
+        let mut now = Instant::now();
+        let mut recovery = OutlierEjection::default();
+        let mut ejections = Vec::new();
+        for _ in 0..8 {
+            recovery.on_loss(&settings, now);
+            recovery.on_return(&settings, now);
+            ejections.push(recovery.ejected_until.map_or(0, |until| until.duration_since(now).as_secs()));
+            now += Duration::from_secs(1);
+        }
+        assert_eq!(ejections, [0, 1, 2, 4, 8, 16, 30, 30]);
+        now += Duration::from_secs(120);
+        recovery.on_loss(&settings, now);
+        recovery.on_return(&settings, now);
+        assert!(!recovery.is_ejected(now));
+    }
+
+    /// The time for which a node was away counted as time in which it had held out, so it was never left out.
+    #[test]
+    fn a_node_that_falls_at_once_is_not_forgiven_for_having_been_away() {
+        let settings = settings();
+        let mut now = Instant::now();
+        let mut recovery = OutlierEjection::default();
+        let mut ejections = Vec::new();
+        for _ in 0..5 {
+            recovery.on_loss(&settings, now);
+            now += Duration::from_secs(600);
+            recovery.on_return(&settings, now);
+            ejections.push(recovery.ejected_until.map_or(0, |until| until.duration_since(now).as_secs()));
+            now += Duration::from_secs(20);
+        }
+        assert_eq!(ejections, [0, 1, 2, 4, 8]);
+    }
+
+    #[test]
+    fn the_ramp_doubles_until_there_is_no_limit() {
+        let settings = settings();
+        let now = Instant::now();
+        let mut recovery = OutlierEjection::default();
+        assert_eq!(recovery.allowance(&settings, now), None, "a node that never fell has no limit");
+        recovery.on_loss(&settings, now);
+        recovery.on_return(&settings, now);
+        let allowances: Vec<_> =
+            (0..6).map(|i| recovery.allowance(&settings, now + Duration::from_millis(400 * i))).collect();
+        assert_eq!(allowances, [Some(1), Some(2), Some(4), Some(8), Some(16), None]);
+    }
+}

@@ -1,0 +1,324 @@
+//! From looks at a node to its health.
+
+use tokio::time::Instant;
+
+use super::ejection::OutlierEjection;
+use crate::config::ReadSettings;
+use crate::error::{ConnectError, Proof};
+use crate::topology::{Health, LastSeen, Observation, ProbeError};
+
+/// What came of one look.
+#[derive(Debug, Clone)]
+pub(crate) enum ProbeOutcome {
+    /// The node answered.
+    Answered(Observation),
+    /// It did not, or not as it should.
+    Missed(ProbeError, Signs),
+    /// Its monitor got no session, and a session of a pool told all the same how the node is.
+    Borrowed(Observation, ProbeError, Signs),
+}
+
+/// What the sessions of the pools showed while a look was missed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Signs {
+    /// Whether any of them got an answer since the look before.
+    pub(crate) answered: bool,
+    /// Whether any of them is open, as far as this machine knows.
+    pub(crate) open: bool,
+}
+
+/// What a look changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transition {
+    /// Nothing that anybody has to act on.
+    None,
+    /// The node is gone: its connections must end, since nobody knows when they would.
+    Down,
+    /// It is back.
+    Up,
+}
+
+/// What is known of one node, and how that came about.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NodeHealth {
+    pub(crate) health: Health,
+    pub(crate) last_seen: LastSeen,
+    pub(crate) probe_error: Option<ProbeError>,
+    pub(crate) recovery: OutlierEjection,
+    misses: u32,
+    /// It was lost, and has not answered since: one that is back often says first that it is starting.
+    away: bool,
+}
+
+/// Consecutive looks without an answer before a silent node is lost.
+///
+/// One can be a hiccup, of this machine as well.
+const MISSES_UNTIL_LOST: u32 = 2;
+
+/// The same for misses that take no time: the way is broken, or something in front of the server hangs up.
+///
+/// With the pauses of the default backoff in between, four of them take as long as two that time out.
+const FAST_MISSES_UNTIL_LOST: u32 = 4;
+
+impl NodeHealth {
+    /// Takes a look into account.
+    pub(crate) fn on(&mut self, outcome: ProbeOutcome, settings: &ReadSettings, now: Instant) -> Transition {
+        match outcome {
+            ProbeOutcome::Answered(observation) => {
+                let was_lost = std::mem::take(&mut self.away);
+                self.health = Health::Up;
+                self.last_seen = LastSeen::Observed(observation);
+                self.probe_error = None;
+                self.misses = 0;
+                if was_lost {
+                    self.recovery.on_return(settings, now);
+                    return Transition::Up;
+                }
+                Transition::None
+            }
+            ProbeOutcome::Missed(probe_error, signs) => {
+                let change = self.missed(&probe_error, signs, settings, now);
+                self.probe_error = Some(probe_error);
+                change
+            }
+            ProbeOutcome::Borrowed(observation, probe_error, signs) => {
+                let change = self.missed(&probe_error, signs, settings, now);
+                self.probe_error = Some(probe_error);
+                if !self.is_gone() {
+                    self.last_seen = LastSeen::Observed(observation);
+                }
+                change
+            }
+        }
+    }
+
+    /// Acts on what the miss proves about the server, not on the fact that it was missed.
+    fn missed(
+        &mut self,
+        probe_error: &ProbeError,
+        signs: Signs,
+        settings: &ReadSettings,
+        now: Instant,
+    ) -> Transition {
+        let limit = match probe_error {
+            ProbeError::Connect(error) => match error.proof() {
+                Proof::Alive => return self.refused(error, signs),
+                Proof::NotListening => return self.lose(settings, now),
+                // Only new sessions cannot be had; those that are open are not concerned.
+                Proof::NotAsked if signs.open && !self.is_gone() => return self.shut_out(Health::Unchecked),
+                Proof::NotAsked | Proof::Silence => FAST_MISSES_UNTIL_LOST,
+            },
+            // The server answered, with an error.
+            ProbeError::Failed { .. } => return self.shut_out(Health::Unchecked),
+            ProbeError::TimedOut { .. } | ProbeError::Disconnected => MISSES_UNTIL_LOST,
+        };
+        self.misses += 1;
+        if self.misses >= limit || self.health == Health::Unknown {
+            // A slow login or a way that only the monitor cannot take: others get their answers.
+            if signs.answered && !self.is_gone() {
+                self.health = Health::Unchecked;
+                return Transition::None;
+            }
+            return self.lose(settings, now);
+        }
+        if self.health != Health::Down {
+            self.health = Health::Suspect;
+        }
+        Transition::None
+    }
+
+    /// The node lives, and the sessions that there are go on. What was seen of it stands, so that a password that was
+    /// changed does not take the primary away; a promotion elsewhere still fences it.
+    fn refused(&mut self, error: &ConnectError, signs: Signs) -> Transition {
+        match error {
+            ConnectError::Full(_) => self.shut_out(Health::TooManyConnections),
+            ConnectError::Refused { .. } | ConnectError::PasswordMissing(_) => {
+                self.shut_out(Health::LoginRejected)
+            }
+            // Shut down in the smart mode, it lets those finish who are there.
+            ConnectError::NotReady(_) if signs.open => self.shut_out(Health::Starting),
+            ConnectError::NotReady(_) => self.set_aside(Health::Starting),
+            _ => self.shut_out(Health::Unchecked),
+        }
+    }
+
+    /// Returns `true` if there is no role and no session to keep.
+    fn is_gone(&self) -> bool {
+        matches!(self.health, Health::Down | Health::Unknown)
+    }
+
+    fn shut_out(&mut self, health: Health) -> Transition {
+        self.health = health;
+        self.misses = 0;
+        if matches!(self.last_seen, LastSeen::Never) {
+            self.last_seen = LastSeen::Down;
+        }
+        Transition::None
+    }
+
+    fn set_aside(&mut self, health: Health) -> Transition {
+        self.health = health;
+        self.last_seen = LastSeen::Down;
+        self.misses = 0;
+        Transition::None
+    }
+
+    fn lose(&mut self, settings: &ReadSettings, now: Instant) -> Transition {
+        if self.health == Health::Down {
+            return Transition::None;
+        }
+        // A node that was never there has nothing to come back from, and one that is still away is lost once.
+        if self.health != Health::Unknown && !self.away {
+            self.recovery.on_loss(settings, now);
+        }
+        self.away = true;
+        self.health = Health::Down;
+        self.last_seen = LastSeen::Down;
+        Transition::Down
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn answer(now: Instant) -> ProbeOutcome {
+        ProbeOutcome::Answered(Observation::standby(1, 1, now))
+    }
+
+    fn timed_out() -> ProbeOutcome {
+        silent(Signs::default())
+    }
+
+    fn silent(signs: Signs) -> ProbeOutcome {
+        ProbeOutcome::Missed(ProbeError::TimedOut { limit: Duration::from_millis(300) }, signs)
+    }
+
+    fn not_asked(signs: Signs) -> ProbeOutcome {
+        let error = ConnectError::NameNotResolved(ErrorKind::Other.into());
+        ProbeOutcome::Missed(ProbeError::Connect(Arc::new(error)), signs)
+    }
+
+    const OPEN: Signs = Signs { answered: false, open: true };
+    const ANSWERED: Signs = Signs { answered: true, open: true };
+
+    fn refused() -> ProbeOutcome {
+        let error = ConnectError::Unreachable(ErrorKind::ConnectionRefused.into());
+        ProbeOutcome::Missed(ProbeError::Connect(Arc::new(error)), ANSWERED)
+    }
+
+    #[test]
+    fn one_missed_look_makes_a_suspect_and_a_second_one_a_loss() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut node_health = NodeHealth::default();
+        assert_eq!(node_health.on(answer(now), &settings, now), Transition::None);
+        assert_eq!(node_health.on(timed_out(), &settings, now), Transition::None);
+        assert_eq!(node_health.health, Health::Suspect);
+        assert!(node_health.last_seen.observation().is_some(), "a suspect keeps its role");
+        assert_eq!(node_health.on(timed_out(), &settings, now), Transition::Down);
+        assert!(node_health.last_seen.observation().is_none());
+        assert_eq!(node_health.on(timed_out(), &settings, now), Transition::None, "it is lost once");
+        assert_eq!(node_health.on(answer(now), &settings, now), Transition::Up);
+        assert_eq!(node_health.health, Health::Up);
+    }
+
+    #[test]
+    fn an_answer_between_two_misses_clears_the_first() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut node_health = NodeHealth::default();
+        for outcome in [answer(now), timed_out(), answer(now), timed_out()] {
+            assert_eq!(node_health.on(outcome, &settings, now), Transition::None);
+        }
+        assert_eq!(node_health.health, Health::Suspect);
+    }
+
+    #[test]
+    fn a_refused_connection_needs_no_second_look() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut node_health = NodeHealth::default();
+        node_health.on(answer(now), &settings, now);
+        assert_eq!(node_health.on(refused(), &settings, now), Transition::Down);
+    }
+
+    /// Its return was noticed only if it answered right after it had been lost.
+    #[test]
+    fn a_node_that_is_starting_before_it_is_back_is_taken_in_step_by_step() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut node_health = NodeHealth::default();
+        node_health.on(answer(now), &settings, now);
+        assert_eq!(node_health.on(refused(), &settings, now), Transition::Down);
+        assert_eq!(node_health.set_aside(Health::Starting), Transition::None);
+        assert_eq!(node_health.on(answer(now), &settings, now), Transition::Up);
+        assert_eq!(node_health.recovery.allowance(&settings, now), Some(1));
+        assert_eq!(node_health.on(answer(now), &settings, now), Transition::None, "it is back once");
+    }
+
+    #[test]
+    fn a_full_server_is_not_a_lost_one() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut node_health = NodeHealth::default();
+        node_health.on(answer(now), &settings, now);
+        for health in [Health::TooManyConnections, Health::LoginRejected] {
+            node_health.shut_out(health);
+            assert!(node_health.last_seen.observation().is_some(), "it keeps its role: {health}");
+        }
+        assert_eq!(node_health.on(timed_out(), &settings, now), Transition::None);
+        let mut never_seen = NodeHealth::default();
+        never_seen.shut_out(Health::LoginRejected);
+        assert!(
+            matches!(never_seen.last_seen, LastSeen::Down),
+            "it was looked at, and nothing is known of it"
+        );
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_at_the_start_is_lost_at_once_and_returns_without_ejection() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut node_health = NodeHealth::default();
+        assert_eq!(node_health.on(refused(), &settings, now), Transition::Down);
+        assert_eq!(node_health.on(answer(now), &settings, now), Transition::Up);
+        assert!(!node_health.recovery.is_ejected(now));
+    }
+
+    /// A name that did not resolve, or a program without a descriptor, severed the sessions that worked.
+    #[test]
+    fn what_fails_on_this_machine_loses_no_node_whose_sessions_are_open() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut node_health = NodeHealth::default();
+        node_health.on(answer(now), &settings, now);
+        for _ in 0..100 {
+            assert_eq!(node_health.on(not_asked(OPEN), &settings, now), Transition::None);
+        }
+        assert_eq!(node_health.health, Health::Unchecked);
+        assert!(node_health.last_seen.observation().is_some(), "it keeps its role");
+        let looks = (0..4).map(|_| node_health.on(not_asked(Signs::default()), &settings, now));
+        assert_eq!(looks.last(), Some(Transition::Down), "nothing is left that could tell");
+    }
+
+    /// The login of a monitor timed out while the sessions of the pools were served.
+    #[test]
+    fn a_silent_node_whose_sessions_get_answers_is_not_lost_until_they_get_none() {
+        let (settings, now) = (ReadSettings::default(), Instant::now());
+        let mut node_health = NodeHealth::default();
+        node_health.on(answer(now), &settings, now);
+        for _ in 0..10 {
+            assert_eq!(node_health.on(silent(ANSWERED), &settings, now), Transition::None);
+        }
+        assert_eq!(node_health.health, Health::Unchecked);
+        assert_eq!(
+            node_health.on(silent(OPEN), &settings, now),
+            Transition::Down,
+            "open, and silent like the node"
+        );
+        assert_eq!(node_health.on(silent(ANSWERED), &settings, now), Transition::None);
+        assert_eq!(
+            node_health.health,
+            Health::Down,
+            "its role is gone, so an answer of a session does not bring it back"
+        );
+    }
+}

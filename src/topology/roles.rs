@@ -1,0 +1,256 @@
+//! From what was seen to who is who.
+//!
+//! `pg_is_in_recovery() = false` does not make a primary: an old one that comes back says so too. The rules,
+//! in their order:
+//!
+//! 1. The set's system identifier is the one that most nodes show (`identity`). A node that shows another one is **foreign**.
+//! 2. A promotion begins a new timeline. The highest one is remembered, also while no node shows it. A
+//!    node out of recovery on a lower one is a **stale primary**: what it takes now would be lost. The memory ends
+//!    only when every node that showed the higher timeline was seen on a lower one since (`history`).
+//! 3. Out of recovery on the highest timeline: alone, it is **the primary**. If another node was ever seen so,
+//!    both are **contenders**, and no node takes writes, until one of them is gone for good: it is a standby
+//!    or foreign, shows another timeline, or left the configuration.
+//!
+//! A node that is configured as not promotable is never the primary: out of recovery, it is fenced, and what it wrote counts
+//! for nothing. Of the names of one server process, one is judged, and the others are its **aliases** (`alias`).
+//!
+//! The function is pure: the same memory and sightings give the same verdict.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::alias;
+use super::history::{Answer, LostHistory, RoleHistory};
+use super::identity::{Vote, vote};
+use super::lineage::{Lineage, Lineages};
+use super::{Lag, LastSeen, NodeRole, Observation};
+
+/// A configured node, as it was last seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen<'s> {
+    /// The configured address (`host:port`), by which it is remembered.
+    pub(crate) node: Arc<str>,
+    pub(crate) last_seen: &'s LastSeen,
+    /// It may be promoted; otherwise it is never the primary.
+    pub(crate) promotable: bool,
+}
+
+/// What came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Roles {
+    /// What each node is.
+    pub(crate) by_node: Vec<NodeRole>,
+    /// How far each replica is behind.
+    pub(crate) lags: Vec<Option<Lag>>,
+    /// How the history of each node relates to the primary's.
+    pub(crate) lineages: Vec<Lineage>,
+    /// The node that represents its server, for each node that is an alias.
+    pub(crate) aliases: Vec<Option<usize>>,
+    /// The primary, if there is exactly one.
+    pub(crate) primary: Option<usize>,
+    /// The highest timeline that counts.
+    pub(crate) timeline: u32,
+    /// The nodes that all claim to be the primary, also those that are out of sight.
+    pub(crate) conflicting: Vec<usize>,
+    /// The identifiers that the nodes showed last, if they contradict each other so that none counts.
+    pub(crate) mismatch: Option<Vec<Option<u64>>>,
+    /// The identifier that the set goes by.
+    pub(crate) system_identifier: Option<u64>,
+    /// The history that is gone, so that the highest timeline fell.
+    pub(crate) lost: Option<LostHistory>,
+}
+
+/// Judges who is who.
+pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: Instant) -> Roles {
+    history.keep(nodes.iter().map(|seen| &seen.node));
+    alias::follow(history, nodes);
+    let aliases = alias::representatives(history, nodes);
+    let vote = elect(history, nodes, &aliases);
+    let shown: Vec<LastSeen> = nodes.iter().map(|seen| seen.last_seen.clone()).collect();
+    history.lineages.observe(&shown);
+    let all_last_seen = with_implied_timelines(&shown, &history.lineages);
+    // Most nodes may speak against an adopted identity: then nothing is written, and it still tells whose the nodes are.
+    let identity = match vote {
+        Vote::One(identifier) => Some(identifier),
+        Vote::Open | Vote::Refused => history.system_identifier,
+    };
+    let ours = |observation: &Observation| identity.is_some() && observation.system_identifier == identity;
+    if let Some(identity) = identity {
+        history.go_by(identity);
+    }
+    for (i, Seen { node, promotable, .. }) in nodes.iter().enumerate() {
+        let Some(observation) = all_last_seen[i].observation() else { continue };
+        if let Some(timeline) =
+            aliases[i].and_then(|of| all_last_seen[of].observation()).map(|of| of.timeline)
+        {
+            history.record_alias(node, timeline);
+        } else if ours(observation) {
+            let implied = shown[i].observation().is_some_and(|shown| shown.timeline < observation.timeline);
+            // A primary on its timeline is far enough to have sent what the node has.
+            let fed = || {
+                all_last_seen
+                    .iter()
+                    .filter_map(LastSeen::observation)
+                    .filter(|e| ours(e) && !e.in_recovery)
+                    .any(|primary| {
+                        primary.timeline == observation.timeline && primary.position >= observation.position
+                    })
+            };
+            history.record(
+                node,
+                &Answer {
+                    observation,
+                    implied,
+                    fed: observation.in_recovery && fed(),
+                    promotable: *promotable,
+                },
+            );
+        } else if identity.is_some()
+            && observation.system_identifier.is_some()
+            && let Some(past) = history.pasts.get_mut(node)
+        {
+            past.forget_writing();
+        }
+    }
+    let lost = history.settle_highest();
+    let highest = history.highest_timeline;
+
+    let claims = |(i, seen): (usize, &Seen<'_>)| {
+        let wrote = history.pasts.get(&seen.node).and_then(|past| past.wrote);
+        wrote.filter(|wrote| wrote.timeline == highest).map(|_| i)
+    };
+    let mut claims: Vec<usize> = nodes.iter().enumerate().filter_map(claims).collect();
+    forget_names(history, nodes, &mut claims);
+    let role = |(i, last_seen): (usize, &LastSeen)| match last_seen.observation() {
+        None => NodeRole::Unknown,
+        Some(_) if aliases[i].is_some() => NodeRole::Alias,
+        // Its role may not ask for its identity. If no node tells one, a standby serves what no other node can; writes
+        // need more than that.
+        Some(observation) if observation.system_identifier.is_none() => {
+            let alone = identity.is_none() && vote != Vote::Refused;
+            if alone && observation.in_recovery { NodeRole::Replica } else { NodeRole::Unknown }
+        }
+        Some(_) if identity.is_none() => NodeRole::Unknown,
+        Some(observation) if !ours(observation) => NodeRole::Foreign,
+        Some(observation) if observation.in_recovery => NodeRole::Replica,
+        Some(_) if !nodes[i].promotable => NodeRole::NotPromotable,
+        Some(observation) if observation.timeline < highest => NodeRole::StalePrimary,
+        Some(_) if claims.len() > 1 || vote == Vote::Refused => NodeRole::Conflicting,
+        Some(_) => NodeRole::Primary,
+    };
+    let by_node: Vec<_> = all_last_seen.iter().enumerate().map(role).collect();
+    let primary = by_node.iter().position(|role| *role == NodeRole::Primary);
+
+    if let Some(primary) = primary {
+        // An identity is kept for good once a primary bears it.
+        history.system_identifier = identity;
+        let node = &nodes[primary].node;
+        let is_other = history.primary.replace(Arc::clone(node)).is_some_and(|before| before != *node);
+        if let Some(observation) = all_last_seen[primary].observation() {
+            // Without a promotion in between, two primaries have two histories.
+            if is_other && history.history.timeline() == observation.timeline {
+                history.history.clear();
+            }
+            let waited = history.lineages.last_in_recovery(primary);
+            history.history.follow(observation, waited);
+        }
+    }
+    let lineages = history.lineages.trace(&all_last_seen, &by_node, primary);
+    for ((role, last_seen), lineage) in by_node.iter().zip(&all_last_seen).zip(&lineages) {
+        if let (NodeRole::Replica, Some(observation), Lineage::Shared) =
+            (role, last_seen.observation(), lineage)
+        {
+            history.history.follow_standby(observation);
+        }
+    }
+    let lags = by_node
+        .iter()
+        .zip(&all_last_seen)
+        .zip(&lineages)
+        .map(|((role, last_seen), lineage)| match role {
+            NodeRole::Replica => last_seen.observation().map(|observation| match lineage {
+                Lineage::Shared => history.history.lag(observation, now),
+                // Its position says nothing about what it lacks.
+                Lineage::Unproven { .. } | Lineage::Parted { .. } => Lag { bytes: None, time: None },
+            }),
+            _ => None,
+        })
+        .collect();
+    let mismatch = (vote == Vote::Refused).then(|| identifiers(history, nodes));
+    let conflicting = if claims.len() > 1 { claims } else { Vec::new() };
+    Roles {
+        by_node,
+        lags,
+        lineages,
+        aliases,
+        primary,
+        timeline: highest,
+        conflicting,
+        mismatch,
+        system_identifier: identity,
+        lost,
+    }
+}
+
+/// A standby that is further than its primary shows that there is a later timeline, whatever its control file says.
+fn with_implied_timelines(all_last_seen: &[LastSeen], lineages: &Lineages) -> Vec<LastSeen> {
+    let raise = |(place, last_seen): (usize, &LastSeen)| match last_seen {
+        LastSeen::Observed(observation) => {
+            let timeline = observation.timeline.max(lineages.implied_timeline(place, all_last_seen));
+            LastSeen::Observed(Observation { timeline, ..observation.clone() })
+        }
+        LastSeen::Never | LastSeen::Down => last_seen.clone(),
+    };
+    all_last_seen.iter().enumerate().map(raise).collect()
+}
+
+/// Leaves of several claims of one server process the one that is seen: a name that is out of sight is no second server.
+fn forget_names(history: &RoleHistory, nodes: &[Seen<'_>], claims: &mut Vec<usize>) {
+    let server = |place: usize| {
+        history.pasts.get(&nodes[place].node).and_then(|past| past.wrote).and_then(|wrote| wrote.server)
+    };
+    let is_seen = |place: usize| nodes[place].last_seen.observation().is_some();
+    let all = claims.clone();
+    claims.retain(|place| {
+        let is_better = |other: &usize| {
+            let same = server(*place).zip(server(*other)).is_some_and(|(a, b)| a.is_same_server(&b));
+            same && (!is_seen(*other), *other) < (!is_seen(*place), *place)
+        };
+        !all.iter().any(is_better)
+    });
+}
+
+/// Notes the identifiers that the nodes show, and lets them vote.
+fn elect(history: &mut RoleHistory, nodes: &[Seen<'_>], aliases: &[Option<usize>]) -> Vote {
+    for Seen { node, last_seen, .. } in nodes {
+        let Some(observation) = last_seen.observation().filter(|e| e.system_identifier.is_some()) else {
+            continue;
+        };
+        if let Some(past) = history.pasts.get_mut(node) {
+            past.system_identifier = observation.system_identifier;
+            past.last = Some(observation.clone()).filter(|_| history.system_identifier.is_none());
+        }
+    }
+    // One server has one vote, however many names it has.
+    let has_vote = |(seen, alias): (&Seen<'_>, &Option<usize>)| {
+        let was_alias = history.pasts.get(&seen.node).is_some_and(|past| past.was_alias);
+        alias.is_none() && (seen.last_seen.observation().is_some() || !was_alias)
+    };
+    let voters: Vec<bool> = nodes.iter().zip(aliases).map(has_vote).collect();
+    let is_pending =
+        |(seen, votes): &(&Seen<'_>, &bool)| **votes && matches!(seen.last_seen, LastSeen::Never);
+    let pending = nodes.iter().zip(&voters).filter(is_pending).count();
+    let shown = identifiers(history, nodes).into_iter().zip(voters);
+    let shown: Vec<_> = shown.filter_map(|(shown, votes)| votes.then_some(shown)).collect();
+    vote(history.system_identifier, &shown, pending)
+}
+
+/// The identifier that each node showed last.
+fn identifiers(history: &RoleHistory, nodes: &[Seen<'_>]) -> Vec<Option<u64>> {
+    let of = |seen: &Seen<'_>| history.pasts.get(&seen.node).and_then(|past| past.system_identifier);
+    nodes.iter().map(of).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests;

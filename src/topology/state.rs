@@ -1,0 +1,377 @@
+//! Where the monitors post what they see, and the topology comes from.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::changes::{has_moved, log_changes, log_lost_history, same_for_users};
+use super::health::{NodeHealth, ProbeOutcome, Transition};
+use super::reason::{UNIDENTIFIED, conflict, parting, staleness};
+use super::search::Search;
+use super::snapshot::{NodeView, Snapshot};
+use crate::config::{Config, Fallback};
+use crate::topology::{
+    Health, Lineage, NodeRole, NodeStatus, PrimaryStatus, Recoveries, RoleHistory, Roles, Seen,
+    ShownIdentifier, Topology, resolve_roles,
+};
+use crate::topology::{Node, Retired};
+
+/// What the monitors know, behind one short lock.
+pub(crate) struct TopologyState {
+    state: Mutex<State>,
+    current: ArcSwap<Snapshot>,
+    /// Changes when a role or a health does, not with every look.
+    changes: watch::Sender<Arc<Topology>>,
+    /// Since when a primary is being looked for.
+    looking: watch::Sender<Option<Instant>>,
+}
+
+struct State {
+    history: RoleHistory,
+    entries: Vec<NodeEntry>,
+    /// Nodes that were removed, as long as connections to them are in use: they stay watched, and are fenced if need be.
+    leaving: Vec<NodeEntry>,
+    config: Arc<Config>,
+    version: u64,
+    search: Search,
+    /// When the history was forgotten: probes that were sent before do not count.
+    forgotten: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) struct NodeEntry {
+    pub(super) node: Arc<Node>,
+    pub(super) node_health: NodeHealth,
+}
+
+impl NodeEntry {
+    /// Returns `true` if this primary took over from a node that was removed and writes, or did when it was last seen.
+    fn has_replaced(&self, removed: &Self) -> bool {
+        let (Some(primary), Some(old)) =
+            (self.node_health.last_seen.observation(), removed.node_health.last_seen.observation())
+        else {
+            return false;
+        };
+        let same_server = self.node.config().is_same_server(removed.node.config())
+            || primary.server.zip(old.server).is_some_and(|(primary, old)| primary.is_same_server(&old));
+        !old.in_recovery && !same_server && primary.system_identifier == old.system_identifier
+    }
+}
+
+impl TopologyState {
+    /// Sets the nodes up, none of them seen.
+    pub(crate) fn new(config: Arc<Config>, nodes: Vec<Arc<Node>>) -> Self {
+        let entries =
+            nodes.into_iter().map(|node| NodeEntry { node, node_health: NodeHealth::default() }).collect();
+        let mut state = State {
+            history: RoleHistory::default(),
+            entries,
+            leaving: Vec::new(),
+            config,
+            version: 0,
+            search: Search::default(),
+            forgotten: None,
+        };
+        let now = Instant::now();
+        let snapshot = Arc::new(state.snapshot(now));
+        Self {
+            changes: watch::Sender::new(Arc::clone(&snapshot.topology)),
+            looking: watch::Sender::new(state.search.on(true, true, now)),
+            current: ArcSwap::new(snapshot),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The nodes as they stand now.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// How the nodes came to write, in the order in which it was seen.
+    pub(crate) fn recoveries(&self) -> Arc<Recoveries> {
+        Arc::clone(&self.lock().history.recoveries)
+    }
+
+    /// A view that changes when a role or a health does.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Topology>> {
+        self.changes.subscribe()
+    }
+
+    /// Since when a primary is being looked for; nothing while there is one that is well.
+    pub(crate) fn looking(&self) -> watch::Receiver<Option<Instant>> {
+        self.looking.subscribe()
+    }
+
+    /// Takes a look into account, and acts on what follows.
+    pub(crate) fn post(&self, node: &Arc<Node>, outcome: ProbeOutcome, now: Instant) {
+        let mut state = self.lock();
+        if matches!(&outcome, ProbeOutcome::Answered(observation) if state.forgotten.is_some_and(|at| observation.at < at))
+        {
+            return;
+        }
+        let reads = state.config.reads().clone();
+        let State { entries, leaving, .. } = &mut *state;
+        let mut known = entries.iter_mut().chain(leaving);
+        let Some(entry) = known.find(|entry| entry.node.id() == node.id()) else { return };
+        // The monitor may still hold the node whose settings were replaced.
+        let node = Arc::clone(&entry.node);
+        let before = entry.node_health.health;
+        if matches!(outcome, ProbeOutcome::Answered(_)) {
+            node.stats().clear_suspicion();
+        }
+        let change = entry.node_health.on(outcome, &reads, now);
+        let after = entry.node_health.health;
+        if before != after {
+            let reason = entry.node_health.probe_error.as_ref().map(ToString::to_string);
+            tracing::info!(node = node.name(), %before, %after, reason, "a node's health changed");
+            if after == Health::Up {
+                node.on_well();
+            }
+        }
+        // Its users would wait for a server of which nobody knows when it answers.
+        if change == Transition::Down {
+            node.close_now();
+        }
+        self.publish(&mut state, now);
+    }
+
+    /// Forgets what is known and remembered of the nodes, and has all of them probed again.
+    pub(crate) fn forget(&self, now: Instant) {
+        let mut state = self.lock();
+        state.history.forget(now);
+        state.forgotten = Some(now);
+        for entry in &mut state.entries {
+            entry.node_health = NodeHealth::default();
+            entry.node.stats().wake_monitor();
+        }
+        self.publish(&mut state, now);
+    }
+
+    /// Replaces the nodes; what is known of those that stay is kept, and those that go are watched until they are drained.
+    pub(crate) fn replace(&self, config: Arc<Config>, nodes: Vec<Arc<Node>>) -> Vec<Retired> {
+        let mut state = self.lock();
+        let mut old = std::mem::take(&mut state.entries);
+        old.append(&mut state.leaving);
+        let mut replaced = Vec::new();
+        let keep = |node: Arc<Node>| {
+            let Some(i) = old.iter().position(|entry| entry.node.id() == node.id()) else {
+                return NodeEntry { node, node_health: NodeHealth::default() };
+            };
+            let known = old.swap_remove(i);
+            if !Arc::ptr_eq(&known.node, &node) {
+                replaced.extend(node.take_over(&known.node));
+            }
+            NodeEntry { node, ..known }
+        };
+        state.entries = nodes.into_iter().map(keep).collect();
+        state.leaving = old;
+        state.config = config;
+        self.publish(&mut state, Instant::now());
+        // Only now, when no caller is sent there any more.
+        Node::retire(&replaced);
+        for entry in &state.leaving {
+            entry.node.drain();
+        }
+        replaced
+    }
+
+    /// Returns `true` if a node is to be watched: it is configured, or connections to it are in use.
+    pub(crate) fn is_watched(&self, node: &Node) -> bool {
+        let state = self.lock();
+        state.entries.iter().chain(&state.leaving).any(|entry| entry.node.id() == node.id())
+    }
+
+    /// Returns `true` if a node is fenced, so that no pool connects to it.
+    pub(crate) fn is_fenced(&self, node: &Node) -> bool {
+        let snapshot = self.current.load();
+        snapshot.nodes.iter().any(|view| view.node.id() == node.id() && view.role.is_fenced())
+    }
+
+    /// Returns the nodes, those that were removed and are not drained yet as well.
+    pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
+        let state = self.lock();
+        state.entries.iter().chain(&state.leaving).map(|entry| Arc::clone(&entry.node)).collect()
+    }
+
+    fn publish(&self, state: &mut State, now: Instant) {
+        let snapshot = Arc::new(state.snapshot(now));
+        // Fenced before anybody reads of the new primary, so that the two never take writes at once.
+        for (i, view) in snapshot.nodes.iter().enumerate() {
+            if snapshot.primary != Some(i) {
+                view.node.close_writes();
+            }
+            if view.role.is_fenced() {
+                view.node.close_now();
+            }
+        }
+        if let Some(primary) = snapshot.primary {
+            snapshot.nodes[primary].node.open_writes();
+        }
+        state.fence_leaving(&snapshot);
+        let before = self.current.swap(Arc::clone(&snapshot));
+        log_changes(&before.topology, &snapshot.topology);
+        let suspect = |i: usize| snapshot.topology.nodes[i].health != Health::Up;
+        let looking = snapshot.primary.is_none_or(suspect);
+        let search = state.search.on(looking, has_moved(&before.topology, &snapshot.topology), now);
+        self.looking.send_if_modified(|was| std::mem::replace(was, search) != search);
+        self.changes.send_if_modified(|topology| {
+            let changed = !same_for_users(topology, &snapshot.topology);
+            if changed {
+                *topology = Arc::clone(&snapshot.topology);
+            }
+            changed
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Fences a removed primary once another server has taken over, and lets go of what has drained.
+    fn fence_leaving(&mut self, snapshot: &Snapshot) {
+        let primary = snapshot.primary.map(|primary| &self.entries[primary]);
+        self.leaving.retain(|entry| {
+            if primary.is_some_and(|primary| primary.has_replaced(entry)) {
+                entry.node.close_writes();
+                entry.node.close_now();
+            }
+            let in_use = entry.node.connections() > 0;
+            if !in_use {
+                entry.node.close();
+            }
+            in_use
+        });
+    }
+
+    fn snapshot(&mut self, now: Instant) -> Snapshot {
+        let seen = self.entries.iter().map(|entry| Seen {
+            node: entry.node.config().server_key(),
+            last_seen: &entry.node_health.last_seen,
+            promotable: entry.node.config().promotable(),
+        });
+        let seen: Vec<Seen<'_>> = seen.collect();
+        let roles = resolve_roles(&mut self.history, &seen, now);
+        if let Some(lost) = &roles.lost {
+            log_lost_history(lost, roles.timeline);
+        }
+        self.version += 1;
+        let statuses: Vec<NodeStatus> =
+            self.entries.iter().enumerate().map(|(i, entry)| self.status(entry, i, &roles)).collect();
+        let view = |(i, (entry, status)): (usize, (&NodeEntry, &NodeStatus))| NodeView {
+            node: Arc::clone(&entry.node),
+            role: status.role,
+            well: is_well(status),
+            fit: self.is_fit(status),
+            last_resort: self.is_last_resort(status, i, &roles),
+            near: self.is_near(&entry.node),
+            recovery: entry.node_health.recovery.clone(),
+            probe_error: entry.node_health.probe_error.clone(),
+        };
+        let nodes = self.entries.iter().zip(&statuses).enumerate().map(view).collect();
+        let name = |i: usize| self.entries[i].node.name().to_owned();
+        let primary = match (roles.primary, &roles.mismatch) {
+            (Some(i), _) => PrimaryStatus::One { node: name(i), timeline: roles.timeline },
+            (None, Some(shown)) => PrimaryStatus::IdentifierMismatch { nodes: self.identifiers(shown) },
+            (None, None) if roles.conflicting.is_empty() => PrimaryStatus::None,
+            (None, None) => PrimaryStatus::SplitBrain {
+                nodes: roles.conflicting.iter().map(|i| name(*i)).collect(),
+                timeline: roles.timeline,
+            },
+        };
+        let topology = Arc::new(Topology { version: self.version, primary, nodes: statuses });
+        Snapshot { topology, nodes, primary: roles.primary, reads: self.config.reads().clone() }
+    }
+
+    /// Of which node this one is the same server.
+    fn alias(&self, i: usize, roles: &Roles) -> Option<String> {
+        let of = self.entries[roles.aliases[i]?].node.name();
+        Some(format!("it is the same server as {of}, which serves for both"))
+    }
+
+    /// Which node showed which system identifier.
+    fn identifiers(&self, shown: &[Option<u64>]) -> Vec<ShownIdentifier> {
+        let of = |(entry, shown): (&NodeEntry, &Option<u64>)| {
+            let (node, identifier) = (entry.node.name().to_owned(), (*shown)?);
+            Some(ShownIdentifier { node, system_identifier: identifier.to_string() })
+        };
+        self.entries.iter().zip(shown).filter_map(of).collect()
+    }
+
+    fn status(&self, entry: &NodeEntry, i: usize, roles: &Roles) -> NodeStatus {
+        let observation = entry.node_health.last_seen.observation();
+        let role = roles.by_node[i];
+        let mut status = NodeStatus {
+            name: entry.node.name().to_owned(),
+            address: entry.node.config().to_string(),
+            zone: entry.node.config().zone().map(str::to_owned),
+            tags: entry.node.config().tags().to_vec(),
+            role,
+            health: entry.node_health.health,
+            reason: entry.node_health.probe_error.as_ref().map(ToString::to_string),
+            serves_reads: false,
+            serves_writes: roles.primary == Some(i),
+            timeline: observation.map(|observation| observation.timeline).filter(|timeline| *timeline > 0),
+            position: observation.map(|observation| observation.position),
+            lag: roles.lags[i],
+            streaming: observation
+                .filter(|observation| observation.in_recovery)
+                .map(|observation| observation.streaming),
+        };
+        let on_primary = role == NodeRole::Primary
+            && (self.config.reads().fallback != Fallback::Never || self.entries.len() == 1);
+        if status.reason.is_none()
+            && observation.is_some_and(|observation| observation.system_identifier.is_none())
+        {
+            status.reason = Some(UNIDENTIFIED.to_owned());
+        }
+        status.serves_reads = on_primary || self.is_fit(&status) || self.is_last_resort(&status, i, roles);
+        if status.reason.is_none() {
+            status.reason = self
+                .alias(i, roles)
+                .or_else(|| conflict(i, roles, &self.entries))
+                .or_else(|| parting(roles.lineages[i]));
+        }
+        if status.reason.is_none() && role == NodeRole::Replica && !self.is_fit(&status) {
+            let paused = observation.is_some_and(|observation| observation.replay_paused);
+            status.reason = Some(staleness(status.lag, paused, self.config.reads().max_lag));
+        }
+        status
+    }
+
+    /// Whether a replica is well, and fresh enough.
+    fn is_fit(&self, status: &NodeStatus) -> bool {
+        let reads = self.config.reads();
+        is_well(status) && status.lag.is_some_and(|lag| lag.is_within(reads.max_lag, reads.max_lag_bytes))
+    }
+
+    /// Whether a node may serve reads even if it is not fit: while there is no primary, nobody has anything fresher.
+    ///
+    /// One that has parted has rows that were never the set's: no answer is better than those.
+    fn is_last_resort(&self, status: &NodeStatus, i: usize, roles: &Roles) -> bool {
+        roles.primary.is_none()
+            && !matches!(roles.lineages[i], Lineage::Parted { .. })
+            && matches!(status.role, NodeRole::Replica | NodeRole::Conflicting)
+            && matches!(
+                status.health,
+                Health::Up | Health::TooManyConnections | Health::Unchecked | Health::Suspect
+            )
+    }
+
+    /// Whether a node is preferred for its zone.
+    fn is_near(&self, node: &Node) -> bool {
+        self.config.reads().prefer_zone
+            && self.config.zone().is_some()
+            && self.config.zone() == node.config().zone()
+    }
+}
+
+/// Returns `true` if a replica may serve reads once it is fresh enough.
+fn is_well(status: &NodeStatus) -> bool {
+    status.role == NodeRole::Replica
+        && matches!(status.health, Health::Up | Health::TooManyConnections | Health::Unchecked)
+}

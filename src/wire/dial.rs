@@ -1,0 +1,244 @@
+//! From a node's settings to a session, under one deadline.
+//!
+//! * `addresses`: which of a name's addresses it goes to
+//! * `settings`: what a session is set to, by its purpose
+//! * `set_up`: how it gets there, and is known to be at the right server
+//! * `check`: what a session shows of itself (pure)
+//! * `pooler`: whether a pooler shares it with others
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::NoTls;
+use tokio_postgres::{CancelToken, Client};
+use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+
+use self::set_up::Known;
+pub(crate) use self::settings::SessionKind;
+use self::settings::{as_options, as_statements};
+use super::driver::{Driver, drive};
+use super::tls::{self, HandshakeFailed};
+use super::{ProtocolTap, WireState};
+use crate::config::{NodeConfig, TimeoutSettings, TlsMode};
+use crate::error::ConnectError;
+use crate::stats::NodeStats;
+use crate::timeout::within;
+use crate::wire::WireConnection;
+
+mod addresses;
+mod check;
+mod pooler;
+mod set_up;
+mod settings;
+
+/// A socket to a server, over TCP or in the file system.
+pub(super) type Socket = Either<TcpStream, UnixStream>;
+
+/// How links to one node are made.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    node: NodeConfig,
+    timeouts: TimeoutSettings,
+    probe_timeout: Duration,
+    /// Read from the certificate files once, at the start: a missing file is an error then, not at night.
+    tls: Option<tls::Connector>,
+    known: Known,
+    /// The address that a connection went to last, which others of the node go to as well.
+    worked: ArcSwapOption<SocketAddr>,
+}
+
+/// What it takes to stop the statement that a session is running.
+#[derive(Clone)]
+pub(crate) struct Cancel {
+    token: CancelToken,
+    /// The name may have another one by now, and that server does not know the session.
+    address: Option<SocketAddr>,
+}
+
+/// A session that the server let begin.
+struct Session {
+    address: Option<SocketAddr>,
+    client: Client,
+    wire: Arc<WireState>,
+    driver: Driver,
+}
+
+impl Dialer {
+    /// Prepares to connect to a node.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Tls`] where a certificate file cannot be used.
+    pub(crate) fn new(
+        node: NodeConfig,
+        timeouts: TimeoutSettings,
+        probe_timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        let tls = tls::connector(node.tls())?;
+        Ok(Self {
+            node,
+            timeouts,
+            probe_timeout,
+            tls,
+            known: Known::default(),
+            worked: ArcSwapOption::empty(),
+        })
+    }
+
+    /// Opens a session within a limit, which covers the socket, TLS, the authentication and the check of the server.
+    ///
+    /// Cancelling `severed` ends the session, now or later.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future closes its socket.
+    pub(crate) async fn dial(
+        &self,
+        kind: SessionKind,
+        limit: Duration,
+        stats: Arc<NodeStats>,
+        severed: CancellationToken,
+    ) -> Result<WireConnection, ConnectError> {
+        within(limit, self.open(kind, stats, severed)).await.unwrap_or(Err(ConnectError::TimedOut { limit }))
+    }
+
+    /// Connects and logs in.
+    async fn begin(
+        &self,
+        kind: SessionKind,
+        stats: Arc<NodeStats>,
+        severed: CancellationToken,
+    ) -> Result<Session, ConnectError> {
+        let (socket, address) = self.socket(None).await?;
+        let wire = Arc::new(WireState::new(Arc::clone(&stats)));
+        let tap = ProtocolTap::new(socket, Arc::clone(&wire));
+        let mut config = self.node.postgres().clone();
+        let options = as_options(&kind.settings(&self.timeouts, self.probe_timeout));
+        config.options([self.node.user_options().unwrap_or_default(), &options].join(" ").trim());
+        config.ssl_mode(match self.node.tls().mode {
+            TlsMode::Disable => SslMode::Disable,
+            TlsMode::Prefer => SslMode::Prefer,
+            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+        });
+        let asked = Arc::clone(&wire);
+        let failed = |error| self.begin_error(error, &asked);
+        let (client, driver): (_, Driver) = match &self.tls {
+            Some(tls) => {
+                let (client, connection) =
+                    config.connect_raw(tap, tls.to_host(self.node.host())).await.map_err(failed)?;
+                (client, drive(connection, severed, Arc::clone(&wire), stats, kind))
+            }
+            None => {
+                let (client, connection) = config.connect_raw(tap, NoTls).await.map_err(failed)?;
+                (client, drive(connection, severed, Arc::clone(&wire), stats, kind))
+            }
+        };
+        Ok(Session { address, client, wire, driver })
+    }
+
+    /// Tells what went wrong between the socket and the session.
+    fn begin_error(&self, error: tokio_postgres::Error, wire: &WireState) -> ConnectError {
+        if self.node.tls().mode >= TlsMode::Require && wire.is_without_tls() {
+            return ConnectError::Tls("the server does not offer TLS".into());
+        }
+        if HandshakeFailed::of(&error) {
+            return ConnectError::Tls(HandshakeFailed::cause(error));
+        }
+        // Without a password the attempt ends when it is asked for, before anything is sent to the server.
+        if self.node.password().is_none() && wire.is_asked_for_password() && error.code().is_none() {
+            return ConnectError::PasswordMissing(error);
+        }
+        error.into()
+    }
+
+    /// The statements that bring a session back to what it was when it began, in one request.
+    ///
+    /// The order matters: the search path is reset before a function is called.
+    pub(crate) fn reset(&self, kind: SessionKind) -> String {
+        let settings = as_statements(&kind.settings(&self.timeouts, self.probe_timeout), true);
+        format!(
+            "SET SESSION AUTHORIZATION DEFAULT; {settings}; CLOSE ALL; UNLISTEN *; \
+             SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+        )
+    }
+
+    /// How long opening a session may take: what the node's URL says, or else `timeouts.connect`.
+    pub(crate) fn limit(&self) -> Duration {
+        self.node.postgres().get_connect_timeout().copied().unwrap_or(self.timeouts.connect)
+    }
+
+    /// Asks the server to cancel what the session is doing; it may already be done.
+    pub(crate) async fn cancel(&self, cancel: Cancel) -> Result<(), ConnectError> {
+        let limit = self.limit();
+        let cancelled = async {
+            let (socket, _) = self.socket(cancel.address).await?;
+            match &self.tls {
+                Some(tls) => {
+                    let tap = ProtocolTap::new(socket, Arc::new(WireState::new(Arc::default())));
+                    cancel.token.cancel_query_raw(tap, tls.to_host(self.node.host())).await?;
+                }
+                None => cancel.token.cancel_query_raw(socket, NoTls).await?,
+            }
+            Ok(())
+        };
+        within(limit, cancelled).await.unwrap_or(Err(ConnectError::TimedOut { limit }))
+    }
+
+    /// Connects to the address, or else to the first of the name's that can be had.
+    async fn socket(
+        &self,
+        address: Option<SocketAddr>,
+    ) -> Result<(Socket, Option<SocketAddr>), ConnectError> {
+        let (host, port) = (self.node.host(), self.node.port());
+        if host.starts_with('/') {
+            let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
+            let stream = UnixStream::connect(path).await.map_err(ConnectError::Unreachable)?;
+            return Ok((Either::Right(stream), None));
+        }
+        // As in libpq: an address spares the look-up, and the host is only the name in the certificate then.
+        let given = self.node.postgres().get_hostaddrs().first().map(|given| (*given, port).into());
+        let addresses = match address.or(given) {
+            Some(address) => vec![address],
+            None => {
+                let resolved = lookup_host((host, port)).await.map_err(ConnectError::NameNotResolved)?;
+                addresses::order(resolved, self.worked.load().as_deref().copied())
+            }
+        };
+        let connected = addresses::first_of(&addresses, TcpStream::connect).await;
+        let (stream, address) = connected.map_err(ConnectError::Unreachable)?;
+        self.set_options(&stream).map_err(ConnectError::Unreachable)?;
+        if self.worked.load().as_deref() != Some(&address) {
+            self.worked.store(Some(Arc::new(address)));
+        }
+        Ok((Either::Left(stream), Some(address)))
+    }
+
+    /// Sets the options of a socket.
+    fn set_options(&self, stream: &TcpStream) -> io::Result<()> {
+        let options = self.node.postgres();
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(stream);
+        if options.get_keepalives() {
+            // A peer that vanished without a word is noticed also on a connection that nobody uses.
+            let mut keepalive = TcpKeepalive::new().with_time(options.get_keepalives_idle());
+            if let Some(interval) = options.get_keepalives_interval() {
+                keepalive = keepalive.with_interval(interval);
+            }
+            if let Some(retries) = options.get_keepalives_retries() {
+                keepalive = keepalive.with_retries(retries);
+            }
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(options.get_tcp_user_timeout().copied())?;
+        Ok(())
+    }
+}

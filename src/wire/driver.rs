@@ -1,0 +1,191 @@
+//! The task that moves a connection's bytes, and the ways to end it.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker, ready};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::timeout;
+use tokio_postgres::{AsyncMessage, Connection, Notification};
+use tokio_util::sync::CancellationToken;
+
+use super::WireState;
+use super::dial::SessionKind;
+use crate::stats::NodeStats;
+
+/// Takes what a session is notified of, in the order in which it comes.
+pub(crate) type Hearer = Box<dyn Fn(Notification) + Send + Sync>;
+
+/// The owner's end of a connection's task; dropping it ends the connection.
+pub(crate) struct Driver {
+    severed: CancellationToken,
+    given_up: CancellationToken,
+    call: Arc<Call>,
+    hearer: Arc<OnceLock<Hearer>>,
+    /// Dropped with the driver, which asks the task to say goodbye to the server.
+    _goodbye: oneshot::Sender<()>,
+}
+
+impl Driver {
+    /// Ends the session in order; statements that wait on it fail.
+    pub(super) fn give_up(&self) {
+        self.given_up.cancel();
+    }
+
+    /// Passes on what the session is notified of from now on; the first caller has it.
+    pub(super) fn hear(&self, hearer: Hearer) {
+        // A session has one hearer in its life.
+        let _ = self.hearer.set(hearer);
+    }
+
+    pub(super) fn call(&self) -> &Arc<Call> {
+        &self.call
+    }
+
+    /// Returns `true` if the session was given up.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.is_cancelled()
+    }
+
+    /// Whether the connection was severed, by its owner or with all others of its node.
+    pub(crate) fn is_severed(&self) -> bool {
+        self.severed.is_cancelled()
+    }
+}
+
+/// Calls the task, and knows whether it came.
+///
+/// A request goes from the client to the task before anything of it shows on the wire. Between the two, a caller that
+/// goes away leaves a session that looks idle and is not.
+#[derive(Debug, Default)]
+pub(crate) struct Call {
+    pending: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Call {
+    /// Returns `true` if the task was called and has not come yet: the client may have asked for something that the wire does not
+    /// know of.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.pending.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
+/// How long a closed connection may take to say goodbye: to a server that hangs it never would.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Moves a connection's bytes until it ends, is severed or given up, or its owner is gone.
+///
+/// The stream of a session that was given up is kept until the server has ended it, however long it takes.
+///
+/// An end that neither the owner nor a limit of the server's configuration asked for is a sign that the node is in
+/// trouble, so its monitor is told.
+pub(super) fn drive<S, T>(
+    mut connection: Connection<S, T>,
+    severed: CancellationToken,
+    wire: Arc<WireState>,
+    stats: Arc<NodeStats>,
+    kind: SessionKind,
+) -> Driver
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (goodbye, mut owner_is_gone) = oneshot::channel::<()>();
+    let given_up = CancellationToken::new();
+    let call = Arc::new(Call::default());
+    let hearer = Arc::new(OnceLock::new());
+    let driver = Driver {
+        severed: severed.clone(),
+        given_up: given_up.clone(),
+        call: Arc::clone(&call),
+        hearer: Arc::clone(&hearer),
+        _goodbye: goodbye,
+    };
+    // The monitor's own session proves nothing about those of the pools.
+    let session = (kind != SessionKind::Probe).then(|| stats.open_session());
+    tokio::spawn(async move {
+        let mut unheard = false;
+        let waker = Waker::from(Arc::clone(&call));
+        let mut work = poll_fn(|context| {
+            call.task.register(context.waker());
+            // Before the work: what is asked for meanwhile calls again.
+            call.pending.store(false, Ordering::Release);
+            let context = &mut Context::from_waker(&waker);
+            while let Some(message) = ready!(connection.poll_message(context)?) {
+                on_message(message, &hearer, &mut unheard);
+            }
+            Poll::Ready(Ok(()))
+        });
+        let outcome = tokio::select! {
+            // First, so that nothing that was asked for after the end goes out with a last round.
+            biased;
+            () = severed.cancelled() => Ok(()),
+            () = given_up.cancelled() => Ok(()),
+            outcome = &mut work => {
+                // A protocol error ends the driver though the stream is well.
+                wire.close();
+                // The client is dropped with its owner and ends the connection as well: the task often notices that first.
+                let owned = matches!(owner_is_gone.try_recv(), Err(TryRecvError::Empty));
+                if owned && outcome.as_ref().is_err_and(is_trouble) {
+                    stats.suspect();
+                }
+                outcome
+            }
+            _ = &mut owner_is_gone => timeout(GOODBYE, &mut work).await.unwrap_or(Ok(())),
+        };
+        // It fails what waits for an answer, and leaves the stream of a session that was given up.
+        drop(connection);
+        drop(session);
+        if let Some(remains) = wire.take_remains() {
+            tokio::select! {
+                () = severed.cancelled() => {}
+                () = remains.end(&wire) => {}
+            }
+        }
+        wire.end();
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "a connection ended");
+        }
+    });
+    driver
+}
+
+/// Takes what the server sends unasked.
+fn on_message(message: AsyncMessage, hearer: &OnceLock<Hearer>, unheard: &mut bool) {
+    match message {
+        AsyncMessage::Notification(notification) => match hearer.get() {
+            Some(hearer) => hearer(notification),
+            // Its user waits for it, maybe: the stream of the bare connection never gives one.
+            None if !std::mem::replace(unheard, true) => tracing::warn!(
+                channel = notification.channel(),
+                "a pooled connection was notified, and passes nothing on: use `ReplicaSet::listen`"
+            ),
+            None => {}
+        },
+        AsyncMessage::Notice(notice) => tracing::info!("{}: {}", notice.severity(), notice.message()),
+        _ => {}
+    }
+}
+
+/// Returns `true` unless the server ended the session for a limit in its configuration, which proves it alive and well.
+fn is_trouble(error: &tokio_postgres::Error) -> bool {
+    // idle_session_timeout, idle_in_transaction_session_timeout, transaction_timeout.
+    !error.code().is_some_and(|code| matches!(code.code(), "57P05" | "25P03" | "25P04"))
+}

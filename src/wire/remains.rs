@@ -1,0 +1,67 @@
+//! The end of a session that was given up: said to the server, and waited for.
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+
+use super::WireState;
+use super::frames::Frames;
+
+/// A byte stream that may outlive the driver that used it.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+
+/// The stream of a session that was given up, after its driver was dropped.
+pub(in crate::wire) struct Remains {
+    stream: Box<dyn Stream>,
+    /// Whether the last message to the server went out whole.
+    between_messages: bool,
+    received: Frames,
+}
+
+impl std::fmt::Debug for Remains {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remains").finish_non_exhaustive()
+    }
+}
+
+/// The message `Terminate`: its kind and its length.
+const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
+
+impl Remains {
+    pub(super) fn new(stream: impl Stream, sent: &Frames, received: Frames) -> Self {
+        Self { stream: Box::new(stream), between_messages: sent.is_between_messages(), received }
+    }
+
+    /// Tells the server to end the session, and waits until it has.
+    ///
+    /// The server reads this after what it is doing, so a running statement must be cancelled from elsewhere. It ends
+    /// the stream when the backend is gone, with its locks.
+    pub(in crate::wire) async fn end(self, wire: &WireState) {
+        let Self { stream, between_messages, mut received } = self;
+        let (mut reader, mut writer) = split(stream);
+        let goodbye = async {
+            // A failed write shows in the reads as well.
+            let _ = if between_messages {
+                async {
+                    writer.write_all(&TERMINATE).await?;
+                    writer.flush().await
+                }
+                .await
+            } else {
+                // In the middle of a message nothing else can be said.
+                writer.shutdown().await
+            };
+            std::future::pending::<()>().await;
+        };
+        let answers = async {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut bytes).await {
+                received.feed(&bytes[..n], |kind, body| wire.received(kind, body));
+            }
+        };
+        tokio::select! {
+            () = answers => {}
+            () = goodbye => {}
+        }
+    }
+}
