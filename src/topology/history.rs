@@ -49,7 +49,7 @@ pub(super) struct Past {
     /// The system identifier that it showed last.
     pub(super) system_identifier: Option<u64>,
     /// What it showed last, until the set has an identity by which it counts.
-    pub(super) last: Option<Observation>,
+    pub(super) last: Option<Unrecorded>,
     /// The highest timeline that it showed, until it is proven to be gone from it.
     pub(super) highest: Option<Shown>,
     /// Where it wrote last, until it can write there no more: see [`Past::forget_writing`].
@@ -67,6 +67,14 @@ pub(super) struct Past {
     pub(super) floats: bool,
     /// It was an alias when it was last seen.
     pub(super) was_alias: bool,
+}
+
+/// An answer of a node whose set has no identity yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unrecorded {
+    pub(super) observation: Observation,
+    /// It could be promoted.
+    pub(super) promotable: bool,
 }
 
 /// A timeline that a node showed.
@@ -172,16 +180,11 @@ impl RoleHistory {
         }
         // A promotion that was not watched from the beginning is not witnessed, so no recovery is noted of it.
         for past in self.pasts.values_mut() {
-            if let Some(observation) =
-                past.last.clone().filter(|last| last.system_identifier == Some(identifier))
+            if let Some(Unrecorded { observation, promotable }) =
+                past.last.clone().filter(|last| last.observation.system_identifier == Some(identifier))
             {
                 let receives_since = past.receives_since;
-                past.record(&Answer {
-                    observation: &observation,
-                    implied: false,
-                    fed: false,
-                    promotable: true,
-                });
+                past.record(&Answer { observation: &observation, implied: false, fed: false, promotable });
                 past.receives_since = receives_since;
             }
         }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::alias;
-use super::history::{Answer, LostHistory, RoleHistory};
+use super::history::{Answer, LostHistory, RoleHistory, Unrecorded};
 use super::identity::{Vote, vote};
 use super::lineage::{Lineage, Lineages};
 use super::{Lag, LastSeen, NodeRole, Observation};
@@ -223,13 +223,14 @@ fn forget_names(history: &RoleHistory, nodes: &[Seen<'_>], claims: &mut Vec<usiz
 
 /// Notes the identifiers that the nodes show, and lets them vote.
 fn elect(history: &mut RoleHistory, nodes: &[Seen<'_>], aliases: &[Option<usize>]) -> Vote {
-    for Seen { node, last_seen, .. } in nodes {
+    for Seen { node, last_seen, promotable } in nodes {
         let Some(observation) = last_seen.observation().filter(|e| e.system_identifier.is_some()) else {
             continue;
         };
         if let Some(past) = history.pasts.get_mut(node) {
             past.system_identifier = observation.system_identifier;
-            past.last = Some(observation.clone()).filter(|_| history.system_identifier.is_none());
+            let unrecorded = Unrecorded { observation: observation.clone(), promotable: *promotable };
+            past.last = Some(unrecorded).filter(|_| history.system_identifier.is_none());
         }
     }
     // One server has one vote, however many names it has.

@@ -219,6 +219,23 @@ fn a_node_that_is_not_promotable_is_fenced_and_fences_no_other_node() {
     assert_eq!(see(by(2, 40, standby(3, 95, now))).0, NodeRole::StalePrimary);
 }
 
+/// Its answer was recorded as that of a promotable node once the set had an identity, and fenced the true primary for good.
+#[test]
+fn a_node_that_is_not_promotable_fences_no_other_node_by_what_it_showed_first() {
+    let now = Instant::now();
+    let mut history = RoleHistory::default();
+    let mut see = |others: [LastSeen; 2]| {
+        let [first, last] = others;
+        let all_last_seen = [first, by(2, 20, Observation::primary(2, 90, now)), last];
+        let mut nodes = seen(&all_last_seen);
+        nodes[1].promotable = false;
+        resolve_roles(&mut history, &nodes, now).by_node
+    };
+    assert_eq!(see([LastSeen::Never, LastSeen::Never])[0], NodeRole::Unknown);
+    let by_node = see([by(1, 10, Observation::primary(1, 100, now)), by(3, 30, standby(1, 95, now))]);
+    assert_eq!(by_node, [NodeRole::Primary, NodeRole::NotPromotable, NodeRole::Replica]);
+}
+
 /// A host that was initialised anew was adopted against three nodes that agreed, because of its configured role.
 #[test]
 fn the_identity_is_that_of_the_majority_and_a_tie_is_refused() {
