@@ -1,6 +1,6 @@
 //! The bare connection out of its field.
 //~ E0616
-//~ says: field `served` of struct `Conn` is private
+//~ says: field `inner` of struct `Conn` is private
 
 use pointsman::prelude::*;
 use ui::users;
@@ -8,5 +8,5 @@ use ui::users;
 pub async fn run(
     conn: &mut Conn<Read>, // twin: conn: &mut Conn<Write>,
 ) -> QueryResult<usize> {
-    diesel_async::RunQueryDsl::execute(diesel::delete(users::table), conn.served.lease.conn_mut()).await // twin: diesel_async::RunQueryDsl::execute(diesel::delete(users::table), &mut **conn).await
+    diesel_async::RunQueryDsl::execute(diesel::delete(users::table), conn.inner.lease.conn_mut()).await // twin: diesel_async::RunQueryDsl::execute(diesel::delete(users::table), &mut **conn).await
 }

@@ -1,9 +1,9 @@
 //! A `Conn` built by hand.
 //~ E0616
-//~ says: field `served` of struct `Conn` is private
+//~ says: field `inner` of struct `Conn` is private
 
 use pointsman::prelude::*;
 
 pub fn run(conn: Conn<Read>) -> Conn<Write> { // twin: pub fn run(conn: Conn<Write>) -> Conn<Write> {
-    Conn { served: conn.served, intent: std::marker::PhantomData } // twin: conn
+    Conn { inner: conn.inner, intent: std::marker::PhantomData } // twin: conn
 }
