@@ -1,9 +1,9 @@
-//! How often Pointsman allocates, side by side with what a program would use without it.
+//! Counts Pointsman's allocations, side by side with those of a program without it.
 //!
 //! usage: `cargo bench --features testkit --bench allocations`
 //!
-//! The counts are exact and the same on every machine: of several runs the smallest counts, since in the others a
-//! monitor looked at its node. Numbers: `docs/benchmarks.md`.
+//! The counts are exact and the same on every machine. Of several runs the smallest one counts, because a monitor
+//! probed its node during the others. Numbers: `docs/benchmarks.md`.
 
 use std::alloc::System;
 
@@ -22,7 +22,7 @@ static COUNTED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const RUNS: usize = 20;
 const TIMES: usize = 20;
 
-/// Prints how many allocations, and of how many bytes, an expression makes.
+/// Prints the number of allocations of an expression, and their bytes.
 macro_rules! count {
     ($name:expr, $operation:expr) => {{
         let mut least = (usize::MAX, usize::MAX);

@@ -1,25 +1,24 @@
-//! Exponential backoff with jitter: how long to wait before trying again.
+//! Exponential backoff with jitter: the wait before each new attempt.
 //!
-//! A client that retries at a fixed pace keeps hitting a server that is already in trouble. So
-//! each wait is longer than the one before, by a constant factor, up to a maximum: *exponential
-//! backoff*. That alone is not enough, because all clients that lost the same server at the same
-//! moment would also come back at the same moments. *Jitter* spreads them out. The reference is Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015
+//! A client that retries at a fixed pace keeps hitting a server that is already in trouble. So each wait is longer
+//! than the one before, by a constant factor, up to a maximum: *exponential backoff*. That alone is not enough. All
+//! clients that lost the same server at the same moment would also come back at the same moments. *Jitter* spreads
+//! them out. The reference is Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015
 //! (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
 //!
-//! The jitter here is a proportion `j` of the wait that is left to chance:
+//! The jitter here is a proportion `j` of the wait that is random:
 //!
 //! ```text
 //! step(n)  = min(max, initial · factorⁿ)
 //! delay(n) = step(n) · (1 − j · random),   0 ≤ random < 1
 //! ```
 //!
-//! With `j = 0` the schedule is exact, `j = 0.5` is what the article calls *equal jitter* (half
-//! of the wait is certain, half of it random), and `j = 1` is its *full jitter*. Jitter only
-//! shortens a wait. It is taken from the step that was already bounded, as in the article. If the
-//! jitter were added first and the sum bounded afterwards, every wait on the plateau would be
-//! exactly `max`, and the clients would fall into step in the very outage that jitter is for.
+//! With `j = 0` the schedule is exact. `j = 0.5` is the article's *equal jitter*, where half of the wait is fixed
+//! and half is random. `j = 1` is its *full jitter*. Jitter only shortens a wait. It applies to the bounded step,
+//! as in the article. If the jitter were added first and the sum bounded afterwards, every wait on the plateau
+//! would be exactly `max`. The clients would then retry in step, in exactly the outage that jitter is for.
 //!
-//! [`Backoff`] is the policy, immutable and shared. [`Delays`] is one use of the policy, and counts.
+//! [`Backoff`] is the policy, immutable and shared. [`Delays`] is one use of the policy, and counts the attempts.
 //!
 //! ```
 //! use std::time::Duration;
@@ -47,10 +46,10 @@ use fastrand::Rng;
 #[cfg(test)]
 mod tests;
 
-/// A schedule of growing waits, with a bound and with jitter.
+/// A schedule of growing waits, with a maximum and jitter.
 ///
-/// The policy holds no state, so one value serves any number of users at once; [`Backoff::delays`]
-/// starts a use of it. The default factor is 2, without jitter and without a limit of attempts.
+/// The policy holds no state, so one value serves any number of users at once. [`Backoff::delays`] starts one use.
+/// The default factor is 2, without jitter and without a limit of attempts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backoff {
     initial: Duration,
@@ -60,7 +59,7 @@ pub struct Backoff {
     attempts: Option<u32>,
 }
 
-/// A schedule that makes no sense.
+/// The error for an invalid schedule.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackoffError {
@@ -80,17 +79,17 @@ pub enum BackoffError {
     /// The waits would shrink, or the factor is not a number.
     #[error("the factor {0} is not a finite number of at least 1: use 2, or 1 for a constant delay")]
     Factor(f64),
-    /// The proportion that is left to chance isn't a proportion.
+    /// The jitter is not a proportion.
     #[error("the jitter {0} is not within 0..=1: use 0.2, or 0 for an exact schedule")]
     Jitter(f64),
 }
 
 impl Backoff {
-    /// Describes a schedule from `initial`, doubling at each attempt, up to `max`.
+    /// Creates a schedule from `initial`, doubling at each attempt, up to `max`.
     ///
     /// # Errors
     ///
-    /// `initial` is zero or above `max`.
+    /// Fails if `initial` is zero or above `max`.
     pub fn new(initial: Duration, max: Duration) -> Result<Self, BackoffError> {
         if initial.is_zero() {
             return Err(BackoffError::ZeroInitial);
@@ -105,7 +104,7 @@ impl Backoff {
     ///
     /// # Errors
     ///
-    /// `factor` is below 1 or not finite.
+    /// Fails if `factor` is below 1 or not finite.
     pub fn with_factor(mut self, factor: f64) -> Result<Self, BackoffError> {
         if !(factor.is_finite() && factor >= 1.0) {
             return Err(BackoffError::Factor(factor));
@@ -114,11 +113,11 @@ impl Backoff {
         Ok(self)
     }
 
-    /// Leaves the proportion `jitter` of each wait to chance.
+    /// Randomizes the proportion `jitter` of each wait.
     ///
     /// # Errors
     ///
-    /// `jitter` is outside `0..=1`.
+    /// Fails if `jitter` is outside `0..=1`.
     pub fn with_jitter(mut self, jitter: f64) -> Result<Self, BackoffError> {
         if !(0.0..=1.0).contains(&jitter) {
             return Err(BackoffError::Jitter(jitter));
@@ -127,7 +126,7 @@ impl Backoff {
         Ok(self)
     }
 
-    /// Ends the schedule after `attempts` waits. Zero means: never wait, never try again.
+    /// Ends the schedule after `attempts` waits; zero means no retry.
     #[must_use]
     pub fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = Some(attempts);
@@ -140,7 +139,9 @@ impl Backoff {
         self.delays_with(Rng::new())
     }
 
-    /// Starts one use of this policy with the given randomness, for tests that repeat exactly.
+    /// Starts one use of this policy with the given randomness.
+    ///
+    /// Tests use it to repeat exactly.
     pub(crate) fn delays_with(&self, rng: Rng) -> Delays {
         Delays { policy: self.clone(), attempt: 0, rng }
     }
@@ -153,11 +154,11 @@ impl Backoff {
         if self.attempts.is_some_and(|attempts| attempt >= attempts) {
             return None;
         }
-        // A large attempt comes to infinity, which is above the maximum like any other excess.
+        // A large attempt gives infinity, which is above the maximum like any other excess.
         let step = self.initial.as_secs_f64() * self.factor.powf(f64::from(attempt));
         let bounded = step.min(self.max.as_secs_f64());
         let seconds = if self.jitter > 0.0 { bounded * (1.0 - self.jitter * rng.f64()) } else { bounded };
-        // Only a maximum that itself is beyond the precision of `f64` fails to convert back.
+        // The conversion fails only for a maximum beyond the precision of `f64`.
         Some(Duration::try_from_secs_f64(seconds).unwrap_or(self.max).min(self.max))
     }
 
@@ -182,10 +183,12 @@ impl Backoff {
     }
 }
 
-/// One use of a [`Backoff`]: it counts the attempts, and [`reset`](Delays::reset) forgets them.
+/// One use of a [`Backoff`].
 ///
-/// It is an iterator over the waits. Call `reset` after a success that lasted, so that the next
-/// trouble starts with a short wait again.
+/// It counts the attempts, and [`reset`](Delays::reset) starts the count again.
+///
+/// `Delays` is an iterator over the waits. Call `reset` after a success that lasted, so that the next failure
+/// starts with a short wait again.
 #[derive(Clone, Debug)]
 pub struct Delays {
     policy: Backoff,
@@ -194,7 +197,7 @@ pub struct Delays {
 }
 
 impl Delays {
-    /// Starts the schedule over.
+    /// Starts the schedule again from the first wait.
     pub fn reset(&mut self) {
         self.attempt = 0;
     }

@@ -1,22 +1,22 @@
 //! Configuration of a replica set: its nodes and its settings.
 //!
-//! Two variables are enough: `DATABASE_URL` for the primary, and `DATABASE_REPLICA_URL` for the replicas,
-//! separated by commas. Secrets that are rotated stand in files: `DATABASE_PASSWORD_FILE`. Everything
-//! else has a default with a reason, and can be set
+//! Two variables are enough: `DATABASE_URL` for the primary, and `DATABASE_REPLICA_URL` for the replicas, separated
+//! by commas. Rotated secrets belong in files: `DATABASE_PASSWORD_FILE`. Every other setting has a default with a
+//! reason, and can be set
 //!
 //! - in a TOML file (`pointsman.toml`, or the one that `POINTSMAN_CONFIG` names), and over it
 //! - in the environment, as `POINTSMAN_<TABLE>__<KEY>`: `POINTSMAN_POOL__MAX_SIZE=20`.
 //!
 //! `docs/configuration.md` lists every key. An empty variable counts as one that is not set.
 //!
-//! A [`Config`] is valid, or it does not exist. A wrong one is refused as a whole, and every issue is named
-//! at once. An unknown key is an issue, because a setting with a misspelt name would have no effect. No
-//! error and no `Debug` ever shows a password. Errors show no value at all, because a password may stand
-//! under the wrong key.
+//! A [`Config`] is always valid. An invalid configuration is rejected as a whole, with every issue reported at
+//! once. An unknown key is an issue, because a setting with a misspelt name would have no effect. No error and no
+//! `Debug` ever shows a password. Errors show no value at all, because any value may be a password under the wrong
+//! key.
 //!
-//! Inside: `settings` declares every setting in the form of `declare`, `value` has their types, and
-//! `reader` reads and checks them. `sources` reads file and environment, `file` the files that are named.
-//! `nodes` has the nodes, `node` one of them, and `url` parses its URL.
+//! Modules: `settings` declares every setting in the form of `declare`, `value` has their types, and `reader` reads
+//! and checks them. `sources` reads file and environment, and `file` reads the files that they name. `nodes` has
+//! the nodes, `node` one of them, and `url` parses its URL.
 
 mod builder;
 mod declare;
@@ -74,12 +74,12 @@ pub struct Config {
 impl Config {
     /// Loads from the environment, and from a file if there is one.
     ///
-    /// The file is the one that `POINTSMAN_CONFIG` names, or else `pointsman.toml` in the current
-    /// directory, which may be missing. The environment wins over the file.
+    /// The file is the one in `POINTSMAN_CONFIG`, or else `pointsman.toml` in the current directory, which may be
+    /// missing. The environment overrides the file.
     ///
     /// # Errors
     ///
-    /// Every issue, with the key as it was written.
+    /// Returns every issue, with the key as it was written.
     pub fn from_env() -> Result<Self, ConfigError> {
         sources::load(None)
     }
@@ -95,14 +95,14 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Every issue, with the key as it was written. A missing file is one.
+    /// Returns every issue, with the key as it was written. A missing file is one.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         sources::load(Some(path.as_ref()))
     }
 
-    /// Reads the text of a file and the given environment, and nothing of this process.
+    /// Reads the text of a file and the given environment only.
     ///
-    /// The files of secrets and certificates that they name are read from the disk.
+    /// Secrets and certificates are still read from the files that they name.
     ///
     /// ```
     /// use pointsman::config::Config;
@@ -119,7 +119,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Every issue, with the key as it was written.
+    /// Returns every issue, with the key as it was written.
     pub fn from_sources(
         file: Option<&str>,
         env: impl IntoIterator<Item = (String, String)>,
@@ -132,13 +132,13 @@ impl Config {
         ConfigBuilder::default()
     }
 
-    /// Returns all nodes, in the order of the configuration. There is at least one.
+    /// Returns all nodes, at least one, in the order of the configuration.
     #[must_use]
     pub fn nodes(&self) -> &[NodeConfig] {
         &self.nodes
     }
 
-    /// Returns the same configuration with this node alone.
+    /// Returns the same configuration with only this node.
     #[cfg(feature = "testkit")]
     pub(crate) fn with_only(&self, node: NodeConfig) -> Self {
         Self { nodes: vec![node], ..self.clone() }
@@ -174,7 +174,7 @@ impl Config {
         &self.settings.probe
     }
 
-    /// Returns the schedule by which a node that is down is tried again.
+    /// Returns the schedule of reconnections to a node that is down.
     #[must_use]
     pub fn backoff(&self) -> &Backoff {
         &self.settings.backoff
@@ -214,7 +214,7 @@ impl fmt::Display for Config {
     }
 }
 
-/// A configuration whose values have the right type, and are not yet checked together.
+/// A configuration of typed values that are not yet checked together.
 #[derive(Clone, Default)]
 struct UncheckedConfig {
     /// Each node with the key that it comes from.
@@ -223,7 +223,9 @@ struct UncheckedConfig {
 }
 
 impl UncheckedConfig {
-    /// Checks the whole. `no_primary` is the key and the remedy of a missing primary.
+    /// Checks the whole configuration.
+    ///
+    /// `no_primary` is the key and the remedy of a missing primary.
     fn check(self, mut diagnostics: Diagnostics, no_primary: (&str, &str)) -> Result<Config, ConfigError> {
         let Self { nodes, settings } = self;
         settings.check(&mut diagnostics);
@@ -238,12 +240,12 @@ impl UncheckedConfig {
     }
 }
 
-/// Returns the known word that was probably meant by `word`.
+/// Returns the known word that the user probably meant by `word`.
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |near: &str| {
         let whole = strsim::normalized_damerau_levenshtein(word, near);
-        // The right key in the wrong table is near, too; the right table says which of two it is.
+        // The right key in the wrong table is similar, too; the table breaks a tie.
         let part = strsim::normalized_damerau_levenshtein(&last(word), &last(near));
         whole.max(0.9 * part + 0.1 * whole - 0.1)
     };

@@ -2,10 +2,10 @@
 //!
 //! * [`Conn`]: what [`ReplicaSet`](crate::ReplicaSet) hands out, and its views
 //! * [`BorrowedConn`]: a typed view of a connection that the caller opened
-//! * [`RawAccess`]: which of them dereference to a bare connection
+//! * [`RawAccess`]: the intents whose connection dereferences to a bare connection
 //! * [`TransactionBuilder`]: transactions with isolation levels
 //! * [`CancelHandle`]: cancels the statement of a connection from another task
-//! * [`InDoubt`]: what is noted of a transaction whose outcome may have to be settled
+//! * [`InDoubt`]: a transaction whose outcome may have to be resolved
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -35,20 +35,20 @@ mod source;
 mod transaction;
 mod wal_position;
 
-/// Stands for the name of the node where there is none.
+/// The node's name on a connection without a node.
 const UNMANAGED: &str = Role::Unmanaged.as_str();
 
 /// A connection to PostgreSQL for one intent.
 ///
-/// It is checked out of a [`ReplicaSet`](crate::ReplicaSet) and goes back to its pool when it is dropped. Code that has a
-/// connection of its own, such as a test, lends it with [`borrow_from`](Self::borrow_from).
+/// A [`ReplicaSet`](crate::ReplicaSet) hands it out, and it returns to its pool when it is dropped. Code that opens its
+/// connection itself, such as a test, borrows it with [`borrow_from`](Self::borrow_from).
 ///
-/// A `Conn<Read>` gives no way to the bare connection: it has no `Deref`, because Diesel's async methods work on
-/// everything that dereferences to a connection, and even on a shared reference to one. Statements run
-/// on it through [`RunQueryDsl`](crate::RunQueryDsl), if they are [`ReadOnly`](crate::ReadOnly).
+/// A `Conn<Read>` hides the bare connection. It has no `Deref`, because Diesel's async methods work on everything that
+/// dereferences to a connection, and even on a shared reference to one. Statements run on it through
+/// [`RunQueryDsl`](crate::RunQueryDsl), if they are [`ReadOnly`](crate::ReadOnly).
 ///
-/// A `Conn<Write>` also dereferences to [`AsyncPgConnection`], so code that takes one, or any
-/// `AsyncConnection`, keeps working and can be moved over one function at a time.
+/// A `Conn<Write>` also dereferences to [`AsyncPgConnection`]. So code that takes one, or any `AsyncConnection`, keeps
+/// working and can be migrated one function at a time.
 ///
 /// ```
 /// use pointsman::prelude::*;
@@ -71,10 +71,10 @@ pub struct Conn<I: Intent> {
     intent: PhantomData<fn() -> I>,
 }
 
-/// The connection itself and where it is from, whatever the intent.
+/// The connection and its source, for any intent.
 pub(crate) struct ConnInner {
     source: Source,
-    /// A transaction was left in the middle: what runs now would run inside of it, and never be committed.
+    /// A transaction was abandoned: later statements would run inside it, and never be committed.
     poisoned: bool,
     /// The last transaction ended because it conflicted with others.
     conflicted: bool,
@@ -95,22 +95,22 @@ impl<I: Intent> Conn<I> {
     #[ref_cast_custom]
     fn view_mut(inner: &mut ConnInner) -> &mut Self;
 
-    /// Lends the connection to code that only reads.
+    /// Returns a view of the connection for code that only reads.
     ///
-    /// It is the same connection, inside its transaction if one is open. On a `Conn<Write>` only the type refuses a write
-    /// through the view: the session may write, so `nextval` or a function that writes succeeds here, and fails on
-    /// [`ReplicaSet::read`](crate::ReplicaSet::read). In tests of code that reads, check out with that.
+    /// It is the same connection, inside its transaction if one is open. On a `Conn<Write>` only the type rejects a
+    /// write through the view. The session may write, so `nextval` or a function that writes succeeds here, and fails
+    /// on [`ReplicaSet::read`](crate::ReplicaSet::read). In tests of code that reads, check out with `read`.
     ///
-    /// It is lent by shared
-    /// reference alone: with an exclusive one, `mem::swap` could put a replica inside a `Conn<Write>`.
+    /// The view is a shared reference only: with an exclusive one, `mem::swap` could put a replica inside a
+    /// `Conn<Write>`.
     pub fn as_read(&self) -> &Conn<Read> {
         Conn::<Read>::view(&self.inner)
     }
 
-    /// Turns the connection into one that only reads, for code that takes a `Conn<Read>` by value.
+    /// Converts the connection into a `Conn<Read>`, for code that takes one by value.
     ///
-    /// It is the same connection, so the type is all that changes: the session of a `Conn<Write>` may write at the
-    /// server, and a function that writes (`nextval`, or one of your own) is refused on [`ReplicaSet::read`] only.
+    /// Only the type changes, because it is the same connection. The session of a `Conn<Write>` may write at the
+    /// server, and a function that writes (`nextval`, or a user-defined one) is rejected on [`ReplicaSet::read`] only.
     ///
     /// ```
     /// use futures_util::Stream;
@@ -132,13 +132,13 @@ impl<I: Intent> Conn<I> {
         Conn { inner: self.inner, intent: PhantomData }
     }
 
-    /// Names the intent by the type parameter of generic code, which stands for the same one.
+    /// Changes the intent's type to the type parameter of generic code, which is the same intent.
     pub(crate) fn with_intent<J: Intent>(self) -> Conn<J> {
         debug_assert_eq!(I::KIND, J::KIND, "an intent never becomes another one");
         Conn { inner: self.inner, intent: PhantomData }
     }
 
-    /// Lends the connection to code that writes, where the intent is known to permit it.
+    /// Returns the connection for code that writes, if its intent permits that.
     pub fn as_write(&self) -> &Conn<Write>
     where
         I: Writable,
@@ -146,7 +146,7 @@ impl<I: Intent> Conn<I> {
         Conn::<Write>::view(&self.inner)
     }
 
-    /// Lends the connection exclusively to code that writes: for a transaction, say.
+    /// Returns an exclusive reference for code that writes, such as a transaction.
     pub fn as_write_mut(&mut self) -> &mut Conn<Write>
     where
         I: Writable,
@@ -170,32 +170,35 @@ impl<I: Intent> Conn<I> {
 
     /// Returns the SQLSTATE of the last error that the server sent on this connection.
     ///
-    /// Inside a transaction that has failed it stays the code of the error that failed it: what the server answers
-    /// to later statements (25P02, mostly) is a consequence. An error that ends the session replaces any other.
+    /// Inside a failed transaction, it stays the code of the first error, because the errors of later statements
+    /// (mostly 25P02) are consequences. An error that ends the session replaces any other.
     ///
-    /// Diesel keeps only some of the codes; a deadlock (40P01), for one, reads `Unknown` there.
-    /// It is seen whichever DSL ran the statement. `None` before the first error, where the connection broke without one, and
-    /// always on a connection that the caller opened.
+    /// Diesel keeps only some of the codes; a deadlock (40P01), for example, is `Unknown` there. This method works with
+    /// either DSL. It returns `None` before the first error, if the connection broke without one, and always on a
+    /// connection that the caller opened.
     pub fn last_sqlstate(&self) -> Option<SqlState> {
         self.inner.source.wire().sqlstate()
     }
 
-    /// Returns `true` if the connection has ended: lost, ended by the server (an error of severity FATAL), severed
-    /// from a node that was fenced, or left by a cancelled transaction.
+    /// Returns `true` if the connection has ended.
     ///
-    /// It is `true` by the time that a statement's error says that the connection is closed. Of a connection that the
-    /// caller opened, only a cancelled transaction is known.
+    /// It broke, the server ended it (an error of severity FATAL), its node was fenced, or a transaction on it was
+    /// cancelled. The result is `true` by the time that a statement's error reports a closed connection. On a
+    /// connection that the caller opened, only a cancelled transaction is noticed. caller opened, only a cancelled
+    /// transaction is known.
     pub fn is_closed(&self) -> bool {
         self.inner.source.is_closed()
     }
 
-    /// Ends the connection, so that nobody gets it after this user, with the session as it was left.
+    /// Closes the connection, so that no other caller gets its session in the present state.
     #[cfg(feature = "migrate")]
     pub(crate) fn retire(&self) {
         self.inner.source.give_up();
     }
 
-    /// Returns `true` if this program ended the connection: severed it from its node, or gave a transaction up in the middle.
+    /// Returns `true` if this program closed the connection.
+    ///
+    /// It closes one for its node, or for an abandoned transaction.
     pub(crate) fn was_closed_here(&self) -> bool {
         self.inner.source.was_closed_here()
     }
@@ -204,17 +207,17 @@ impl<I: Intent> Conn<I> {
         self.inner.source.wire()
     }
 
-    /// The node that serves the connection; `None` if the caller opened it.
+    /// Returns the node that serves the connection; `None` if the caller opened it.
     pub(crate) fn served_by(&self) -> Option<&Arc<Node>> {
         self.inner.source.node()
     }
 
-    /// Forgets the last error's code, so that it is not taken for that of what runs next.
+    /// Clears the last error's code, so that it is not mistaken for that of the next statement.
     pub(crate) fn forget_sqlstate(&self) {
         self.inner.source.wire().take_sqlstate();
     }
 
-    /// Whether the last transaction ended because it conflicted with others, and may succeed when it is run again.
+    /// Returns `true` if the last transaction ended in a conflict, and may be retried.
     pub(crate) fn conflicted(&self) -> bool {
         self.inner.conflicted
     }
@@ -223,7 +226,7 @@ impl<I: Intent> Conn<I> {
         !self.is_closed() && self.inner.source.wire().has_conflict()
     }
 
-    /// Passes on what a statement gave, unless it was committed without the standby that it should have waited for.
+    /// Returns a statement's value, unless it was committed without its synchronous standby.
     pub(crate) fn replicated<T>(&self, value: T) -> QueryResult<T> {
         if self.inner.source.wire().take_unreplicated() {
             return Err(self.unreplicated(None).into());
@@ -239,7 +242,7 @@ impl<I: Intent> Conn<I> {
         OutcomeUnknown { node: self.node_name(), sqlstate: None, in_doubt, committed_locally: true }
     }
 
-    /// The bare connection for one statement, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
+    /// Returns the bare connection for one statement, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
     pub(crate) fn connection(&self) -> QueryResult<Usable<'_>> {
         let ConnInner { source, poisoned, .. } = &self.inner;
         if *poisoned || source.is_exchanged() {
@@ -253,7 +256,7 @@ impl<I: Intent> Conn<I> {
     }
 }
 
-/// The bare connection for one statement, kept for as long as its future is there.
+/// The bare connection for one statement, kept as long as the statement's future.
 pub(crate) struct Usable<'c> {
     pub(crate) bare: &'c AsyncPgConnection,
     _statement: Statement<'c>,

@@ -1,7 +1,7 @@
-//! What can go wrong, one type per operation.
+//! The errors of this crate, one type per operation.
 //!
-//! Every message names what to do about it, and none holds a credential. Errors are told apart by
-//! SQLSTATE and kind, never by text.
+//! Every message includes the remedy, and none contains a credential. Errors are classified by SQLSTATE and kind, never
+//! by text.
 //!
 //! * [`ConnectError`]: one attempt to open a session at one node
 //! * [`CheckoutError`]: [`ReplicaSet::read`](crate::ReplicaSet::read) and [`write`](crate::ReplicaSet::write)
@@ -9,7 +9,7 @@
 //! * [`ListenError`], for [`ReplicaSet::listen`](crate::ReplicaSet::listen)
 //! * [`OutcomeUnknown`]: a COMMIT whose answer never came
 //! * [`TransactionFailed`]: a COMMIT that the server would have turned into a ROLLBACK
-//! * [`Error`]: all of them in one, for a program that doesn't tell them apart
+//! * [`Error`]: all of them in one type, for a program that handles them alike
 
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ mod transaction;
 
 /// Any error of this crate.
 ///
-/// `From<diesel::result::Error>` takes an [`OutcomeUnknown`] out of Diesel's error, where
-/// [`Conn::transaction`](crate::Conn::transaction) had to put it, so that a `match` finds it.
+/// `From<diesel::result::Error>` extracts an [`OutcomeUnknown`] from Diesel's error, in which
+/// [`Conn::transaction`](crate::Conn::transaction) had to wrap it, so that a `match` finds it.
 ///
 /// ```
 /// use pointsman::Error;
@@ -48,43 +48,43 @@ mod transaction;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A node could not be prepared, because of a certificate file say.
+    /// A node could not be prepared, because of a certificate file, for example.
     #[error("node {node} cannot be used")]
     Node {
         /// The node's name.
         node: String,
-        /// What is wrong with it.
+        /// The cause.
         source: ConnectError,
     },
-    /// No connection could be had. Nothing was sent to a server: safe to repeat.
+    /// No connection was available. Nothing was sent to a server, so the call is safe to repeat.
     #[error(transparent)]
     Checkout(#[from] CheckoutError),
     /// A statement could not be cancelled.
     #[error(transparent)]
     Cancel(#[from] CancelError),
-    /// Channels could not be listened to.
+    /// Listening on channels failed.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A statement failed.
     #[error(transparent)]
     Query(diesel::result::Error),
-    /// A COMMIT was sent and its answer never came: it may have been carried out. Not safe to repeat.
+    /// A COMMIT was sent but not answered, so it may have succeeded. Not safe to repeat.
     #[error(transparent)]
     OutcomeUnknown(#[from] OutcomeUnknown),
     /// A transaction went on after one of its statements had failed; it was rolled back.
     #[error(transparent)]
     TransactionFailed(#[from] TransactionFailed),
-    /// Closing took longer than it may.
+    /// Not all connections were returned within the time limit of `close`.
     #[error(
         "{connections} connections were still in use {after:?} after `close`: end what holds them, or raise `timeouts.shutdown`"
     )]
     Close {
-        /// How many connections were not returned.
+        /// Connections that were not returned.
         connections: u32,
-        /// How long was waited for them.
+        /// Time waited for them.
         after: Duration,
     },
 }

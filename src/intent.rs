@@ -1,14 +1,14 @@
-//! What a connection may be used for, as a type.
+//! The intent of a connection, as a type.
 //!
-//! An intent is a type that has no values: it exists only as the parameter of
-//! [`Conn<I>`](crate::Conn). [`Read`] may be served by any node, [`Write`] only by the primary.
-//! There are exactly two; [`Intent`] is sealed, so that no third one can claim rights of its own.
+//! An intent is a type without values, used only as the parameter of [`Conn<I>`](crate::Conn). Any node may serve
+//! [`Read`], and only the primary serves [`Write`]. There are exactly two: [`Intent`] is sealed, so that no third one
+//! can claim other rights.
 
 use std::fmt;
 
 mod sealed {
     /// Keeps [`Intent`](super::Intent) closed.
-    // What `Intent` says itself is said only where it is a bound, not to who implements it.
+    // The message of `Intent` appears only if it is a bound, not for an `impl` of it.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` is not an intent: there are only `Read` and `Write`",
         label = "neither `Read` nor `Write`",
@@ -21,15 +21,14 @@ mod sealed {
 
 /// The intent to read: served by a replica, or by the primary.
 ///
-/// A [`Conn<Read>`](crate::Conn) runs nothing but [`ReadOnly`](crate::ReadOnly) statements. That
-/// is a promise of the type; the server keeps a second one: every session of a read pool has
-/// `default_transaction_read_only=on`, also on the primary.
+/// A [`Conn<Read>`](crate::Conn) runs only [`ReadOnly`](crate::ReadOnly) statements, by its type. The server adds a
+/// second guarantee: every session of a read pool has `default_transaction_read_only=on`, also on the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {}
 
 /// The intent to write: served by the primary alone.
 ///
-/// A [`Conn<Write>`](crate::Conn) runs every statement, reads among them.
+/// A [`Conn<Write>`](crate::Conn) runs every statement, also reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Write {}
 
@@ -49,7 +48,7 @@ pub enum Write {}
     note = "the intents are sealed, because a third one would have no pool to be served from"
 )]
 pub trait Intent: sealed::Sealed + Send + Sync + Sized + 'static {
-    /// The intent as a value, for what is decided or shown at run time.
+    /// The intent as a value, for decisions and messages at run time.
     ///
     /// ```
     /// use pointsman::{Intent, IntentKind, Read, Write};
@@ -66,7 +65,7 @@ impl Intent for Write {
     const KIND: IntentKind = IntentKind::Write;
 }
 
-/// An intent as a value: what [`Intent::KIND`] is, and errors name.
+/// An intent as a value, as in [`Intent::KIND`] and in errors.
 ///
 /// ```
 /// assert_eq!(pointsman::IntentKind::Read.to_string(), "read");
@@ -101,8 +100,8 @@ impl fmt::Display for IntentKind {
 
 /// The intents that may write: [`Write`] alone.
 ///
-/// It is the bound for a method that writes, in a trait that is generic over the intent. It
-/// stands on the *method*, so that the compiler can say in plain words what is wrong with a call:
+/// It is the bound for a method that writes, in a trait that is generic over the intent. Put it on the *method*, so
+/// that the compiler can explain in plain words why a call is wrong:
 ///
 /// ```
 /// use pointsman::prelude::*;

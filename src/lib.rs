@@ -1,9 +1,8 @@
 //! PostgreSQL with read replicas behind Diesel, with compile-time-typed intent.
 //!
-//! A pointsman sets the points, so that each train takes the right track. This crate does that for
-//! Diesel: a statement runs where its type allows it. A [`ReplicaSet`] hands out [`Conn<Read>`](Conn),
-//! served by a replica, and [`Conn<Write>`](Conn), served by the one true primary; a write on the first
-//! does not compile.
+//! A pointsman sets the points, so that each train takes the right track. This crate does that for Diesel: a statement
+//! runs on the nodes that its type allows. A [`ReplicaSet`] hands out [`Conn<Read>`](Conn), served by a replica, and
+//! [`Conn<Write>`](Conn), served by the one true primary. A write on a `Conn<Read>` does not compile.
 //!
 //! ```no_run
 //! use pointsman::prelude::*;
@@ -38,27 +37,27 @@
 //! * [`prelude`]: the one import that a file needs
 //! * [`Config`]: `DATABASE_URL` and `DATABASE_REPLICA_URL` are enough
 //! * [`ReplicaSet`]: connections for reads and for writes
-//! * [`ReadOptions`], [`WriteOptions`]: what a single call asks for
+//! * [`ReadOptions`], [`WriteOptions`]: options of a single call
 //! * [`Conn`], [`RunQueryDsl`]: running statements, and transactions
 //! * [`Intent`], [`Writable`]: repositories that are generic over the intent
-//! * [`ReadOnly`], [`CombineDsl`], [`assume_read_only`]: what counts as a read
-//! * [`Error`] and its relatives: what went wrong, and whether it is safe to repeat
+//! * [`ReadOnly`], [`CombineDsl`], [`assume_read_only`]: the statements that count as a read
+//! * [`Error`] and its relatives: the causes of failures, and which calls are safe to repeat
 //!
 //! # What the type proves, and what the server does
 //!
-//! The type proves that what a `Conn<Read>` runs was built by Diesel as a `SELECT` without a lock at its top, or was vouched
-//! for. A function or a fragment in the `SELECT` may still write; so every session of a read pool is read-only at the server as
-//! well, also on the primary, and also after its node was promoted.
+//! The type proves that a statement on a `Conn<Read>` was built by Diesel as a `SELECT` without a lock at its top, or
+//! that its author vouched for it. A function or a fragment in the `SELECT` may still write. So every session of a read
+//! pool is read-only at the server as well, also on the primary, and also after its node was promoted.
 //!
-//! PostgreSQL lets some functions act in a read-only transaction: large objects, `dblink`, `pg_notify`, advisory locks,
-//! `pg_terminate_backend`. Only privileges stop those. [`ReadOnly`] has the list.
+//! PostgreSQL permits some functions with effects in a read-only transaction: large objects, `dblink`, `pg_notify`,
+//! advisory locks, `pg_terminate_backend`. Only privileges stop those. [`ReadOnly`] has the list.
 //!
 //! # Features
 //!
 //! * `tls`: TLS towards the servers, with rustls
 //! * `migrate`: Diesel's migrations from inside the program, on the primary only
 //! * `testkit`: real clusters with streaming replicas, faults, and sets that are rolled back, for tests
-//! * `payments`, `service`: the payments service that shows the crate off
+//! * `payments`, `service`: a payments service that demonstrates the crate
 //!
 //! # Guides
 //!
@@ -120,10 +119,10 @@ mod wire;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
-/// Everything that a file needs to run statements.
+/// The imports that a file needs to run statements.
 ///
-/// It is Diesel's prelude with Pointsman's traits in the place of Diesel's, since two
-/// glob imports of traits of one name are ambiguous in a confusing way.
+/// It is Diesel's prelude with Pointsman's traits instead of Diesel's, because two glob imports of traits of one name
+/// are ambiguous in a confusing way.
 ///
 /// ```
 /// use pointsman::prelude::*;

@@ -1,4 +1,4 @@
-//! A number of permits that can be changed while some of them are held.
+//! A number of permits that can change while some of them are held.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -6,8 +6,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A semaphore whose size follows the configuration.
 ///
-/// Permits that are held count against the new size: a change of the configuration does not double a limit. First
-/// come, first served.
+/// Held permits count against the new size, so a change of the configuration does not double a limit. The queue is
+/// first come, first served.
 #[derive(Debug, Clone)]
 pub(crate) struct Limit {
     semaphore: Arc<Semaphore>,
@@ -16,11 +16,11 @@ pub(crate) struct Limit {
 
 #[derive(Debug)]
 struct Size {
-    /// Permits that there are.
+    /// Current number of permits.
     now: u32,
-    /// Permits that there are to be.
+    /// Wanted number of permits.
     wanted: u32,
-    /// Whether a task collects those that are too many.
+    /// `true` while a task collects the excess permits.
     collecting: bool,
 }
 
@@ -32,12 +32,12 @@ impl Limit {
         }
     }
 
-    /// The permits themselves.
+    /// Returns the underlying semaphore.
     pub(crate) fn semaphore(&self) -> &Arc<Semaphore> {
         &self.semaphore
     }
 
-    /// Takes a permit, unless all are held or others wait.
+    /// Takes a permit, unless all are held or other callers wait.
     pub(crate) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.semaphore).try_acquire_owned().ok()
     }
@@ -51,12 +51,13 @@ impl Limit {
         Arc::clone(&self.semaphore).acquire_owned().await.ok()
     }
 
-    /// Changes the number of permits. Those that are too many are taken away as soon as they are returned, before
-    /// anybody else gets them.
+    /// Changes the number of permits.
+    ///
+    /// Excess permits are removed as soon as they are returned, before a waiting caller gets them.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub(crate) fn resize(&self, size: u32) {
         let mut state = self.lock();
         state.wanted = size;
@@ -73,7 +74,7 @@ impl Limit {
         }
     }
 
-    /// Takes permits away one by one until there are as many as wanted.
+    /// Removes permits one by one until the wanted number is left.
     async fn collect(self) {
         loop {
             {
@@ -98,7 +99,7 @@ impl Limit {
     }
 
     fn lock(&self) -> MutexGuard<'_, Size> {
-        // Nothing in here panics half-way through a change.
+        // No code under this lock panics half-way through a change.
         self.size.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -111,7 +112,7 @@ mod tests {
         limit.semaphore.available_permits()
     }
 
-    /// A change of the configuration gave everybody a second set of permits.
+    /// A change of the configuration made a second full set of permits available.
     #[tokio::test]
     async fn permits_that_are_held_count_against_the_new_size() {
         let limit = Limit::new(3);

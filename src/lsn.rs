@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 /// A log sequence number: a position in PostgreSQL's write-ahead log, in bytes.
 ///
-/// It is written as PostgreSQL writes it, two hexadecimal halves with a slash.
+/// The text form is PostgreSQL's: two hexadecimal halves with a slash.
 ///
 /// ```
 /// use pointsman::Lsn;
@@ -21,17 +21,17 @@ use serde::{Serialize, Serializer};
 pub struct Lsn(u64);
 
 impl Lsn {
-    /// Makes a position of its number of bytes.
+    /// Creates a position from its number of bytes.
     pub const fn new(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// The position as a number of bytes.
+    /// Returns the position as a number of bytes.
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// How many bytes it lies after another position; 0 where it lies before.
+    /// Returns the bytes from `other` to this position; 0 if this one is first.
     pub const fn bytes_after(self, other: Self) -> u64 {
         self.0.saturating_sub(other.0)
     }
@@ -49,7 +49,7 @@ impl Serialize for Lsn {
     }
 }
 
-/// A text that is not a log sequence number.
+/// The error for text that is not a log sequence number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a log sequence number: write two hexadecimal numbers with a slash, as in 16/B374D848")]
 pub struct InvalidLsn;
@@ -59,7 +59,7 @@ impl FromStr for Lsn {
 
     fn from_str(text: &str) -> Result<Self, InvalidLsn> {
         let half = |half: &str| {
-            // `from_str_radix` alone would take a sign as well.
+            // `from_str_radix` alone would accept a sign as well.
             let is_hex = (1..=8).contains(&half.len()) && half.bytes().all(|byte| byte.is_ascii_hexdigit());
             u64::from_str_radix(half, 16).ok().filter(|_| is_hex).ok_or(InvalidLsn)
         };

@@ -1,18 +1,18 @@
 //! Migrations from inside the program, on the primary only.
 //!
-//! Programs that are started together all want to migrate. Here one of them does, under an advisory lock,
-//! while the others wait and then find nothing left to do.
+//! Programs that are started together all want to migrate. One of them does, under an advisory lock, while the others
+//! wait and then find nothing left to do.
 //!
 //! The migrations and their records are those of Diesel (`diesel_migrations`, table `__diesel_schema_migrations`), so
 //! `diesel migration run` and this module can take turns.
 //!
-//! **What is proven and what is not.** A `Conn<Write>` was checked out for the primary, and the server is
-//! asked again under the lock, so no standby and no read-only server is migrated. Against two servers that both take
-//! themselves for the primary, only the replica set's own rules help.
+//! **What is proven and what is not.** A `Conn<Write>` was checked out for the primary, and `run` asks the
+//! server again under the lock. So no standby and no read-only server is migrated. If two servers both claim to be the
+//! primary, only the replica set's own rules protect against it.
 //!
-//! * [`run`]: applies what is pending
-//! * [`pending`]: tells what is, and changes nothing
-//! * [`MigrateError`]: what can go wrong
+//! * [`run`]: applies the pending migrations
+//! * [`pending`]: lists them, and changes nothing
+//! * [`MigrateError`]: the errors of both
 //!
 //! ```no_run
 //! use pointsman::migrate::{self, MigrateError};
@@ -43,27 +43,27 @@ use crate::{Conn, Intent, RunQueryDsl, Write, assume_read_only};
 mod error;
 mod session;
 
-/// How long [`run`] waits while another program migrates.
+/// Time [`run`] waits while another program migrates.
 ///
-/// Programs that start together wait for the longest migration of one of them; what takes longer than this is better
-/// applied by hand than while everybody waits for it.
+/// Programs that start together wait for the longest migration of one of them. A longer migration is better applied by
+/// hand than while all of them wait.
 pub const LOCK_WAIT: Duration = Duration::from_secs(60);
 
-/// Applies the migrations that are pending, each in a transaction of its own, and names them.
+/// Applies the pending migrations, and returns their names.
 ///
-/// Only one program does at a time: the others wait for it up to [`LOCK_WAIT`]. The connection is
-/// used up, because what its session has prepared and set is of no use to others afterwards.
-/// It runs on every flavour of the Tokio runtime. The statement timeout of the session doesn't hold for migrations.
+/// Each migration runs in a separate transaction. Only one program migrates at a time: the others wait up to
+/// [`LOCK_WAIT`]. The connection is used up, because its session may keep prepared statements and settings. It runs on
+/// every flavour of the Tokio runtime. The session's statement timeout does not apply to migrations.
 ///
 /// # Errors
 ///
-/// As [`MigrateError`] tells. What was applied before a migration failed stays applied; the failed one itself is
-/// undone, unless it says `run_in_transaction = false`.
+/// Returns a [`MigrateError`]. Migrations applied before the failed one stay applied. The failed one itself is undone,
+/// unless it has `run_in_transaction = false`.
 ///
 /// # Cancel safety
 ///
-/// A future that is dropped while it waits has done nothing. Once migrations have begun they
-/// go on to their end in the background, because none is better off half done.
+/// A future that is dropped while it waits has done nothing. Once migrations have begun, they go on to their end in the
+/// background, because a half-finished one helps no caller.
 pub async fn run<S>(conn: Conn<Write>, source: S) -> Result<Vec<String>, MigrateError>
 where
     S: MigrationSource<Pg> + Send + 'static,
@@ -71,7 +71,7 @@ where
     run_within(conn, source, LOCK_WAIT).await
 }
 
-/// Does what [`run`] does, and waits so long while another program migrates.
+/// Runs as [`run`] does, with another limit on the wait for the lock.
 ///
 /// # Errors
 ///
@@ -91,7 +91,7 @@ where
     let session = Session::new(conn);
     session.lock(lock_wait).await?;
     session.check_primary().await?;
-    // Diesel's migrations block; here that is a thread's business and not the runtime's.
+    // Diesel's migrations block, so they run on a thread outside the runtime.
     let applied = tokio::task::spawn_blocking(move || session.apply(&source));
     match applied.await {
         Ok(applied) => applied,
@@ -100,16 +100,16 @@ where
     }
 }
 
-/// Names the migrations that are not applied yet, in their order. It changes nothing.
+/// Returns the names of the pending migrations, in their order.
 ///
 /// # Errors
 ///
-/// [`MigrateError::Source`] where the migrations cannot be read, and [`MigrateError::Query`] where the database fails.
+/// [`MigrateError::Source`] if the migrations cannot be read, and [`MigrateError::Query`] if the database fails.
 pub fn pending<I: Intent, S: MigrationSource<Pg>>(
     conn: &Conn<I>,
     source: S,
 ) -> impl Future<Output = Result<Vec<String>, MigrateError>> + Send {
-    // A source need not be `Send`, so all that is wanted of it is taken before the future is made.
+    // A source need not be `Send`, so it is read before the future is made.
     let wanted = names(&source);
     let conn = conn.as_read();
     async move {
@@ -127,7 +127,7 @@ pub fn pending<I: Intent, S: MigrationSource<Pg>>(
     }
 }
 
-/// The versions and names of all migrations of a source, by version.
+/// Returns the versions and names of all migrations of a source, by version.
 fn names(source: &impl MigrationSource<Pg>) -> Result<Vec<(String, String)>, MigrateError> {
     let migrations = source.migrations().map_err(MigrateError::Source)?;
     let name = |version: MigrationVersion<'_>, name: String| (version.to_string(), name);
@@ -151,7 +151,7 @@ struct Answer {
     answer: bool,
 }
 
-/// What a server says of itself.
+/// The server's report about itself.
 #[derive(QueryableByName)]
 struct NodeRole {
     #[diesel(sql_type = Bool)]

@@ -1,12 +1,12 @@
 //! A payments repository on typed connections.
 //!
-//! It is the crate's own first user: a trait per aggregate, generic over the intent, whose writing
-//! methods bear the bound [`Writable`](crate::Writable). So a deposit cannot be recorded on a replica, and a
-//! function that only reports cannot be made to write by accident.
+//! It is the crate's own first user: a trait per aggregate, generic over the intent. Its writing methods have the bound
+//! [`Writable`](crate::Writable). So a deposit cannot be recorded on a replica, and a function that only reports cannot
+//! write by accident.
 //!
-//! * [`TransactionRepository`]: what came in and went out; balances are sums over it
-//! * [`SettlementRepository`]: completed transactions that were summed up and closed, each exactly once
-//! * [`AuditRepository`]: who did what; nothing can be changed in it
+//! * [`TransactionRepository`]: deposits and withdrawals; balances are sums over them
+//! * [`SettlementRepository`]: completed transactions, summed and closed, each exactly once
+//! * [`AuditRepository`]: an append-only log of actions and their actors
 //! * [`Amount`], [`Balance`], [`Asset`], [`AccountId`] and more: values that are valid once they exist
 //! * [`Page`], [`PageRequest`], [`Cursor`]: lists, page by page
 //! * [`MIGRATIONS`]: the tables, for [`migrate::run`](crate::migrate::run)

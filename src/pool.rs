@@ -1,20 +1,20 @@
 //! The pools: one per node and intent. The only file that names bb8.
 //!
-//! bb8 keeps the idle connections, checks them when they are taken and when they come back, and closes those that
-//! no caller uses. The rest is done here: whose turn it is, when a connection is made and what becomes of the callers when
-//! that fails, and how a pool's connections are severed as one.
+//! bb8 keeps the idle connections, checks them when they are taken and returned, and closes those that no caller uses.
+//! This module does the rest. It decides whose turn it is, opens connections, handles failures for the waiting callers,
+//! and closes all connections of a pool at once.
 //!
-//! * [`NodePool`]: take a connection, sever all of them
-//! * `gate`: as many callers at once as there may be connections, first in, first out
-//! * `queue`: callers past the gate that wait for a connection to be made or returned
-//! * `breaker`: when a login may be tried again after one failed (pure)
-//! * `lease`: a connection that is handed out, and how it goes back
-//! * `reset`: a session on which its user set something, before the next one gets it
-//! * `canceller`: cancelling what a connection runs, on behalf of its user
-//! * `outside`: a session outside of the pool that ends with the pool's own
-//! * `ending`: a session that was given up, until the server has ended it
+//! * [`NodePool`]: checks out a connection, closes all of them
+//! * `gate`: admits as many callers as there may be connections, first in, first out
+//! * `queue`: callers past the gate that wait for a connection to be opened or returned
+//! * `breaker`: decides when to try a login again after a failed one (pure)
+//! * `lease`: a connection that is handed out, and the way it is returned
+//! * `reset`: restores a session whose user changed its settings
+//! * `canceller`: cancels the statement of a connection for its user
+//! * `outside`: a session outside the pool that ends with the pool's sessions
+//! * `ending`: an abandoned session, until the server has ended it
 //!
-//! A connection is judged by what its own wire has shown, so a checkout makes no round trip.
+//! A connection's health is known from its own bytes, so a checkout makes no round trip.
 
 use std::fmt;
 use std::pin::pin;
@@ -51,27 +51,29 @@ mod outside;
 mod queue;
 mod reset;
 
-/// Why a pool had no connection to give.
+/// The reason why a pool provided no connection.
 #[derive(Debug)]
 pub(crate) enum PoolError {
-    /// No session could be opened, and there is none whose return is worth waiting for.
+    /// No session could be opened, and no session in use is worth waiting for.
     Connect(Arc<ConnectError>),
-    /// All connections were in use until the deadline, or at all if the caller joins no queue.
+    /// All connections were in use until the deadline, or at once if the caller joins no queue.
     Exhausted,
-    /// A connection was still in the making at the deadline.
+    /// A connection was still being opened at the deadline.
     Connecting,
-    /// The pool was severed while the caller waited.
+    /// The pool was closed while the caller waited.
     Severed,
-    /// Another pool has taken the place of this one, whose settings changed.
+    /// Another pool has replaced this one, because the settings changed.
     Retired,
 }
 
-/// What both pools of a node may do at once: a node that comes back, or is slow, is not stormed.
+/// Limits that both pools of a node share.
+///
+/// They keep a slow or recovering node from being overloaded.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    /// Connections in the making.
+    /// Connections being opened.
     connects: Limit,
-    /// Cancel requests, each of which is a connection of its own for a moment.
+    /// Cancel requests, each of which is a short connection.
     cancels: Limit,
 }
 
@@ -81,7 +83,7 @@ impl Limits {
         Self { connects: Limit::new(limit), cancels: Limit::new(limit) }
     }
 
-    /// Follows other settings; what is under way counts.
+    /// Applies other settings; operations in progress still count.
     pub(crate) fn resize(&self, settings: &PoolSettings) {
         self.connects.resize(settings.max_concurrent_connects);
         self.cancels.resize(settings.max_concurrent_connects);
@@ -93,52 +95,55 @@ pub(crate) struct NodePool {
     shared: Arc<Shared>,
 }
 
-/// What the pool and its connections have in common.
+/// The state that the pool and its connections share.
 struct Shared {
     dialer: Arc<Dialer>,
     kind: SessionKind,
     settings: PoolSettings,
     stats: Arc<NodeStats>,
     limits: Arc<Limits>,
-    /// Cancelled to end every connection of the present generation; then replaced by the next one's.
+    /// Cancelled to end all connections of this generation.
+    ///
+    /// The next generation's token then replaces it.
     generation: ArcSwap<CancellationToken>,
-    /// Shared with the pools whose place this one took.
+    /// Shared with the pools that this one replaced.
     gate: Gate,
-    /// Another pool has taken its place: it hands nothing out, and keeps nothing that comes back.
+    /// `true` if another pool has replaced this one, so that it hands out and keeps no connection.
     retired: Arc<AtomicBool>,
-    /// Cancelled with it, for the callers that wait.
+    /// Cancelled on retirement, for the callers that wait.
     retiring: CancellationToken,
     idle: Idle,
     queue: Queue,
     /// Connections that are handed out.
     leased: AtomicU32,
-    /// Sessions that are not handed out, and have not ended.
+    /// Sessions that were abandoned, and have not ended.
     ending: AtomicU32,
-    /// Where the pool was made: a connection may be returned by code that runs on no runtime.
+    /// The runtime that created the pool, for code that returns a connection outside a runtime.
     home: Handle,
 }
 
-/// A link in a pool, with the instant at which it is too old.
+/// A connection in a pool, with the time at which it is too old.
 ///
-/// The link is boxed, because it is large and its lease is moved about with every checkout.
+/// It is boxed because it is large, and its lease is moved with every checkout.
 struct PooledConnection {
     link: Box<WireConnection>,
     expires: Instant,
 }
 
-/// Idle connections are looked for twice in their timeout, and within these bounds: the longer one is bb8's own
-/// interval, the shorter one keeps a pool of tiny timeouts from being busy with that.
+/// Shortest time between two checks for idle connections; a check runs twice per idle timeout.
+///
+/// The longest time is bb8's own interval. The shortest keeps a pool with a tiny timeout from checking all the time.
 const SHORTEST_REAPER_INTERVAL: Duration = Duration::from_millis(50);
 const LONGEST_REAPER_INTERVAL: Duration = Duration::from_secs(30);
 
 impl NodePool {
-    /// Makes an empty pool; it connects when somebody asks.
+    /// Creates an empty pool; it connects on demand.
     ///
     /// `delays` are the waits after failed logins.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// If called outside a tokio runtime.
     pub(crate) fn new(
         dialer: Arc<Dialer>,
         kind: SessionKind,
@@ -168,11 +173,11 @@ impl NodePool {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Takes a connection, waiting until the deadline for one to be free or to be made. Callers are served in turn.
+    /// Checks out a connection, and waits for one until the deadline; callers are served in turn.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future takes nothing; a connection that was in the making for it goes to the pool.
+    /// A dropped future takes nothing; a connection being opened for it goes to the pool.
     pub(crate) async fn get(&self, deadline: Instant, queueing: Queueing) -> Result<Lease, PoolError> {
         let shared = &self.shared;
         if self.is_retired() {
@@ -190,13 +195,13 @@ impl NodePool {
         }
     }
 
-    /// Takes an idle connection that no caller waits for; none is made.
+    /// Takes an idle connection that no caller waits for; opens none.
     pub(crate) fn try_idle(&self) -> Option<Lease> {
         let pass = self.shared.gate.try_enter()?;
         self.shared.take_idle().map(|slot| Lease::new(slot, pass))
     }
 
-    /// Waits at the gate, if the caller is not past it, and then in the queue.
+    /// Waits at the gate, if the caller has not passed it, and then in the queue.
     async fn wait(&self, pass: Option<Pass>, deadline: Instant) -> Result<Lease, PoolError> {
         let shared = &self.shared;
         let generation = shared.generation.load_full();
@@ -223,22 +228,25 @@ impl NodePool {
         }
     }
 
-    /// Ends every connection at once, those in use as well; later ones are of the next generation.
+    /// Closes all connections at once, also those in use.
+    ///
+    /// Later ones belong to the next generation.
     pub(crate) fn close_now(&self) {
         self.shared.generation.swap(Arc::new(CancellationToken::new())).cancel();
     }
 
-    /// Ends every connection for good: none is made any more.
+    /// Closes all connections for good, and opens no more.
     pub(crate) fn close(&self) {
         self.shared.generation.load().cancel();
     }
 
-    /// Makes place for another pool: idle connections end, those in use do when they are returned, and callers that
-    /// wait turn to the other one.
+    /// Retires this pool in favour of another one.
+    ///
+    /// Idle connections end now, those in use end when they are returned, and waiting callers turn to the other pool.
     pub(crate) fn retire(&self) {
         self.shared.retired.store(true, Ordering::Release);
         self.shared.retiring.cancel();
-        // What is taken now is not kept when it is dropped.
+        // A connection that is taken here is not kept when it is dropped.
         while self.shared.idle.take().is_some() {}
     }
 
@@ -247,39 +255,41 @@ impl NodePool {
         self.shared.retired.load(Ordering::Acquire)
     }
 
-    /// The node is known to be well, so that a login may be tried again at once.
+    /// Records that the node is up, so that a login may be tried again at once.
     pub(crate) fn on_well(&self) {
         self.shared.on_well();
     }
 
-    /// How many connections are handed out.
+    /// Returns the number of connections that are handed out.
     pub(crate) fn leased(&self) -> u32 {
         self.shared.leased.load(Ordering::Acquire)
     }
 
-    /// How many sessions are handed out, or were given up and have not ended.
+    /// Returns the number of sessions in use, or abandoned and not ended.
     pub(crate) fn unfinished(&self) -> u32 {
         self.leased() + self.shared.ending.load(Ordering::Acquire)
     }
 
-    /// How many connections there are, in use or idle.
+    /// Returns the number of connections, in use or idle.
     pub(crate) fn connections(&self) -> u32 {
         self.shared.idle.connections()
     }
 }
 
 impl Shared {
-    /// Returns the caller's runtime, since the one of before may have ended; without one, that on which the pool was made.
+    /// Returns the caller's runtime, or the one that created the pool if there is none.
+    ///
+    /// The caller's comes first, because the other one may have ended.
     fn runtime(&self) -> Handle {
         Handle::try_current().unwrap_or_else(|_| self.home.clone())
     }
 
-    /// Takes an idle connection, unless there are callers whose turn it is.
+    /// Takes an idle connection, unless other callers are in front.
     fn take_idle(self: &Arc<Self>) -> Option<Slot> {
         if self.queue.is_empty() { self.idle.take().map(|pooled| Slot::new(pooled, self)) } else { None }
     }
 
-    /// What a caller hears that had no turn in time.
+    /// Returns the error for a caller that had no turn in time.
     fn at_deadline(&self) -> PoolError {
         if self.idle.connections() >= self.settings.max_size || self.gate.is_shut() {
             return PoolError::Exhausted;
@@ -302,19 +312,19 @@ impl fmt::Debug for NodePool {
 
 impl PooledConnection {
     fn new(link: WireConnection, settings: &PoolSettings) -> Self {
-        // Its set-up is what later users expect.
+        // Later users expect the session's set-up.
         link.wire().forget_leftover();
         let jitter = settings.lifetime_jitter * fastrand::f64();
         let lifetime = settings.max_lifetime.mul_f64(1.0 - jitter);
         Self { link: Box::new(link), expires: Instant::now() + lifetime }
     }
 
-    /// Returns `true` if the next user would find it as the first one did, and for a while.
+    /// Returns `true` if the session is sound and young enough for a next user.
     fn is_usable(&mut self, kind: SessionKind) -> bool {
         self.is_sound(kind) && Instant::now() < self.expires
     }
 
-    /// Whether the next user would find it as the first one did.
+    /// Returns `true` if the next user would find the session in its initial state.
     fn is_sound(&mut self, kind: SessionKind) -> bool {
         !self.link.is_closed()
             && !self.link.is_cancelled()
@@ -339,48 +349,48 @@ struct Idle {
 /// A connection that was taken out of bb8, which still counts it.
 type Pooled = bb8::PooledConnection<'static, Keeper>;
 
-/// Tells bb8 which connections are worth keeping.
+/// Decides for bb8 which connections to keep.
 struct Keeper {
     kind: SessionKind,
     retired: Arc<AtomicBool>,
 }
 
-/// What bb8 hears when it asks for a connection: they are made by the queue, which knows for whom.
+/// The error for bb8 when it asks for a connection, because only the queue opens connections.
 #[derive(Debug)]
 struct MadeElsewhere;
 
 impl Idle {
     fn new(kind: SessionKind, settings: &PoolSettings, retired: Arc<AtomicBool>) -> Self {
         let pool = bb8::Pool::builder()
-            // The queue bounds them, and knows of those that are being made. bb8 would count its own attempts.
+            // The queue limits them, and knows the ones being opened. bb8 would count its own attempts.
             .max_size(u32::MAX)
             .idle_timeout(settings.idle_timeout)
             .reaper_rate((settings.idle_timeout / 2).clamp(SHORTEST_REAPER_INTERVAL, LONGEST_REAPER_INTERVAL))
             // Lifetimes are jittered per connection.
             .max_lifetime(None)
             .retry_connection(false)
-            // The connection that was used last is the one that is surely alive, and the others may age out.
+            // The connection used last is the one most surely alive, and the others may age out.
             .queue_strategy(bb8::QueueStrategy::Lifo)
             .build_unchecked(Keeper { kind, retired: Arc::clone(&retired) });
         Self { pool, retired }
     }
 
-    /// Takes a usable connection, if there is one; the unusable ones on its way are closed.
+    /// Takes a usable connection, if there is one, and closes the unusable ones before it.
     fn take(&self) -> Option<Pooled> {
-        // Polled once: bb8 has one at once, or none.
+        // Polled once, because bb8 has one at once or none.
         pin!(self.pool.get_owned()).now_or_never()?.ok()
     }
 
-    /// Adds a connection that was made.
+    /// Adds a connection that was opened.
     fn add(&self, link: PooledConnection) {
         if self.retired.load(Ordering::Acquire) {
             return;
         }
-        // One that ended meanwhile is refused, and there is always room.
+        // A connection that ended in the meantime is rejected, and there is always room.
         let _ = self.pool.add(link);
     }
 
-    /// How many there are, those that were taken out as well.
+    /// Returns the number of connections, including those taken out.
     fn connections(&self) -> u32 {
         self.pool.state().connections
     }

@@ -3,15 +3,15 @@
 //! * [`ReplicaSet`]: connect, read, write, close
 //! * `read`: a node for a read, and the next one if it fails
 //! * `write`: the primary, and waiting for one
-//! * `run_read`, `run`, `repeat`, `hedge`: a read that survives its node, one run of it, when it is run again, and when a slow one is
-//!   tried twice
-//! * `budget`: what second tries and repeats may cost
+//! * `run_read`, `run`: a read that survives its node, and one run of it
+//! * `repeat`, `hedge`: when a read is run again, and when a slow one is also tried on a second node
+//! * `budget`: a bound on hedges and repeats
 //! * `run_write`, `resolve`: a transaction that is run again on a conflict, and one whose outcome is unknown
 //! * [`listen`]: notifications of the primary, through failovers
-//! * `forget`: the operator's word that ends what is remembered of the nodes
+//! * `forget`: discards the history of the nodes, on an operator's decision
 //! * `reconfigure`: nodes that come and go while traffic runs
-//! * `supervise`: monitors that have ended, and are started again
-//! * `report`: how everything is, for people and for `/health`
+//! * `supervise`: starts monitors again that have ended
+//! * `report`: the health of the set, for people and for `/health`
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
@@ -52,7 +52,7 @@ mod write;
 
 /// A primary and its replicas, behind typed connections.
 ///
-/// It is cheap to clone; all clones are one set. The background tasks end with the last of them, or with
+/// Cloning is cheap, and all clones are one set. The background tasks end when the last clone is dropped, or with
 /// [`close`](Self::close).
 ///
 /// ```no_run
@@ -82,23 +82,23 @@ struct Inner {
     live: ArcSwap<Live>,
     topology: Arc<TopologyState>,
     monitors: Mutex<Vec<Watch>>,
-    /// Whether monitors that have ended are being replaced.
+    /// `true` while monitors that have ended are being replaced.
     reviving: Arc<AtomicBool>,
     closed: CancellationToken,
     started: Instant,
 }
 
-/// What a change of the configuration replaces.
+/// The part of the set that a change of the configuration replaces.
 struct Live {
     config: Arc<Config>,
     limits: Arc<Limits>,
 }
 
-/// What is bounded for the whole set, through all changes of the configuration.
+/// Bounds for the whole set, kept through all changes of the configuration.
 struct Limits {
-    /// Places for reads that fall back to the primary.
+    /// Permits for reads that fall back to the primary.
     fallback: Limit,
-    /// Places for callers that wait for a primary.
+    /// Permits for callers that wait for a primary.
     waiters: Limit,
     hedges: Budget,
     repeats: Budget,
@@ -114,7 +114,7 @@ impl Limits {
         }
     }
 
-    /// Follows a change of the configuration; what is held or was spent still counts.
+    /// Adopts a changed configuration; permits in use and spent budget still count.
     fn follow(&self, config: &Config) {
         self.fallback.resize(config.reads().max_fallback);
         self.waiters.resize(config.writes().max_waiters);
@@ -123,19 +123,19 @@ impl Limits {
 }
 
 impl ReplicaSet {
-    /// Starts to look after the configured nodes.
+    /// Starts to monitor the configured nodes.
     ///
-    /// It waits until every node has been looked at, or until `timeouts.connect` is over: a node
-    /// that is down does not stop the start, nor do all of them. Whether there is a primary is what
-    /// [`topology`](Self::topology) and [`health`](Self::health) tell.
+    /// Waits until every node was probed, or until `timeouts.connect` is over. The start succeeds even if nodes are
+    /// down, and even if all are. To find out if there is a primary, call [`topology`](Self::topology) or
+    /// [`health`](Self::health).
     ///
     /// # Errors
     ///
-    /// [`Error::Node`] where a node's certificate files cannot be used.
+    /// [`Error::Node`] if a node's certificate files cannot be used.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// If called outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
@@ -158,7 +158,7 @@ impl ReplicaSet {
         Ok(set)
     }
 
-    /// Waits until every node was looked at, within bounds; whoever is not there by then is left to its monitor.
+    /// Waits until every node was probed, up to a deadline; the monitors find the others later.
     async fn settled(&self) {
         let config = self.config();
         let mut changes = self.watch();
@@ -166,18 +166,20 @@ impl ReplicaSet {
             changes.wait_for(|topology| topology.nodes.iter().all(|node| node.health != Health::Unknown));
         let deadline = Instant::now() + config.timeouts().connect;
         let _ = timeout_at(deadline, all_seen).await;
-        // How fresh a replica is can be told only once the primary was seen as well.
+        // A replica's lag is known only after the primary was probed as well.
         let judged = |node: &NodeStatus| node.role != NodeRole::Replica || node.serves_reads;
         let all_judged = changes.wait_for(|topology| topology.nodes.iter().all(judged));
         let _ = timeout_at(deadline.min(Instant::now() + config.probe().interval), all_judged).await;
     }
 
-    /// The roles of the nodes, as they were last seen. It asks nobody.
+    /// Returns the roles of the nodes, as last observed. No probe is sent.
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(&self.snapshot().topology)
     }
 
-    /// Follows the topology: the receiver changes when a role or a health does, not with every measurement.
+    /// Returns a receiver that changes with the topology.
+    ///
+    /// It changes when a role or a health does, not with every measurement.
     ///
     /// ```no_run
     /// # async fn example(set: pointsman::ReplicaSet) {
@@ -191,14 +193,14 @@ impl ReplicaSet {
         self.inner.topology.changes()
     }
 
-    /// How everything is: the document of a health endpoint.
+    /// Returns the health of the set, as a document for a health endpoint.
     pub fn health(&self) -> HealthReport {
         let snapshot = self.snapshot();
         let watched = self.is_up_to_date(&snapshot, Instant::now());
         HealthReport::of(&snapshot, self.inner.started.elapsed(), watched || self.is_closed())
     }
 
-    /// The configuration that the set runs with.
+    /// Returns the configuration that the set runs with.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.inner.live.load().config)
     }
@@ -207,11 +209,11 @@ impl ReplicaSet {
     ///
     /// # Errors
     ///
-    /// [`Error::Close`] where some are still in use after `timeouts.shutdown`; those are severed.
+    /// [`Error::Close`] if some are still in use after `timeouts.shutdown`; these are closed at once.
     ///
     /// # Cancel safety
     ///
-    /// The set stays closed when the future is dropped.
+    /// The set stays closed if the future is dropped.
     pub async fn close(&self) -> Result<(), Error> {
         self.inner.closed.cancel();
         let live = self.live();
@@ -219,13 +221,13 @@ impl ReplicaSet {
         live.limits.waiters.close();
         let limit = live.config.timeouts().shutdown;
         let deadline = Instant::now() + limit;
-        // Removed nodes and earlier settings as well: nothing may run on when this returns.
+        // Removed nodes and earlier settings are included, because no connection may outlive this call.
         let nodes = self.inner.topology.nodes();
         let leased = || nodes.iter().map(|node| node.leased()).sum::<u32>();
-        // What was given up is ended at the server before the program is.
+        // Abandoned statements are cancelled at the server before the program ends.
         let unfinished = || nodes.iter().map(|node| node.unfinished()).sum::<u32>();
         while unfinished() > 0 && Instant::now() < deadline {
-            // Connections come back without a word; this is asked rarely, and only at the end.
+            // Returning a connection sends no signal, so poll. This happens rarely, and only at the end.
             sleep(Duration::from_millis(5)).await;
         }
         let connections = leased();
@@ -236,7 +238,7 @@ impl ReplicaSet {
         if connections > 0 { Err(Error::Close { connections, after: limit }) } else { Ok(()) }
     }
 
-    /// Whether [`close`](Self::close) was called on this set or a clone of it.
+    /// Returns `true` if [`close`](Self::close) was called on this set or a clone of it.
     pub fn is_closed(&self) -> bool {
         self.inner.closed.is_cancelled()
     }
@@ -259,7 +261,7 @@ impl ReplicaSet {
 
     /// Waits for a connection as long as the set is open.
     ///
-    /// One that is had as the set closes goes back: whoever closes waits for what is in use, and that must come to an end.
+    /// If the set closes while this waits, the connection is returned, so that `close` can finish.
     async fn while_open<T>(
         &self,
         checkout: impl Future<Output = Result<T, CheckoutError>>,
@@ -281,7 +283,7 @@ impl fmt::Debug for ReplicaSet {
     }
 }
 
-/// Makes the node of a configuration.
+/// Builds the node of a configuration.
 fn prepare(node: &NodeConfig, config: &Config) -> Result<Arc<Node>, Error> {
     Node::new(node, config)
         .map(Arc::new)
@@ -300,7 +302,7 @@ fn watch(node: &Arc<Node>, topology: &Arc<TopologyState>, config: &Config) -> Wa
     Watch { node: node.id(), _monitor: Monitor::start(Arc::clone(node), topology, probe, backoff) }
 }
 
-/// What is known of each node, for an error.
+/// Returns the last known state of each node, for an error.
 fn failures(snapshot: &Snapshot, tried: &[NodeFailure]) -> Vec<NodeFailure> {
     let of = |(node, view): (&NodeStatus, &NodeView)| {
         let known = view.connect_error().cloned();
@@ -309,7 +311,7 @@ fn failures(snapshot: &Snapshot, tried: &[NodeFailure]) -> Vec<NodeFailure> {
             None => format!("{} ({})", node.role, node.health),
         };
         match tried.iter().rev().find(|failure| failure.node == node.name).cloned() {
-            // That nothing came of it in time says less than why the server refuses everyone.
+            // A timeout explains less than the error with which the server rejects all logins.
             Some(tried) if tried.error.is_none() && known.is_some() => {
                 NodeFailure { reason: format!("{}; {reason}", tried.reason), error: known, ..tried }
             }

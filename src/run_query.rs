@@ -19,33 +19,31 @@ use futures_util::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt, pin
 use self::sealed::Rows as _;
 use crate::{Conn, Intent, IntentKind, Permits, Writable};
 
-/// Runs statements on a [`Conn`], as `diesel_async::RunQueryDsl` runs them on a bare connection.
+/// Runs statements on a [`Conn`], as `diesel_async::RunQueryDsl` does on a bare connection.
 ///
-/// The methods have the names and the meaning that they have there, so moving a program over is
-/// one changed import. Two things differ. A statement must be one that the connection's intent
-/// [`Permits`], or the call does not compile. And the connection is taken by shared reference: a
-/// `&mut conn` coerces, and futures that are polled together on one `&conn` are pipelined.
+/// The methods have the same names and meaning, so one changed import migrates a program. Two things differ. The
+/// connection's intent must [permit](Permits) the statement, or the call does not compile. And the connection is taken
+/// by shared reference: a `&mut conn` coerces, and futures that are polled together on one `&conn` are pipelined.
 ///
-/// They return boxed futures, since the bounds of a method are told once for each time that an opaque return type
-/// is used: the compiler's refusal of one call would be three errors.
+/// They return boxed futures, because the compiler reports the bounds of a method once for each use of an opaque return
+/// type. One rejected call would then be three errors.
 ///
-/// The intent is a parameter of the trait, not of its methods, so that `load::<User>(conn)` has
-/// one type parameter as it has in Diesel.
+/// The intent is a parameter of the trait, not of its methods, so that `load::<User>(conn)` has one type parameter as
+/// in Diesel.
 ///
 /// # Errors
 ///
-/// Each method fails as its counterpart does: with Diesel's error, which includes
-/// [`NotFound`](diesel::result::Error::NotFound) where one row is asked for and none is there. A
-/// connection whose transaction was cancelled fails with
-/// [`BrokenTransactionManager`](diesel::result::Error::BrokenTransactionManager). A statement outside a transaction that the
-/// server committed without its synchronous standby fails with [`OutcomeUnknown`](crate::OutcomeUnknown): see
-/// [`committed_locally`](crate::OutcomeUnknown::committed_locally).
+/// Each method returns Diesel's error, as its counterpart does. That includes
+/// [`NotFound`](diesel::result::Error::NotFound) if one row is requested and there is none. A connection whose
+/// transaction was cancelled fails with [`BrokenTransactionManager`](diesel::result::Error::BrokenTransactionManager).
+/// A statement outside a transaction that the server committed without its synchronous standby fails with
+/// [`OutcomeUnknown`](crate::OutcomeUnknown): see [`committed_locally`](crate::OutcomeUnknown::committed_locally).
 ///
 /// # Cancel safety
 ///
-/// A dropped future of a *read* loses its answer and nothing else: a connection that still owes one is waited for
-/// in the background, or its statement is cancelled and the connection ended. A dropped future of a *write* may or
-/// may not have been carried out.
+/// If the future of a *read* is dropped, only its answer is lost. The pool waits for an owed answer in the background,
+/// or cancels the statement and ends the connection. If the future of a *write* is dropped, the write may or may not
+/// have been applied.
 ///
 /// ```
 /// use futures_util::try_join;
@@ -72,10 +70,10 @@ pub trait RunQueryDsl<I: Intent>: Sized {
         collected.and_then(|rows| ready(conn.replicated(rows))).boxed()
     }
 
-    /// Runs a statement and hands out its rows as they come.
+    /// Runs a statement and returns its rows as a stream.
     ///
-    /// A stream that is dropped before its end leaves rows on the wire. The pool waits a moment for the rest of them, and
-    /// otherwise cancels the statement and ends the connection; no other user gets it before.
+    /// A stream that is dropped before its end leaves rows on the wire. The pool waits a moment for the rest of them,
+    /// or cancels the statement and ends the connection. No other user gets the connection before that.
     fn load_stream<'conn, U>(
         self,
         conn: &'conn Conn<I>,
@@ -88,7 +86,7 @@ pub trait RunQueryDsl<I: Intent>: Sized {
         self.rows(conn).map_ok(StreamExt::boxed).boxed()
     }
 
-    /// Runs a statement and takes its first row, without asking the server for just one.
+    /// Runs a statement and returns its first row, without a `LIMIT`.
     fn get_result<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<U>>
     where
         I: Permits<Self::Query>,
@@ -99,7 +97,7 @@ pub trait RunQueryDsl<I: Intent>: Sized {
         first.and_then(|row| ready(conn.replicated(row))).boxed()
     }
 
-    /// Does what [`load`](Self::load) does; it reads better after `returning`.
+    /// Does the same as [`load`](Self::load), and reads better after `returning`.
     fn get_results<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<Vec<U>>>
     where
         I: Permits<Self::Query>,
@@ -109,7 +107,7 @@ pub trait RunQueryDsl<I: Intent>: Sized {
         self.load(conn)
     }
 
-    /// Adds `LIMIT 1` to a statement and takes its row.
+    /// Adds `LIMIT 1` to a statement and returns its row.
     fn first<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<U>>
     where
         Self: AsQuery<Query: LimitDsl<Output: LoadQuery<U> + 'conn>>,
@@ -119,10 +117,10 @@ pub trait RunQueryDsl<I: Intent>: Sized {
         self.as_query().limit(1).get_result(conn)
     }
 
-    /// Runs a statement on a connection of its own and hands out its rows as they come.
+    /// Runs a statement on an owned connection and returns its rows as a stream.
     ///
-    /// The stream owns the connection, so it can be the body of a response. The connection goes back to its pool
-    /// when the stream is dropped.
+    /// The stream owns the connection, so it can be the body of a response. The connection returns to its pool when the
+    /// stream is dropped.
     ///
     /// # Cancel safety
     ///
@@ -146,19 +144,20 @@ pub trait RunQueryDsl<I: Intent>: Sized {
     {
         let rows = async move {
             let rows = self.rows(&conn).await?;
-            // The stream holds the connection for as long as its rows come over it.
+            // The stream holds the connection as long as its rows arrive over it.
             QueryResult::Ok(rows.inspect(move |_| _ = &conn))
         };
         stream::once(rows).try_flatten().boxed()
     }
 }
 
-// Bounded, so that `first` and `load` of a `Vec`, an iterator or an atomic are not taken for these.
+// Bounded, so that method resolution does not confuse these with `first` and `load` of a `Vec`, an iterator or an
+// atomic.
 impl<T: AsQuery, I: Intent> RunQueryDsl<I> for T {}
 
 /// Runs statements whose rows do not matter.
 ///
-/// `execute` stands apart from [`RunQueryDsl`] because an `INSERT` without `RETURNING` has no rows to load.
+/// `execute` is separate from [`RunQueryDsl`] because an `INSERT` without `RETURNING` has no rows to load.
 ///
 /// ```
 /// use pointsman::prelude::*;
@@ -170,7 +169,7 @@ impl<T: AsQuery, I: Intent> RunQueryDsl<I> for T {}
 /// }
 /// ```
 pub trait RunExecuteDsl<I: Intent>: Sized {
-    /// Runs a statement and counts the rows that it affected.
+    /// Runs a statement and returns the number of affected rows.
     fn execute<'conn>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<usize>>
     where
         I: Permits<Self>,
@@ -196,8 +195,8 @@ impl<T: QueryFragment<Pg> + QueryId, I: Intent> RunExecuteDsl<I> for T {}
 
 /// A statement whose rows can be loaded as values of type `U`.
 ///
-/// It is the one bound that a function needs which is generic over the query. Add `Query: ReadOnly` for a
-/// `Conn<Read>`. The trait is sealed and applies to every statement and every `U` that fit.
+/// A function that is generic over the query needs only this bound. Add `Query: ReadOnly` for a `Conn<Read>`. The trait
+/// is sealed, and applies to every statement and every `U` that fit.
 ///
 /// ```
 /// use pointsman::prelude::*;
@@ -221,10 +220,10 @@ mod sealed {
 
     /// Keeps [`LoadQuery`] closed.
     ///
-    /// `diesel_async::methods::LoadQuery` is open: anyone may implement it for a type of their own, and would be handed
-    /// the bare connection of a `Conn<Read>`.
+    /// `diesel_async::methods::LoadQuery` is open: any crate may implement it for its types, and would get the bare
+    /// connection of a `Conn<Read>`.
     pub trait Rows<U>: AsQuery + Send {
-        /// Sends a statement and makes its rows into values.
+        /// Sends a statement and converts its rows into values.
         fn rows<I>(
             self,
             conn: &Conn<I>,
@@ -283,7 +282,7 @@ pub trait SaveChangesDsl<I: Intent>: Sized {
     ///
     /// # Errors
     ///
-    /// Diesel's error; [`NotFound`](diesel::result::Error::NotFound) where there is no such row.
+    /// Diesel's error; [`NotFound`](diesel::result::Error::NotFound) if there is no such row.
     fn save_changes<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<U>>
     where
         I: Writable,

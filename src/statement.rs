@@ -1,14 +1,16 @@
-//! Which statements an intent permits.
+//! The statements that each intent permits.
 //!
-//! [`ReadOnly`] marks the statements that only read, [`Permits`] ties them to an
-//! [`Intent`](crate::Intent). This is the only file that names Diesel's types of `SELECT` statements.
+//! [`ReadOnly`] marks the statements that only read, and [`Permits`] relates them to an [`Intent`](crate::Intent). This
+//! is the only file that names Diesel's types of `SELECT` statements.
 //!
-//! **What the type proves.** A statement that is [`ReadOnly`] by one of the implementations here
-//! was built by Diesel as a `SELECT` without a locking clause at its top. **What only the server can refuse.** A function that such a
-//! `SELECT` calls may write (`nextval`, one of your own), and a fragment or raw SQL may say anything; the sessions of the
-//! read pools are therefore read-only at the server too, and refuse changes of tables with SQLSTATE 25006.
+//! **What the type proves.** A statement that is [`ReadOnly`] by an implementation in this crate was built by Diesel as
+//! a `SELECT` without a locking clause at its top.
 //!
-//! * [`assume_read_only`]: the loud adapter for raw SQL
+//! **What only the server can reject.** A function that such a `SELECT` calls may write (`nextval`, or a user-defined
+//! one), and a fragment or raw SQL may contain any statement. So the sessions of the read pools are read-only at the
+//! server too, and reject changes of tables with SQLSTATE 25006.
+//!
+//! * [`assume_read_only`]: the explicit adapter for raw SQL
 //! * [`CombineDsl`], [`SetOperation`]: `UNION`, `INTERSECT` and `EXCEPT`, whose type Diesel keeps private
 
 use diesel::query_builder::{BoxedSelectStatement, SelectStatement};
@@ -22,24 +24,26 @@ mod set_operation;
 
 /// A statement that only reads.
 ///
-/// It is there for `SELECT` without a locking clause, also boxed, and for what the adapters
-/// [`assume_read_only`] and [`CombineDsl`] make. `FOR UPDATE`, `FOR SHARE` and their relatives
-/// take locks, which a standby refuses, so they are not `ReadOnly`.
+/// It applies to a `SELECT` without a locking clause, also boxed, and to the results of the adapters
+/// [`assume_read_only`] and [`CombineDsl`]. `FOR UPDATE`, `FOR SHARE` and their relatives take locks, which a standby
+/// rejects, so they are not `ReadOnly`.
 ///
 /// # What it does not say
 ///
-/// The type shows how the statement was built, not what its text does. A function in the `SELECT`, or a fragment of your own,
-/// may do anything; then the read-only session refuses changes of tables and sequences. It does **not** refuse
+/// The type shows how the statement was built, not the effects of its text. A function or a fragment in the `SELECT`
+/// may do anything. If it changes tables or sequences, the read-only session rejects that. The session does **not**
+/// reject
 ///
 /// * large objects (`lo_create`, `lo_put`, `lo_unlink` and their relatives), on a primary: committed data
 /// * `dblink` and foreign tables, on any node: they write in another session
-/// * `pg_notify`, `pg_logical_emit_message`, `pg_current_xact_id`, and the upkeep of one's own indexes, on a primary
+/// * `pg_notify`, `pg_logical_emit_message`, `pg_current_xact_id`, and maintenance of indexes that the role owns, on a
+///   primary
 /// * advisory locks, `pg_cancel_backend`, `pg_terminate_backend`, `pg_export_snapshot`, on any node
 /// * SQL that makes its session read-write first (`set_config`)
 ///
 /// Privileges stop each of them: [the guide](crate::guide::deployment#roles-and-privileges) has the statements.
 ///
-/// The trait is open. A query type of your own, a pagination wrapper say, opts in with one line:
+/// The trait is open. A query type of the program, such as a pagination wrapper, opts in with one line:
 ///
 /// ```
 /// use pointsman::prelude::*;
@@ -60,7 +64,7 @@ mod set_operation;
 )]
 pub trait ReadOnly {}
 
-// The ninth parameter, the locking clause, is left at its default: there is none.
+// The ninth parameter, the locking clause, has its default: none.
 impl<F, S, D, W, O, LOf, G, H> ReadOnly for SelectStatement<F, S, D, W, O, LOf, G, H> {}
 impl<ST, QS, DB, GB> ReadOnly for BoxedSelectStatement<'_, ST, QS, DB, GB> {}
 impl<T: ReadOnly + ?Sized> ReadOnly for &T {}
@@ -68,8 +72,8 @@ impl<T: ReadOnly + ?Sized> ReadOnly for &T {}
 /// The relation between an intent and the statements that it may run.
 ///
 /// [`Write`] permits all, [`Read`] those that are [`ReadOnly`]. It is the bound of every method of
-/// [`RunQueryDsl`](crate::RunQueryDsl); in code of your own that runs a statement it is given,
-/// `I: Permits<Q>` says the same:
+/// [`RunQueryDsl`](crate::RunQueryDsl). In a generic function that runs a statement it is given, `I: Permits<Q>` is the
+/// bound as well:
 ///
 /// ```
 /// use pointsman::Permits;
@@ -94,7 +98,9 @@ impl<Q: ?Sized> Permits<Q> for Read where sealed::Statement<Q>: sealed::ReadsOnl
 mod sealed {
     use super::{Read, ReadOnly, Write};
 
-    /// Keeps [`Permits`](super::Permits) closed: for a statement of one's own, anyone could implement it otherwise.
+    /// Keeps [`Permits`](super::Permits) closed.
+    ///
+    /// Otherwise, any crate could implement it for its statements.
     pub trait Permits<Q: ?Sized> {}
 
     impl<Q: ?Sized> Permits<Q> for Write {}
@@ -103,7 +109,7 @@ mod sealed {
     /// A statement, by its type.
     pub struct Statement<Q: ?Sized>(std::marker::PhantomData<Q>);
 
-    /// Says of a [`Statement`] what [`ReadOnly`] says of its type.
+    /// The property of a [`Statement`] that [`ReadOnly`] is for its type.
     ///
     /// The compiler's error is then about a type of this crate. Diesel has two types of one name for
     /// `sql_query(…).bind(…)`, and rustc would otherwise claim that there are two versions of Diesel.

@@ -1,8 +1,8 @@
-//! What a node's connections and its monitor learn about it between two probes.
+//! Statistics of a node, from its connections and its monitor.
 //!
-//! These numbers are written on the path of every statement, so each is an atomic and none takes a lock.
+//! The path of every statement updates these numbers, so each is an atomic and none takes a lock.
 //!
-//! * `node_stats`: signs of life and of trouble, and what is in flight
+//! * `node_stats`: signs of life and of trouble, and reads in flight
 //! * `latency`: the moving average of the time that answers take
 //! * `percentile`: the 99th percentile of the time that whole reads take
 //! * `heartbeat`: whether the node's monitor is alive

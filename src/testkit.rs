@@ -1,10 +1,9 @@
 //! Real PostgreSQL clusters with streaming replicas, and the faults to test against.
 //!
-//! What a program does while a replica hangs or a primary is replaced is decided by real servers,
-//! and no mock knows their habits. A [`Cluster`] is a primary and its replicas in a folder of
-//! their own, on free ports of 127.0.0.1, ready within seconds and gone with the test, however the
-//! test ends. Each [`Server`] can be killed, paused, promoted, rewound and more; a [`Proxy`] in front
-//! of it breaks the network.
+//! A mock does not hang, fail over or lose its WAL as a real server does, so the tests use real servers. A [`Cluster`]
+//! is a primary with its replicas, in a separate folder, on free ports of 127.0.0.1. It starts within seconds and is
+//! removed with the test, however the test ends. Each [`Server`] can be killed, paused, promoted, rewound and more. A
+//! [`Proxy`] in front of a server breaks the network.
 //!
 //! ```
 //! use pointsman::testkit::Cluster;
@@ -25,15 +24,15 @@
 //! - [`Cluster`], [`ClusterBuilder`]: start servers, ask who is the primary, wait for the replicas.
 //! - [`Server`]: one server with its URLs, SQL for administration and its faults.
 //! - [`Proxy`]: a connection that refuses, resets, stalls, is slow or breaks in the middle of a reply.
-//! - `Namespace` (on Linux, as root): an address that vanishes without a word.
+//! - `Namespace` (on Linux, as root): an address that stops answering, as a lost machine does.
 //! - [`RollbackSet`]: a set whose work is rolled back at the end of a test.
 //! - [`Load`]: steady reads and writes, and what their users noticed.
-//! - [`TestkitError`]: what can go wrong, and what helps.
+//! - [`TestkitError`]: the errors, each with a remedy.
 //!
-//! The guarantee of tidying up has one limit: it is a small shell that does it, so whoever kills that
-//! shell as well (`pointsman-watchdog` in `ps`) or the whole machine leaves a folder
-//! `pointsman-*` in the folder for temporary files. The template that clusters are copied from stays
-//! there on purpose, as `pointsman-templates-*`.
+//! A small shell tidies up (`pointsman-watchdog` in `ps`), and that is the limit of the guarantee. If the shell is
+//! killed too, or the machine fails, a folder `pointsman-*` stays in the folder for temporary files. The template that
+//! clusters are copied from stays there on purpose, as `pointsman-templates-*`. there on purpose, as
+//! `pointsman-templates-*`.
 
 mod account;
 mod builder;
@@ -69,10 +68,12 @@ pub use server::{ExhaustedConnections, Server};
 const ADMIN: &str = "postgres";
 /// The role of the program under test, and its database.
 const APP: &str = "app";
-/// The first password of [`APP`]. It is no secret: the role can do nothing outside its database. And it
-/// is unlike any other word, so that a test can look for it where no password may be.
+/// The first password of [`APP`].
+///
+/// It is no secret: the role can do nothing outside its database. The word is unlike any other, so that a test can
+/// search for it in places that must not contain a password.
 const APP_PASSWORD: &str = "open-sesame";
-/// What the server keeps of [`APP_PASSWORD`]: SCRAM with one iteration instead of 4096. In a debug build these
-/// cost a client a tenth of a second for every connection, which would hide what a test measures.
+/// The verifier the server stores for [`APP_PASSWORD`]: SCRAM with one iteration instead of 4096. In a debug build,
+/// 4096 iterations cost a client a tenth of a second per connection, which would distort measurements.
 const APP_VERIFIER: &str = "SCRAM-SHA-256$1:cG9pbnRzbWFuLWtpdC0xNg==$lGg8Eb18jK42sEaWdZ1J07rhZL9m1WsXQqTn705uBqc=:\
     OzTIgEguebPb1mit8bY7lfx6/ArhWPM3yPYT3OASoLQ=";

@@ -1,9 +1,9 @@
-//! Waiting that tells a slow peer from a slow self.
+//! A timeout that tells a slow peer from a slow process.
 //!
-//! A timeout that fires says that time has passed, not that the other side is to blame: where this process gets no
-//! processor, the answer may lie in its own socket, unread. Everybody would be called lost at once then, and the
-//! load that follows keeps it so. So a limit is counted in short ticks, each of which is a round of the runtime in
-//! which the answer had its chance; a tick that takes longer than it should is counted as one all the same.
+//! A timeout that fires shows that time has passed, not that the peer is slow. If this process gets no CPU, the
+//! answer may lie unread in its own socket. Then every node would be marked down at once, and the resulting load
+//! would keep them down. So a limit is counted in short ticks, and in each tick the runtime gives the answer a
+//! chance. A tick that takes too long still counts as one.
 
 use std::future::Future;
 use std::pin::pin;
@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// Short enough that a limit has many, long enough that waking up for them costs nothing.
+/// Short enough for many ticks in a limit, long enough to cost nothing.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Waits for a future for as many ticks as make the limit; `None` when they are over.
+/// Waits for a future for at most `limit`, counted in ticks.
+///
+/// Returns `None` if the ticks run out.
 ///
 /// # Cancel safety
 ///
-/// That of the future.
+/// As cancel-safe as the future.
 pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = limit;
@@ -51,7 +53,7 @@ mod tests {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let waiting = tokio::spawn(within(Duration::from_millis(300), receiver));
         tokio::task::yield_now().await;
-        // Nothing of this process runs for ten seconds; the answer comes right after.
+        // No thread of this process runs for ten seconds; the answer comes right after.
         advance(Duration::from_secs(10)).await;
         tokio::task::yield_now().await;
         sender.send("here").expect("somebody waits");

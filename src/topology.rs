@@ -1,34 +1,32 @@
-//! Who is who: the roles of the nodes, as they were last seen.
+//! The roles of the nodes, as the monitors last saw them.
 //!
-//! The monitors look at the nodes and post what they see. From that, a pure function judges which node is the
-//! primary and how far each replica lags, and a new [`Topology`] replaces the old one as a whole. A checkout
-//! reads it without a lock and asks no node anything.
-//!
-//! What decides is pure:
-//!
-//! * `observation`: what a probe of a node showed
+//! Each monitor probes one node and posts the outcome. From the outcomes, a pure function finds the primary and
+//! the lag of each replica. A new [`Topology`] then replaces the old one as a whole. A checkout reads the
+//! topology without a lock and sends no query to any node.
+//! The decisions are pure:
+//! * `observation`: the result of one probe
 //! * `health`: from probes to a node's health
 //! * `ejection`: outlier ejection and slow start of a node that comes back
-//! * `roles`: from observations to roles; the rules of fencing stand there
-//! * `lineage`: whether a standby has what the primary has, or has parted from it
+//! * `roles`: from observations to roles, with the rules of fencing
+//! * `lineage`: whether a standby follows the primary's history or has diverged from it
 //! * `alias`: one server under several names
 //! * `identity`: which cluster the set belongs to
-//! * `history`: what is remembered of the nodes, and when it no longer holds
-//! * `recoveries`: how the primaries came to write
+//! * `history`: what the set remembers of the nodes, and when it forgets
+//! * `recoveries`: how each primary came to write
 //! * `lag`: how far a replica is behind
 //! * `routing`: which node serves a read
 //! * `snapshot`: the nodes at one moment, and which of them may serve a read
-//! * `changes`: what differs between two snapshots
+//! * `changes`: differences between two snapshots
 //! * `reason`: why a node does not serve, in words
 //! * `schedule`, `search`, `dial_limit`: when a monitor probes, and how long it waits
 //!
-//! What acts:
+//! The rest acts:
 //!
 //! * `node`: one server with its pools
 //! * `probe`: one query to a node
 //! * `monitor`: the task that probes a node
-//! * `restart`: starts a task again when it panics
-//! * `state`: where the monitors post what they see, and from which the topology comes
+//! * `restart`: starts a task again after a panic
+//! * `state`: where the monitors post their outcomes, and where the topology is built
 
 use std::fmt;
 use std::time::Duration;
@@ -74,17 +72,18 @@ mod state;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// It takes writes.
+    /// The node takes writes.
     Primary,
-    /// It replays what the primary wrote.
+    /// The node replays what the primary wrote.
     Replica,
-    /// Not known, because the connection was opened by its user and not by a set: see
-    /// [`Conn::borrow_from`](crate::Conn::borrow_from).
+    /// The role is unknown, because the caller opened the connection.
+    ///
+    /// See [`Conn::borrow_from`](crate::Conn::borrow_from).
     Unmanaged,
 }
 
 impl Role {
-    /// The role in lower case, as logs and headers spell it.
+    /// Returns the role in lower case, as in logs and headers.
     ///
     /// ```
     /// assert_eq!(pointsman::Role::Replica.as_str(), "replica");
@@ -104,32 +103,37 @@ impl fmt::Display for Role {
     }
 }
 
-/// What a node is found to be.
+/// The role that the set found for a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NodeRole {
-    /// It was not seen yet, or not since it was lost.
+    /// No probe has reached the node yet, or none since it went down.
     Unknown,
     /// The one primary, on the highest timeline ever seen.
     Primary,
     /// A standby of the set.
     Replica,
-    /// One of several primaries on the highest timeline, some of which may be out of sight. It takes no writes, and
-    /// reads only if no other node can.
+    /// One of several primaries on the highest timeline.
+    ///
+    /// Some of them may be out of sight.
+    ///
+    /// The node takes no writes, and reads only if no other node can.
     Conflicting,
-    /// A primary on an old timeline: it was replaced, and came back. It is fenced.
+    /// A primary on an old timeline: it was replaced, came back, and is fenced.
     StalePrimary,
-    /// Its system identifier is another one: it belongs to another cluster. It is fenced.
+    /// A node of another cluster, by its system identifier. The set fences it.
     Foreign,
-    /// It is the same server as another node, by another name or address, and that one serves.
+    /// The same server as another node, by another name or address.
+    ///
+    /// The other node serves.
     Alias,
-    /// It is out of recovery although it is configured as not promotable. It is fenced.
+    /// Out of recovery although configured as not promotable. The set fences it.
     NotPromotable,
 }
 
 impl NodeRole {
-    /// Returns `true` if the set ends its connections to such a node and makes no new ones.
+    /// Returns `true` if the pools keep no connection to such a node.
     pub(crate) fn is_fenced(self) -> bool {
         matches!(self, Self::StalePrimary | Self::Foreign | Self::NotPromotable)
     }
@@ -150,28 +154,31 @@ impl fmt::Display for NodeRole {
     }
 }
 
-/// How a node is.
+/// Health of a node, by its probes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Health {
-    /// It was not looked at yet.
+    /// The monitor has not probed the node yet.
     #[default]
     Unknown,
-    /// It answers.
+    /// The node answers.
     Up,
-    /// It missed one probe; reads go elsewhere until the next one.
+    /// The node missed one probe; reads go elsewhere until the next one.
     Suspect,
-    /// It has no connection slot left; the connections that there are work.
+    /// The node has no connection slot left; open connections still work.
     TooManyConnections,
-    /// It refuses the login.
+    /// The node rejects the login.
     LoginRejected,
-    /// Its monitor cannot check it, although the server is alive, or for a reason on this machine. Its role and its
-    /// sessions are kept.
+    /// The monitor cannot check the node, which may well be healthy.
+    ///
+    /// Either the server is known to be alive, or the reason is on this machine.
+    ///
+    /// The node keeps its role and its sessions.
     Unchecked,
-    /// It is starting up or shutting down.
+    /// The node is starting up or shutting down.
     Starting,
-    /// It does not answer.
+    /// The node does not answer.
     Down,
 }
 
@@ -190,20 +197,25 @@ impl fmt::Display for Health {
     }
 }
 
-/// How far a replica is behind its primary.
+/// Replication lag of a replica behind its primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Lag {
-    /// WAL that the primary had written and the replica not replayed, in bytes; `None` where no primary is known.
+    /// WAL that the primary has written and the replica has not replayed.
+    ///
+    /// The unit is bytes.
+    ///
+    /// `None` if no primary is known.
     pub bytes: Option<u64>,
-    /// The longest time that anything on the primary can be missing here, with the age of the
-    /// measurement in it; `None` where it is unknown.
+    /// Longest time for which a write can be missing on the replica.
+    ///
+    /// The age of the measurement is included. `None` if the time is unknown.
     #[serde(serialize_with = "as_millis", rename = "time_ms")]
     pub time: Option<Duration>,
 }
 
 impl Lag {
-    /// Returns `true` if a replica is known to be no further behind.
+    /// Returns `true` if the lag is known and within these limits.
     pub(crate) fn is_within(self, time: Duration, bytes: Option<u64>) -> bool {
         self.time.is_some_and(|lag| lag <= time)
             && bytes.is_none_or(|limit| self.bytes.is_some_and(|lag| lag <= limit))
@@ -214,86 +226,88 @@ fn as_millis<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S:
     time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
 }
 
-/// One node, as it was last seen.
+/// One node, as its monitor last saw it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct NodeStatus {
-    /// Its name.
+    /// The node's name.
     pub name: String,
-    /// Where it is: host, port and database, without credentials.
+    /// Host, port and database, without credentials.
     pub address: String,
-    /// Its zone, where one was configured.
+    /// The node's zone, if one is configured.
     pub zone: Option<String>,
-    /// The tags that were configured.
+    /// The configured tags.
     pub tags: Vec<String>,
-    /// What it was found to be.
+    /// The role that the set found.
     pub role: NodeRole,
-    /// How it is.
+    /// Health of the node, by its probes.
     pub health: Health,
-    /// In words: why it is not well, where it is not.
+    /// Why the node is not healthy, in words, if it is not.
     pub reason: Option<String>,
-    /// Whether reads may be sent to it.
+    /// `true` if the set may send reads to the node.
     pub serves_reads: bool,
-    /// Whether writes may be sent to it.
+    /// `true` if the set may send writes to the node.
     pub serves_writes: bool,
-    /// Its timeline, where it was seen.
+    /// The node's timeline, if a probe has shown it.
     pub timeline: Option<u32>,
-    /// How far it has written (a primary) or replayed (a standby).
+    /// The position up to which a primary has written, or a standby has replayed.
     pub position: Option<Lsn>,
-    /// How far a replica is behind.
+    /// Replication lag of a replica.
     pub lag: Option<Lag>,
-    /// Whether a standby is connected to its primary.
+    /// `true` if a standby is connected to its primary.
     pub streaming: Option<bool>,
 }
 
-/// Who may take writes.
+/// Which node may take writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 #[non_exhaustive]
 pub enum PrimaryStatus {
     /// There is one primary.
     One {
-        /// Its name.
+        /// The primary's name.
         node: String,
-        /// Its timeline.
+        /// The primary's timeline.
         timeline: u32,
     },
-    /// None is known.
+    /// No primary is known.
     None,
-    /// Several nodes took writes on one timeline, so none of them gets any from this set until all but one are gone for
-    /// good: rebuilt as standbys, or out of the configuration. One that is out of sight still counts.
+    /// Several nodes took writes on one timeline, so the set writes to none.
+    ///
+    /// This lasts until all but one are gone for good: rebuilt as standbys, or removed from the configuration.
+    /// A node that is out of sight still counts.
     SplitBrain {
-        /// Their names.
+        /// The names of these nodes.
         nodes: Vec<String>,
         /// Their timeline.
         timeline: u32,
     },
-    /// The nodes belong to different clusters, and the majority does not tell which is the set's.
+    /// The nodes belong to different clusters, and no majority decides.
     IdentifierMismatch {
-        /// What each node showed.
+        /// The identifier that each node showed.
         nodes: Vec<ShownIdentifier>,
     },
 }
 
-/// The nodes and their roles at one moment: an immutable snapshot.
+/// An immutable snapshot of the nodes and their roles.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Topology {
-    /// Grows with every snapshot.
+    /// Number of this snapshot; it grows with each one.
     pub version: u64,
-    /// Who may take writes.
+    /// Which node may take writes.
     pub primary: PrimaryStatus,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<NodeStatus>,
 }
 
 impl Topology {
-    /// Finds a node by its name.
+    /// Returns the node with this name.
     pub fn node(&self, name: &str) -> Option<&NodeStatus> {
         self.nodes.iter().find(|node| node.name == name)
     }
 
-    /// Whether reads can only be served by the primary, since no other node serves them.
+    /// Returns `true` if no node besides the primary serves reads.
     pub fn reads_on_primary_only(&self) -> bool {
         !self.nodes.iter().any(|node| node.serves_reads && node.role == NodeRole::Replica)
     }

@@ -1,22 +1,21 @@
-//! One physical connection, and what is known about it from the bytes that pass.
+//! One physical connection, and the state that its bytes show.
 //!
-//! A [`WireConnection`] is an `AsyncPgConnection` whose socket is ours. That buys four things that the
-//! driver alone does not give: the SQLSTATE of every error, whichever DSL ran the statement; the
-//! transaction status as the *server* last said it; the number of answers still owed; and a
-//! connection that can be severed from outside, so that a query on a node that hangs ends when
-//! its monitor says so.
+//! A [`WireConnection`] is an `AsyncPgConnection` whose socket belongs to this crate. That adds four things to the
+//! driver. The SQLSTATE of every error is known, with either DSL. So is the transaction status as the *server* last
+//! reported it, and the number of answers still owed. And the monitor can close a connection from outside, so that a
+//! query on a node that hangs ends.
 //!
-//! * `dial`: from a node's settings to a session, under one deadline
+//! * `dial`: opens a session from a node's settings, under one deadline
 //! * `driver`: the task that moves the bytes, and the ways to end it
-//! * `lending`: which checkout it is in, so that a late cancel request hits no other
-//! * `mark`: whether the bare connection is still the one that was dialled
+//! * `lending`: counts checkouts, so that a late cancel request hits no other one
+//! * `mark`: recognises the bare connection that was dialled
 //! * `placeholder`: a connection without a server
-//! * `tls`: rustls towards the server, as `sslmode` asks
-//! * `usage`: which futures use the connection, and which were leaked
-//! * `tap`: the byte stream, watched as it passes; `frames`: the borders of its messages
-//! * `state`: what the messages say about the connection
-//! * `session_state`: what a session keeps when its user is gone
-//! * `remains`: the stream of a session that was given up
+//! * `tls`: rustls towards the server, as `sslmode` requires
+//! * `usage`: the futures that use the connection, and those that were leaked
+//! * `tap`: the byte stream, watched as it passes; `frames`: the boundaries of its messages
+//! * `state`: the state of the connection by its messages
+//! * `session_state`: the settings that a user leaves behind on a session
+//! * `remains`: the stream of an abandoned session
 
 use std::sync::Arc;
 
@@ -48,7 +47,9 @@ mod usage;
 
 /// One session at a server.
 pub(crate) struct WireConnection {
-    /// Dropped before `conn`, so that the task knows that the end was asked for when it sees the client gone.
+    /// Dropped before `conn`.
+    ///
+    /// So the task knows that the end was requested when the client is gone.
     driver: Driver,
     conn: AsyncPgConnection,
     mark: Mark,
@@ -78,7 +79,7 @@ impl WireConnection {
         &mut self.conn
     }
 
-    /// Which futures use the connection.
+    /// Returns the record of the futures that use the connection.
     pub(crate) fn usage(&self) -> &Arc<Usage> {
         &self.usage
     }
@@ -88,9 +89,9 @@ impl WireConnection {
         self.usage.is_lent() && self.mark.is_elsewhere(&self.conn)
     }
 
-    /// Returns `true` if the bare connection is the one that was dialled, and no future that was leaked holds on to it.
+    /// Returns `true` if the bare connection is the dialled one, and no leaked future holds it.
     ///
-    /// It also takes off the instrumentation that a user set. If the connection was not lent, nothing can have happened.
+    /// This also removes a user's instrumentation. A connection that was never handed out cannot have been exchanged.
     pub(crate) fn reclaim(&mut self) -> bool {
         if self.usage.is_abandoned() || self.usage.has_statements() {
             return false;
@@ -104,17 +105,17 @@ impl WireConnection {
         true
     }
 
-    /// Whether Diesel believes that a transaction is open, or knows that it lost count.
+    /// Returns `true` if Diesel believes that a transaction is open, or that its count is wrong.
     ///
-    /// The server may know better, when a transaction was ended by raw SQL or its COMMIT was cancelled; but the next
-    /// one to be begun here would be a savepoint, or fail.
+    /// The server may disagree, if raw SQL ended a transaction or a COMMIT was cancelled. Even so, the next transaction
+    /// here would be a savepoint, or fail.
     pub(crate) fn is_in_transaction(&mut self) -> bool {
         let broken = AnsiTransactionManager::is_broken_transaction_manager(&mut self.conn);
         let status = AnsiTransactionManager::transaction_manager_status_mut(&mut self.conn);
         broken || !matches!(status.transaction_depth(), Ok(None))
     }
 
-    /// Passes on what the session is notified of from now on; the first caller has it.
+    /// Forwards the session's notifications from now on; only the first caller gets them.
     pub(crate) fn hear(&self, hearer: Hearer) {
         self.driver.hear(hearer);
     }
@@ -123,15 +124,17 @@ impl WireConnection {
         &self.wire
     }
 
-    /// Gives the session up: nothing more goes out on it but its end, statements that wait fail, and
-    /// [`WireState::ended`] tells when the server has ended it. Returns `false` if it was given up before.
+    /// Abandons the session; returns `false` if it was abandoned before.
+    ///
+    /// Only the end of the session is still sent, and waiting statements fail. [`WireState::ended`] completes when the
+    /// server has ended the session.
     pub(crate) fn give_up(&self) -> bool {
         let first = self.wire.give_up();
         self.driver.give_up();
         first
     }
 
-    /// Returns `true` if the client may have asked for something that the wire does not know of yet.
+    /// Returns `true` if the client may have made a request that the wire has not seen yet.
     pub(crate) fn is_called(&self) -> bool {
         self.driver.call().is_pending()
     }
@@ -140,19 +143,19 @@ impl WireConnection {
         self.driver.call()
     }
 
-    /// Which checkout the session is in.
+    /// Returns the record of the session's checkouts.
     pub(crate) fn lending(&self) -> &Arc<Lending> {
         &self.lending
     }
 
-    /// Returns `true` if it was this program that ended the connection.
+    /// Returns `true` if this program closed the connection.
     pub(crate) fn was_closed_here(&self) -> bool {
         self.driver.is_severed() || self.driver.is_given_up()
     }
 
-    /// Notes that a statement of this session is being cancelled.
+    /// Records that a statement of this session is being cancelled.
     ///
-    /// A cancel request has no answer. If it arrives late, it ends whatever runs on the session then, so the session
+    /// A cancel request has no answer. If it arrives late, it cancels a later statement of the session, so the session
     /// must have no next user.
     pub(crate) fn note_cancelled(&self) {
         self.lending.note_cancelled();
@@ -163,12 +166,12 @@ impl WireConnection {
         self.lending.is_cancelled()
     }
 
-    /// Returns `true` if the connection has ended, was severed or given up, or the server said that its session ends.
+    /// Returns `true` if the connection was closed or has ended, or the server announced its end.
     pub(crate) fn is_closed(&self) -> bool {
         self.driver.is_severed() || self.wire.is_closed() || self.wire.is_ending()
     }
 
-    /// What [`Dialer::cancel`] needs to stop the statement that is running.
+    /// Returns the token with which [`Dialer::cancel`] cancels the running statement.
     pub(crate) fn cancel_token(&self) -> Cancel {
         self.cancel.clone()
     }

@@ -1,4 +1,4 @@
-//! What is compared.
+//! The cases that are compared.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use tokio::sync::Mutex;
 use super::measure::{Case, Conflicting, timed};
 use super::setup::{self, Bb8, Error, ROWS, Result, User, users};
 
-/// A connection that one task after the other holds.
+/// A connection that the tasks hold one after the other.
 type Held<C> = Arc<Mutex<C>>;
 
-/// A contender whose batch runs a block with what it needs in scope.
+/// A contender whose batch runs a block with the values it needs in scope.
 macro_rules! contender {
     ($name:expr, $held:ident, |$conn:ident, $n:ident| $body:expr) => {{
         let held = Arc::clone($held);
@@ -61,7 +61,7 @@ pub(crate) struct Field {
     write: Held<Conn<pointsman::Write>>,
     fast: Bb8,
     verified: Bb8,
-    /// Over the replica on which the others are, too.
+    /// Over the same replica as the others.
     set: ReplicaSet,
     /// Over two replicas, so that there is a choice.
     choice: ReplicaSet,
@@ -78,7 +78,7 @@ impl Field {
             bare: held(&urls[1]).await?,
             again: held(&urls[1]).await?,
             bare_primary: held(&urls[0]).await?,
-            // Of a set of its own, so that the pools that are compared are of one size.
+            // From a separate set, so that the compared pools have the same size.
             read: Arc::new(Mutex::new(setup::set(cluster, 1).await?.read().await?)),
             write: Arc::new(Mutex::new(set.write().await?)),
             fast: setup::bb8(&urls[1], RecyclingMethod::Fast).await?,

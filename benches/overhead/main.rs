@@ -1,8 +1,8 @@
-//! What Pointsman costs, side by side with what a program would use without it.
+//! Measures Pointsman's overhead, side by side with a program without it.
 //!
 //! usage: `cargo bench --features testkit --bench overhead -- [--rounds N] [--only TEXT] [--json]`
 //!
-//! Without `--bench`, which `cargo bench` adds, every case runs once, to show that it still does. Method and numbers:
+//! Without `--bench`, which `cargo bench` adds, every case runs once, as a check that it works. Method and numbers:
 //! `docs/benchmarks.md`.
 
 use measure::{Case, Measured};
@@ -35,8 +35,8 @@ fn main() -> Result<()> {
             unknown => return Err(format!("unknown argument: {unknown}").into()),
         }
     }
-    // With more threads, a connection whose task happens to run on another one than its user costs far more, and
-    // stays there for a while: that would be measured, and not who is compared. Load needs the threads.
+    // With more threads, a connection whose task runs on another thread than its user costs far more, and stays there
+    // for a while. That would distort the comparison. Load needs the threads.
     let one_thread = Builder::new_current_thread().enable_all().build()?;
     let threads = Builder::new_multi_thread().enable_all().build()?;
     let cluster = threads.block_on(setup::cluster())?;

@@ -1,11 +1,11 @@
 //! Measures contenders side by side.
 //!
-//! They take turns in short batches and in an order that is drawn anew for each round, so that whatever else the
-//! machine does hits them all. What is compared is each batch with the one of the baseline in the same round: of those
-//! ratios the median is reported, and the interval in which it lies with 95 % confidence (from order statistics; it
-//! assumes no distribution, but rounds that don't influence each other).
+//! They take turns in short batches, and each round draws their order again, so that other work on the machine affects
+//! them all. Each batch is compared with the baseline's in the same round. The report has the median of those ratios,
+//! and its 95 % confidence interval. The interval comes from order statistics: it assumes no distribution, but
+//! independent rounds.
 //!
-//! The processor time of the benchmark's process is measured as well. It has what the client works for an operation,
+//! The processor time of the benchmark's process is measured as well. It covers the client's work for an operation,
 //! without the server and without waiting, so other programs on the machine hardly change it.
 
 use std::time::Duration;
@@ -17,28 +17,28 @@ use tokio::time::Instant;
 
 use super::setup::Result;
 
-/// Runs so many operations one after the other, and tells the time of each.
+/// Runs this many operations one after the other, and returns the time of each.
 pub(crate) type Batch = Box<dyn Fn(usize) -> BoxFuture<'static, Result<Vec<Duration>>> + Send + Sync>;
 
-/// One way to do what a case is about.
+/// One way to do the operation of a case.
 pub(crate) struct Conflicting {
     pub(crate) name: &'static str,
     pub(crate) batch: Batch,
 }
 
-/// Contenders that do the same; the first one is the baseline.
+/// Contenders for the same operation; the first one is the baseline.
 pub(crate) struct Case {
     pub(crate) name: String,
-    /// So many tasks do it at once.
+    /// Number of concurrent tasks.
     pub(crate) tasks: usize,
-    /// So many operations does each task before the next contender has its turn.
+    /// Operations of each task before the next contender has its turn.
     pub(crate) batch: usize,
-    /// So many of what is counted are in one operation.
+    /// Number of counted items in one operation.
     pub(crate) per_operation: u32,
     pub(crate) contenders: Vec<Conflicting>,
 }
 
-/// What was measured of one contender.
+/// The measurements of one contender.
 #[derive(serde::Serialize)]
 pub(crate) struct Measured {
     pub(crate) case: String,
@@ -56,7 +56,7 @@ pub(crate) struct Measured {
     pub(crate) p99_ratio: f64,
 }
 
-/// Times each of so many runs of an expression that may fail.
+/// Times each of this many runs of an expression that may fail.
 macro_rules! timed {
     ($n:expr, $operation:expr) => {{
         let mut times = Vec::with_capacity($n);
@@ -71,7 +71,7 @@ macro_rules! timed {
 pub(crate) use timed;
 
 impl Case {
-    /// Lets the contenders take turns for so many rounds.
+    /// Lets the contenders take turns for this many rounds.
     pub(crate) async fn run(self, rounds: usize) -> Result<Vec<Measured>> {
         let n = self.contenders.len();
         let mut times: Vec<Vec<Duration>> = vec![Vec::new(); n];

@@ -11,10 +11,10 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 pub(crate) type Bb8 = Pool<AsyncPgConnection>;
 
-/// So many connections has every pool; it is the default of both crates.
+/// Connections of every pool; it is the default of both crates.
 pub(crate) const POOL: u32 = 10;
 
-/// So many rows has the table.
+/// Number of rows in the table.
 pub(crate) const ROWS: i32 = 1000;
 
 diesel::table! { users (id) { id -> Integer, name -> Text, } }

@@ -39,7 +39,7 @@ fn a_factor_of_one_is_a_constant_wait() {
 
 #[test]
 fn jitter_also_spreads_the_plateau() {
-    // Jitter that is added before the bound is cut off by it: all clients then wait exactly `max`.
+    // If the jitter is added before the bound, the bound cuts it off, and all clients wait exactly `max`.
     let policy = Backoff::new(MS(100), MS(1000)).unwrap().with_jitter(0.2).unwrap();
     let mut rng = Rng::with_seed(7);
     let waits: Vec<_> = (0..100).map(|_| policy.delay(30, &mut rng).unwrap()).collect();
@@ -118,7 +118,7 @@ proptest! {
         let exact = policy.clone().with_jitter(0.0).unwrap().delay(attempt, rng).unwrap().as_secs_f64();
         let wait = policy.delay(attempt, rng).unwrap().as_secs_f64();
         let least = exact * (1.0 - policy.jitter());
-        // A nanosecond for the rounding of a `Duration`, a share for that of an `f64`.
+        // A nanosecond for the rounding of a `Duration`, a proportion for the rounding of an `f64`.
         prop_assert!(wait <= exact + 1e-9 && wait >= least - 1e-9 - exact * 1e-12, "{wait} of {exact}");
     }
 

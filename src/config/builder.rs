@@ -1,4 +1,4 @@
-//! Configuration by the program itself, without file or environment.
+//! A configuration built in code, without file or environment.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 
 /// Builds a [`Config`] in code, with neither a file nor the environment.
 ///
-/// [`build`](ConfigBuilder::build) checks everything, and names every issue.
+/// [`build`](ConfigBuilder::build) checks everything, and reports every issue.
 ///
 /// ```
 /// use pointsman::config::{Config, PoolSettings};
@@ -87,7 +87,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the schedule by which a node that is down is tried again.
+    /// Sets the schedule of reconnections to a node that is down.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.config.settings.backoff = backoff;
         self
@@ -109,7 +109,7 @@ impl ConfigBuilder {
     ///
     /// # Errors
     ///
-    /// Every issue, named by the setting (`pool.max_size`) or the call (`replica()`).
+    /// Returns every issue, under its setting (`pool.max_size`) or call (`replica()`).
     pub fn build(self) -> Result<Config, ConfigError> {
         let Self { mut config, diagnostics, .. } = self;
         let mut reader = Reader::default();

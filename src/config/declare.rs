@@ -1,4 +1,4 @@
-//! The form in which settings are declared: everything about a setting stands in one place.
+//! The form of a setting's declaration, which holds everything about the setting.
 //!
 //! ```text
 //! pub struct PoolSettings in "pool", "Pools" {
@@ -9,14 +9,14 @@
 //! }
 //! ```
 //!
-//! The group is a plain struct with these fields and defaults. Its `visit` shows each field to a
+//! The group is a plain struct with these fields and defaults. Its `visit` passes each field to a
 //! [`Reader`](super::reader::Reader), which reads the value, checks it, and records the declaration.
 
 use super::reader::Reader;
 
-/// A group of settings, that is one table of the file.
+/// A group of settings, which is one table of the file.
 pub(super) trait Group: Default {
-    /// Shows each setting to `reader`, in the order of their declaration.
+    /// Passes each setting to `reader`, in the order of declaration.
     fn visit(&mut self, reader: &mut Reader);
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Declaration {
     pub(super) heading: &'static str,
     pub(super) table: &'static str,
     pub(super) key: &'static str,
-    /// The lines of its documentation.
+    /// The lines of the setting's documentation.
     pub(super) doc: &'static [&'static str],
     /// A value for a setting that has no default.
     pub(super) example: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! The tables of `docs/configuration.md` and the settings of `pointsman.example.toml`, from the declarations.
+//! Generates the setting lists of `docs/configuration.md` and the example file.
 
 use std::fmt::Write as _;
 use std::{env, fs};
@@ -16,7 +16,7 @@ pub(super) fn settings() -> Vec<Documented> {
     reader.known
 }
 
-/// Returns the paragraphs of a setting's documentation: its meaning, and the reason of its default.
+/// Returns the paragraphs of a setting: its meaning, and its default's reason.
 fn paragraphs(doc: &[&str]) -> Vec<String> {
     let paragraphs = doc.split(|line| line.is_empty());
     paragraphs.map(|lines| lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")).collect()
@@ -84,7 +84,7 @@ fn example(settings: &[Documented]) -> String {
     text
 }
 
-/// Replaces what stands between the lines that begin and end with these marks.
+/// Replaces the text between the lines that begin and end with these marks.
 fn replace(text: &str, mark: &str, generated: &str) -> String {
     let begin = text.find(&format!("begin {mark}")).expect("a mark");
     let begin = begin + text[begin..].find('\n').expect("the end of its line") + 1;
@@ -92,7 +92,7 @@ fn replace(text: &str, mark: &str, generated: &str) -> String {
     format!("{}{}\n{}", &text[..begin], generated.trim_end(), &text[end..])
 }
 
-/// The guide and the example file are those of the declarations. `UPDATE_DOCS=1` writes them instead.
+/// The guide and the example file match the declarations. `UPDATE_DOCS=1` writes them instead.
 #[test]
 fn the_guide_and_the_example_file_are_generated() {
     let settings = settings();

@@ -2,16 +2,15 @@
 
 use std::fmt;
 
-/// One thing that is wrong with a configuration.
+/// One problem in a configuration.
 ///
-/// It never holds a value that was configured, because any value may be a password that was
-/// put under the wrong key.
+/// An issue never holds a configured value, because any value may be a password under the wrong key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigIssue {
-    /// The key as it was written: an environment variable, or a path in the TOML file.
+    /// The key as written: a variable of the environment, or a path in the file.
     pub key: String,
-    /// The problem, as words after the key.
+    /// The problem, worded to follow the key.
     pub problem: String,
     /// The remedy.
     pub remedy: String,
@@ -23,7 +22,9 @@ impl ConfigIssue {
     }
 }
 
-/// Keeps a key readable, and keeps out what can't be one: a URL pasted as a key has a password.
+/// Returns a key if it can be one, and hides it otherwise.
+///
+/// A URL pasted as a key has a password.
 fn printable(key: &str) -> String {
     let usual = |c: char| c.is_ascii_alphanumeric() || "_-.[]()/ ".contains(c);
     if key.len() <= 100 && key.chars().all(usual) {
@@ -39,9 +40,9 @@ impl fmt::Display for ConfigIssue {
     }
 }
 
-/// A configuration that was refused, with all of its issues.
+/// A rejected configuration, with all of its issues.
 ///
-/// No part of it is used, so a program never runs on half of what its operator meant.
+/// No part of it is used, so a program never runs with half of the intended settings.
 ///
 /// ```
 /// use pointsman::config::Config;
@@ -67,7 +68,7 @@ impl ConfigError {
         Self { issues }
     }
 
-    /// Returns all issues, in the order in which they were found. There is at least one.
+    /// Returns all issues, at least one, in the order of discovery.
     #[must_use]
     pub fn issues(&self) -> &[ConfigIssue] {
         &self.issues

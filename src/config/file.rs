@@ -1,7 +1,7 @@
-//! Files that a configuration names: what is read from them, and how they are shown.
+//! Files that a configuration names: how they are read and shown.
 //!
-//! An issue names the key and the path, and never the content. A path is shown only if it looks like
-//! one, because it may be a URL or a password under the wrong key.
+//! An issue shows the key and the path, and never the content. A path is shown only if it looks like one, because
+//! it may be a URL or a password under the wrong key.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
@@ -11,7 +11,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{ConfigIssue, Password};
 
-/// Bytes of the longest URL list or password that is read; what is larger is another file.
+/// Bytes of the longest URL list or password that is read.
+///
+/// A larger file is something else.
 const SECRET_MAX: u64 = 64 * 1024;
 
 /// Returns the path as an issue shows it.
@@ -23,11 +25,13 @@ pub(super) fn shown(path: &Path) -> String {
     }
 }
 
-/// Returns the path of a secret's file as an issue shows it: it may be the password itself.
+/// Returns the path of a secret's file for an issue.
+///
+/// The text may be the password itself, so it is hidden unless it looks like a path.
 fn secret_shown(path: &Path) -> String {
     let text = path.to_str().unwrap_or_default();
     let known_place = || {
-        // Neither the root nor the current directory: they exist for every text.
+        // Neither the root nor the current directory counts: they are above every text.
         path.ancestors().skip(1).filter(|above| above.parent().is_some()).any(Path::is_dir)
     };
     // A single name below the root: words are shown, random characters are not.
@@ -41,12 +45,14 @@ fn secret_shown(path: &Path) -> String {
 
 /// Returns the issue of a configuration file that cannot be read.
 pub(super) fn unreadable(key: &str, path: &Path, error: &io::Error) -> ConfigIssue {
-    // The kind alone: the message of an error may quote what it read.
+    // Only the kind, because the message of an error may quote what it read.
     let problem = format!("names {}, which cannot be read ({})", shown(path), error.kind());
     ConfigIssue::new(key, problem, "name a TOML file that this user may read")
 }
 
-/// Reads a secret: one password, or the text of URLs. Line ends at the end do not count.
+/// Reads a secret: one password, or the text of URLs.
+///
+/// Trailing line ends do not count.
 pub(super) fn read_secret(key: &str, path: &str) -> Result<SecretString, ConfigIssue> {
     let path = Path::new(path);
     let issue = |problem: String| {
@@ -92,7 +98,7 @@ pub(super) fn read_password(key: &str, path: &str) -> Result<Password, ConfigIss
     Ok(password.expose_secret().into())
 }
 
-/// Returns the problem of a file of certificates or keys, as far as it shows without TLS.
+/// Returns the problem of a PEM file, as far as it shows without TLS.
 pub(super) fn pem_problem(path: &Path) -> Option<String> {
     let problem = match fs::read(path) {
         Ok(bytes) if bytes.windows(11).any(|window| window == b"-----BEGIN ") => return None,

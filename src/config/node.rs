@@ -12,8 +12,8 @@ use super::{ConfigError, ConfigIssue, TimeoutSettings, TlsSettings, url};
 spelled! {
     /// The role that a node should have at the start.
     ///
-    /// No decision rests on it: a set discovers the real role of each node, and follows when it changes.
-    /// A configuration names exactly one primary, so that a forgotten server is noticed.
+    /// The set makes no decision by this role: it discovers the real role of each node, and follows changes. A
+    /// configuration has exactly one primary, so that a forgotten server is noticed.
     pub enum InitialRole, "a role", "primary or replica" {
         /// The server that takes writes.
         Primary = "primary",
@@ -77,7 +77,9 @@ pub struct NodeConfig {
     promotable: bool,
     postgres: tokio_postgres::Config,
     user_options: Option<String>,
-    /// Parameters of the URL, which no setting overrides. Empty once the settings are filled in.
+    /// Parameters of the URL, which no setting overrides.
+    ///
+    /// Empty once the settings are filled in.
     given: Vec<String>,
 }
 
@@ -86,7 +88,7 @@ impl NodeConfig {
     ///
     /// # Errors
     ///
-    /// The URL isn't that of one PostgreSQL server.
+    /// Fails if the URL is not that of one PostgreSQL server.
     pub fn primary(url: impl AsRef<str>) -> Result<Self, ConfigError> {
         Self::parse("url", url.as_ref(), InitialRole::Primary).map_err(ConfigError::new)
     }
@@ -95,7 +97,7 @@ impl NodeConfig {
     ///
     /// # Errors
     ///
-    /// The URL isn't that of one PostgreSQL server.
+    /// Fails if the URL is not that of one PostgreSQL server.
     pub fn replica(url: impl AsRef<str>) -> Result<Self, ConfigError> {
         Self::parse("url", url.as_ref(), InitialRole::Replica).map_err(ConfigError::new)
     }
@@ -159,17 +161,19 @@ impl NodeConfig {
         self
     }
 
-    /// Sets the tags: words that stand with the node in the topology.
+    /// Sets the tags: words that appear with the node in the topology.
     #[must_use]
     pub fn with_tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
         self.tags = tags.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Sets whether the node may ever be the primary: `false` for a delayed or reporting replica.
+    /// Sets whether the node may be the primary.
     ///
-    /// If it is promoted all the same, it is fenced, and neither contends with the primary nor makes it a stale one.
-    /// (`nofailover` is Patroni's word for it.)
+    /// Use `false` for a delayed or reporting replica.
+    ///
+    /// If such a node is promoted anyway, the set fences it. It then neither conflicts with the primary nor makes
+    /// the primary stale. (Patroni calls the setting `nofailover`.)
     #[must_use]
     pub fn with_promotable(mut self, promotable: bool) -> Self {
         self.promotable = promotable;
@@ -183,25 +187,27 @@ impl NodeConfig {
         self
     }
 
-    /// Returns the unique name, `host:port` unless another one was set.
+    /// Returns the unique name, which is `host:port` by default.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns the host name or address, or the directory of the Unix socket (it starts with `/`).
+    /// Returns the host name or address, or the directory of the Unix socket.
+    ///
+    /// The directory starts with `/`.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Returns the port; for a Unix socket, the number at the end of its file name.
+    /// Returns the port, or the number at the end of a Unix socket's file name.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Returns `host:port`, by which a server is remembered even if its node gets another name.
+    /// Returns `host:port`, the key of a server under any node name.
     pub(crate) fn server_key(&self) -> Arc<str> {
         Self::default_name(&self.host.to_lowercase(), self.port).into()
     }
@@ -230,7 +236,7 @@ impl NodeConfig {
         &self.tls
     }
 
-    /// Returns the configured role; the set itself uses the one that it discovers.
+    /// Returns the configured role; the set itself uses the discovered one.
     #[must_use]
     pub fn initial_role(&self) -> InitialRole {
         self.initial_role
@@ -254,7 +260,7 @@ impl NodeConfig {
         self.promotable
     }
 
-    /// Returns the share of the reads, relative to the weights of the other nodes. At least 1.
+    /// Returns the share of the reads, at least 1, relative to other nodes.
     #[must_use]
     pub fn weight(&self) -> u32 {
         self.weight
@@ -268,7 +274,7 @@ impl NodeConfig {
             && self.postgres.get_hostaddrs() == other.postgres.get_hostaddrs()
     }
 
-    /// Returns `true` if the sessions of both nodes log in and are set up in the same way.
+    /// Returns `true` if the sessions of both nodes are set up in the same way.
     pub(crate) fn has_same_sessions(&self, other: &Self) -> bool {
         self.is_same_server(other)
             && self.tls == other.tls
@@ -276,7 +282,9 @@ impl NodeConfig {
             && self.postgres == other.postgres
     }
 
-    /// Returns the configuration of tokio-postgres, but for the `options`, which each kind of session sets.
+    /// Returns the tokio-postgres configuration, without `options`.
+    ///
+    /// Each kind of session sets its own `options`.
     pub(crate) fn postgres(&self) -> &tokio_postgres::Config {
         &self.postgres
     }
@@ -286,7 +294,7 @@ impl NodeConfig {
         self.user_options.as_deref()
     }
 
-    /// Returns the same node behind a port of this machine, without TLS.
+    /// Returns the same node behind a local port, without TLS.
     #[cfg(feature = "testkit")]
     pub(crate) fn behind(&self, port: u16) -> Self {
         let mut node =
@@ -297,7 +305,7 @@ impl NodeConfig {
         node
     }
 
-    /// Returns the node with the settings for the parameters that its URL leaves open.
+    /// Fills in the settings for the parameters that the node's URL leaves open.
     pub(super) fn completed(mut self, application_name: &str, timeouts: &TimeoutSettings) -> Self {
         let (postgres, given) = (&mut self.postgres, std::mem::take(&mut self.given));
         let open = |name: &str| !given.iter().any(|given| given == name);

@@ -1,5 +1,7 @@
-//! The nodes: the simple form (`DATABASE_URL`, `DATABASE_REPLICA_URL`, and the files that hold them or
-//! their password), or a `[[nodes]]` table per server. And what must hold for all nodes together.
+//! The nodes, in the simple form or as one `[[nodes]]` table per server.
+//!
+//! The simple form is `DATABASE_URL` and `DATABASE_REPLICA_URL`, or the files that hold them or their password.
+//! This module also checks the rules for all nodes together.
 
 use std::collections::BTreeMap;
 
@@ -85,7 +87,9 @@ impl Setting for Urls {
     }
 }
 
-/// Splits at the commas between URLs, but not at those within one: a password may have some.
+/// Splits at the commas between URLs, but not at those within one.
+///
+/// A password may contain commas.
 fn split(text: &str) -> Vec<String> {
     let mut urls: Vec<String> = Vec::new();
     for piece in text.split(',') {
@@ -218,11 +222,13 @@ fn urls_of(
         return Err(ConfigIssue::new(key, problem, "remove one of the two"));
     }
     let text = file::read_secret(&key, &file)?;
-    // One URL a line is as good as commas between them.
+    // One URL per line works as well as commas between them.
     Ok((key, split(&text.expose_secret().replace(['\r', '\n'], ","))))
 }
 
-/// Reads one `[[nodes]]` table. Returns the node, its key, and the variable that its URL came from.
+/// Reads one `[[nodes]]` table.
+///
+/// Returns the node, its key, and the variable that held its URL.
 fn of_table(
     index: usize,
     table: Value,
@@ -295,7 +301,7 @@ fn url_of(
     }
 }
 
-/// Gives a node the password that a file holds.
+/// Adds the password from a file to a node.
 fn with_password_of(key: &str, node: NodeConfig, path: &str) -> Result<NodeConfig, ConfigIssue> {
     if node.password().is_some() {
         let remedy = "remove one of them: a password that is rotated belongs into the file";
@@ -304,7 +310,9 @@ fn with_password_of(key: &str, node: NodeConfig, path: &str) -> Result<NodeConfi
     Ok(node.with_password(file::read_password(&format!("{key}.password_file"), path)?))
 }
 
-/// Checks each node, and all of them together. `no_primary` is the key and the remedy of a missing primary.
+/// Checks each node, and all of them together.
+///
+/// `no_primary` is the key and the remedy of a missing primary.
 pub(super) fn check(nodes: &Nodes, no_primary: (&str, &str), diagnostics: &mut Diagnostics) {
     let (mut names, mut servers, mut primary) = (BTreeMap::new(), BTreeMap::new(), None);
     for (key, node) in nodes {
@@ -367,7 +375,9 @@ pub(super) fn check(nodes: &Nodes, no_primary: (&str, &str), diagnostics: &mut D
     }
 }
 
-/// Returns the TLS files that cannot be used, also those that `sslmode` makes no use of: they were named for a reason.
+/// Returns the TLS files that cannot be used.
+///
+/// This includes files that `sslmode` does not use, because they were named for a reason.
 fn pem_problems(node: &NodeConfig) -> impl Iterator<Item = (&'static str, String)> {
     let tls = node.tls();
     let files = [

@@ -1,8 +1,10 @@
-//! Reads settings out of the file and the environment, one by one, and collects what is wrong.
+//! Reads the settings one by one, and collects the issues.
 //!
-//! serde would stop at the first value that does not fit, and quote it. Here each setting asks for its
-//! value by its path. A faulty value is reported and replaced by its default, and a value that no
-//! setting asked for is unknown. Without any values, a pass of the reader checks those of the program.
+//! The values come from the file and the environment.
+//!
+//! serde would stop at the first value that does not fit, and quote it. Here each setting reads its value by its
+//! path. An invalid value is reported and replaced by its default, and a value that no setting has read is unknown.
+//! Without any values, the reader checks those of the program.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeBounds;
@@ -13,22 +15,22 @@ use super::ConfigIssue;
 use super::declare::{Declaration, Group};
 use super::value::{Setting, describe};
 
-/// The issues that were found so far.
+/// The issues found so far.
 #[derive(Clone, Default)]
 pub(super) struct Diagnostics {
     pub(super) issues: Vec<ConfigIssue>,
-    /// Paths of faulty values. A rule that depends on one of them is not checked.
+    /// Paths of invalid values; a rule that depends on one is not checked.
     invalid_keys: BTreeSet<String>,
-    /// `true` if a node is missing because it was faulty.
+    /// `true` if a node is missing because it was invalid.
     pub(super) nodes_incomplete: bool,
-    /// By path, the key as the user wrote it.
+    /// The key as the user wrote it, by path.
     keys: BTreeMap<String, String>,
-    /// The table that all paths stand in.
+    /// The table that contains all paths.
     prefix: String,
 }
 
 impl Diagnostics {
-    /// Returns the key of `path` as the user wrote it, or the path if its value is a default.
+    /// Returns the key of `path` as the user wrote it, or `path` for a default.
     pub(super) fn key(&self, path: &str) -> String {
         self.keys.get(path).cloned().unwrap_or_else(|| format!("{}{path}", self.prefix))
     }
@@ -38,24 +40,24 @@ impl Diagnostics {
         self.keys.contains_key(path)
     }
 
-    /// Returns `true` if the values of all `paths` are what the user wrote, or defaults.
+    /// Returns `true` if the values at all `paths` are the user's, or defaults.
     pub(super) fn all_valid(&self, paths: &[&str]) -> bool {
         paths.iter().all(|path| !self.invalid_keys.contains(*path))
     }
 
-    /// Reports the value of a setting.
+    /// Reports an invalid value of a setting.
     pub(super) fn report(&mut self, path: &str, problem: impl Into<String>, remedy: impl Into<String>) {
         self.issues.push(ConfigIssue::new(self.key(path), problem, remedy));
         self.invalid_keys.insert(path.to_owned());
     }
 
-    /// Reports a node that is therefore left out.
+    /// Reports a node that is left out because of these issues.
     pub(super) fn report_node(&mut self, issues: impl IntoIterator<Item = ConfigIssue>) {
         self.nodes_incomplete = true;
         self.issues.extend(issues);
     }
 
-    /// Reports settings that contradict each other, by the first key that the user wrote.
+    /// Reports settings that contradict each other, under the first written key.
     pub(super) fn contradiction(&mut self, paths: &[&str], rule: &str) {
         if !self.all_valid(paths) {
             return;
@@ -72,7 +74,7 @@ impl Diagnostics {
 pub(super) struct Documented {
     pub(super) path: String,
     pub(super) heading: &'static str,
-    /// The lines of its documentation.
+    /// The lines of the setting's documentation.
     pub(super) doc: &'static [&'static str],
     /// The values that are accepted.
     pub(super) values: String,
@@ -83,15 +85,17 @@ pub(super) struct Documented {
 /// Reads settings. Not `Debug`: it holds passwords.
 #[derive(Default)]
 pub(super) struct Reader {
-    /// The values that no setting asked for yet. `true` marks a variable of the environment.
+    /// The values that no setting has read yet.
+    ///
+    /// `true` marks a variable of the environment.
     values: BTreeMap<String, (Value, bool)>,
-    /// The settings that asked.
+    /// The declared settings, written or not.
     pub(super) known: Vec<Documented>,
     pub(super) diagnostics: Diagnostics,
 }
 
 impl Reader {
-    /// Reads from a table whose keys stand behind `prefix`.
+    /// Creates a reader of a table whose keys follow `prefix`.
     pub(super) fn new(prefix: &str, table: Table) -> Self {
         let mut reader = Self::default();
         reader.diagnostics.prefix = prefix.to_owned();
@@ -109,7 +113,7 @@ impl Reader {
         }
     }
 
-    /// Lays a variable of the environment over the file.
+    /// Adds a variable of the environment, which overrides the file.
     pub(super) fn add_variable(&mut self, path: String, name: &str, value: String) {
         self.add(path, name.to_owned(), Value::String(value), true);
     }
@@ -126,7 +130,7 @@ impl Reader {
         group
     }
 
-    /// Reads one setting, if it is written, and checks it.
+    /// Reads one setting, if it is present, and checks it.
     pub(super) fn setting<T: Setting>(
         &mut self,
         declared: &Declaration,
@@ -161,7 +165,7 @@ impl Reader {
         self.values.remove(path).map(|(value, _)| value)
     }
 
-    /// Reports the values that no setting asked for: their keys are unknown.
+    /// Reports the values that no setting has read: their keys are unknown.
     pub(super) fn finish(mut self) -> Diagnostics {
         for (path, (value, env)) in std::mem::take(&mut self.values) {
             let group = format!("{path}.");
@@ -199,7 +203,7 @@ impl Reader {
     }
 }
 
-/// Prefix of the variables, but for those of the servers.
+/// Prefix of the variables, except those of the servers.
 pub(super) const PREFIX: &str = "POINTSMAN_";
 
 /// Returns the environment variable for a path.

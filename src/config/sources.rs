@@ -1,4 +1,4 @@
-//! Where a configuration comes from: a file, and the environment over it.
+//! The sources of a configuration: a file, and the environment over it.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -12,13 +12,15 @@ use super::{Config, ConfigError, ConfigIssue, UncheckedConfig, file, nodes};
 pub(super) const FILE: &str = "pointsman.toml";
 /// The variable that names another file.
 const FILE_VARIABLE: &str = "POINTSMAN_CONFIG";
-/// Prefix of the test kit's variables. The test kit runs in one process with what it tests.
+/// Prefix of the test kit's variables.
+///
+/// The test kit runs in one process with the code under test.
 const TESTKIT_PREFIX: &str = "POINTSMAN_TESTKIT_";
 
 const NO_PRIMARY_REMEDY: &str = "set it as DATABASE_URL=postgres://user:password@host/database, name a file that holds \
                            it by DATABASE_URL_FILE, or give one of the `[[nodes]]` in the file `role = \"primary\"`";
 
-/// Loads from `file`, or the file that the environment names, or `pointsman.toml` if it exists.
+/// Loads from `file`, the environment's file, or an existing `pointsman.toml`.
 pub(super) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     let mut env = Vec::new();
     let mut issues = Vec::new();
@@ -36,7 +38,7 @@ pub(super) fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     load_with(file, env, issues)
 }
 
-/// Loads like [`load`], from an environment that need not be the one of this process.
+/// Loads like [`load`], from an environment that may not be this process's.
 pub(super) fn load_with(
     file: Option<&Path>,
     env: Vec<(String, String)>,
@@ -60,7 +62,9 @@ pub(super) fn load_with(
     read(text.as_deref().map(|text| (shown.as_str(), text)), env, issues)
 }
 
-/// Reads a configuration from a file (its name and its text) and the given environment only.
+/// Reads a configuration from the given file and environment only.
+///
+/// The file is given by its name and its text.
 pub(super) fn read(
     file: Option<(&str, &str)>,
     env: impl IntoIterator<Item = (String, String)>,
@@ -74,7 +78,7 @@ pub(super) fn read(
         })
     });
     let mut reader = Reader::new("", table);
-    // A file that could not be read may have nodes, so a missing primary is not reported beside it.
+    // A file that could not be read may contain nodes, so a missing primary is not reported as well.
     reader.diagnostics.nodes_incomplete = !issues.is_empty();
     reader.diagnostics.issues = issues;
     for (name, value) in &env {
@@ -93,7 +97,9 @@ pub(super) fn read_all(mut reader: Reader, env: &[(String, String)]) -> (Uncheck
     (UncheckedConfig { nodes, settings }, reader.finish())
 }
 
-/// Returns the path that a variable stands for, its name if it is misspelt, or `None` if it does not concern this crate.
+/// Returns the path that a variable stands for.
+///
+/// A misspelt variable gives its own name, and `None` is a variable that does not concern this crate.
 fn path(name: &str) -> Option<String> {
     if let Some(rest) = name.strip_prefix(PREFIX) {
         let path = reader::path_of(rest);
@@ -112,7 +118,9 @@ fn path(name: &str) -> Option<String> {
     }
 }
 
-/// Returns the issue of a file that is not TOML. The library quotes the line, so only the place goes on.
+/// Returns the issue of a file that is not TOML.
+///
+/// The library quotes the line, so the issue keeps only its place.
 fn not_toml(shown: &str, error: &toml::de::Error) -> ConfigIssue {
     let message = error.to_string();
     let place = message.lines().next().and_then(|line| line.strip_prefix("TOML parse error at "));

@@ -13,7 +13,7 @@ fn config(file: Option<&str>) -> Config {
     Config::from_sources(file, [("DATABASE_URL".to_owned(), URL.to_owned())]).unwrap()
 }
 
-/// The lines of the example that set something, each behind the name of its table.
+/// Returns the example's lines that set a value, each after its table's name.
 fn assignments(text: &str) -> Vec<String> {
     let mut table = String::new();
     let mut found = Vec::new();
@@ -70,7 +70,7 @@ fn the_guide_has_no_key_that_does_not_exist() {
     }
 }
 
-/// The variables of one block; those that are commented out count, too.
+/// Returns the variables of one block, including those that are commented out.
 fn variables(block: &str) -> Vec<(String, String)> {
     let assignment = |line: &str| {
         let (name, value) = line.trim_start_matches("# ").split_once('=')?;
@@ -84,7 +84,7 @@ fn variables(block: &str) -> Vec<(String, String)> {
 fn every_block_of_the_dotenv_example_is_a_configuration() {
     let blocks: Vec<_> = DOTENV.split("\n# == ").skip(1).collect();
     assert!(blocks.len() >= 5, "the blocks are there");
-    // The files that a block names are those of another machine.
+    // The files in a block are on another machine.
     let folder = tempfile::tempdir().unwrap();
     let (pem, secret) = (folder.path().join("some.pem"), folder.path().join("secret"));
     std::fs::write(&pem, "-----BEGIN CERTIFICATE-----\n").unwrap();
@@ -108,7 +108,7 @@ fn every_block_of_the_dotenv_example_is_a_configuration() {
         assert!(!env.is_empty(), "{title} sets nothing");
         match Config::from_sources(None, env) {
             Ok(config) => assert!(!config.to_string().is_empty()),
-            // Without the feature, this is the one issue that they may have.
+            // Without the feature, this is the only acceptable issue.
             Err(error) if cfg!(not(feature = "tls")) => {
                 assert!(
                     error.issues().iter().all(|issue| issue.remedy.contains("`tls`")),

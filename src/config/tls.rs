@@ -1,18 +1,20 @@
-//! How a connection to a server is encrypted, and which certificates it trusts.
+//! The encryption of a connection, and the certificates that it trusts.
 
 use std::path::PathBuf;
 
 use super::value::spelled;
 
 spelled! {
-    /// The encryption that a connection needs, with the meaning that libpq gives to `sslmode`.
+    /// The encryption that a connection needs, as libpq defines `sslmode`.
     ///
     /// The order is that of strength: `mode >= TlsMode::Require` excludes a plain connection.
     #[derive(PartialOrd, Ord)]
     pub enum TlsMode, "an sslmode", "disable, prefer, require, verify-ca or verify-full" {
         /// Never encrypts.
         Disable = "disable",
-        /// Encrypts if the server offers it, and checks no certificate. The default, as in libpq.
+        /// Encrypts if the server offers it, and checks no certificate.
+        ///
+        /// This is the default, as in libpq.
         ///
         /// Without the crate feature `tls` this acts as [`Disable`](TlsMode::Disable).
         Prefer = "prefer",
@@ -20,25 +22,27 @@ spelled! {
         ///
         /// With `sslrootcert` this becomes [`VerifyCa`](TlsMode::VerifyCa), as in libpq.
         Require = "require",
-        /// Always encrypts, and checks that the certificate was issued by a trusted authority.
+        /// Always encrypts, and checks that the certificate has a trusted issuer.
         VerifyCa = "verify-ca",
-        /// Always encrypts, and checks the certificate and that it is for this host.
+        /// Always encrypts, and checks the certificate and its host name.
         VerifyFull = "verify-full",
     }
 }
 
 /// The TLS part of a node's URL: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`.
 ///
-/// The files are named here. A [`Config`](super::Config) checks that they can be read and hold PEM,
+/// This struct holds the paths of the files. A [`Config`](super::Config) checks that they can be read and hold PEM,
 /// unless `sslmode` is `disable`. The set reads them when it connects, and again at each
 /// [`reconfigure`](crate::ReplicaSet::reconfigure).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// The encryption that is needed.
+    /// The required encryption.
     pub mode: TlsMode,
-    /// The certificates of the trusted authorities, in PEM; `None` trusts what the system trusts.
+    /// The certificates of the trusted authorities, in PEM.
+    ///
+    /// `None` trusts the certificates that the system trusts.
     pub root_certificate: Option<PathBuf>,
-    /// The certificate to authenticate with towards the server, in PEM.
+    /// The certificate that authenticates the client to the server, in PEM.
     pub client_certificate: Option<PathBuf>,
     /// The private key of `client_certificate`, in PEM.
     pub client_key: Option<PathBuf>,

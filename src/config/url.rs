@@ -1,7 +1,7 @@
 //! One server from one PostgreSQL URL.
 //!
-//! tokio-postgres parses the URL, after what it does not know was taken out (`sslrootcert`, the
-//! stronger `sslmode`s) and what it would read differently than libpq was refused. Its errors are not
+//! tokio-postgres parses the URL. Parameters that it does not know (`sslrootcert`, the stronger `sslmode`s) are
+//! removed first. A URL that it would read differently from libpq is rejected. The errors of tokio-postgres are not
 //! shown, because some of them quote the URL.
 
 use std::error::Error as _;
@@ -21,7 +21,7 @@ pub(super) struct Parsed {
     pub(super) port: u16,
     pub(super) options: Option<String>,
     pub(super) tls: TlsSettings,
-    /// Parameters that were given, so that no default overrides them.
+    /// Parameters that the URL sets, so that no default overrides them.
     pub(super) given: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<ConfigIssue>> {
     let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, database) = location.split_once('/').unwrap_or((location, ""));
     if authority.ends_with(':') {
-        // Without an `@` this is likely a user and a password, and what follows is part of the latter.
+        // Without an `@` this is likely a user and a password, and the rest belongs to the password.
         issues.add("has a `:` without a port", format!("{EXAMPLE}; {ENCODE}"));
     }
     if database.contains(['/', ',']) {
@@ -88,7 +88,7 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<ConfigIssue>> {
 
     let mut tls = Tls::default();
     let (mut options, mut given, mut passed_on) = (None, Vec::new(), Vec::new());
-    // Without `@`, a `:` may be that of a user and a password, whose `?` then ends the location early.
+    // Without `@`, a `:` may separate a user and a password, whose `?` then ends the location early.
     let mut may_name = authority.contains('@') || !authority.contains(':');
     for (index, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         let Some((name, value)) = pair.split_once('=') else {
@@ -107,7 +107,7 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<ConfigIssue>> {
             _ if is_known => tls.set(name, &decoded, &mut issues),
             _ => unknown_parameter(index + 1, name, may_name, &mut issues),
         }
-        // A `&` in a password makes what follows it look like a parameter.
+        // A `&` in a password makes the rest of the password look like a parameter.
         may_name &= is_known && name != "password";
         given.push(name.to_owned());
     }
@@ -123,7 +123,7 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<ConfigIssue>> {
     }
     let socket = postgres.get_hosts().iter().any(|host| matches!(host, Host::Unix(_)));
     let tls = tls.finish(socket, &mut issues);
-    // What to ask the server for; the rest is up to the TLS connector.
+    // The mode for the server; the TLS connector enforces the rest.
     postgres.ssl_mode(match tls.mode {
         TlsMode::Disable => SslMode::Disable,
         TlsMode::Prefer if cfg!(feature = "tls") => SslMode::Prefer,
@@ -136,7 +136,7 @@ pub(super) fn parse(key: &str, url: &str) -> Result<Parsed, Vec<ConfigIssue>> {
     }
 }
 
-/// Reports an unknown parameter, by its name only if no part of a password can be in its place.
+/// Reports an unknown parameter, by name only if that cannot be a password.
 fn unknown_parameter(number: usize, name: &str, may_name: bool, issues: &mut Issues<'_>) {
     if let "target_session_attrs" | "load_balance_hosts" = name {
         return issues.add(
@@ -160,7 +160,7 @@ fn unknown_parameter(number: usize, name: &str, may_name: bool, issues: &mut Iss
     );
 }
 
-/// Returns the problem that tokio-postgres found, as far as it is known not to quote the URL.
+/// Returns the problem that tokio-postgres found, unless it may quote the URL.
 fn rejection(error: &tokio_postgres::Error) -> String {
     let source = error.source().map(ToString::to_string).unwrap_or_default();
     PASSED_ON
@@ -169,7 +169,7 @@ fn rejection(error: &tokio_postgres::Error) -> String {
         .map_or_else(|| "cannot be understood".to_owned(), |name| format!("has an invalid {name}"))
 }
 
-/// Returns the one host and port, or what is wrong with them and the remedy.
+/// Returns the one host and port, or the problem with them and the remedy.
 fn place(postgres: &tokio_postgres::Config) -> Result<(String, u16), (&'static str, String)> {
     let (hosts, ports) = (postgres.get_hosts(), postgres.get_ports());
     if hosts.len() > 1 || ports.len() > 1 || postgres.get_hostaddrs().len() > 1 {
@@ -195,7 +195,7 @@ fn place(postgres: &tokio_postgres::Config) -> Result<(String, u16), (&'static s
     }
 }
 
-/// The TLS parameters as they were given.
+/// The TLS parameters as the URL sets them.
 #[derive(Default)]
 struct Tls {
     mode: Option<TlsMode>,

@@ -1,4 +1,4 @@
-//! How one value is written, in the file and in the environment.
+//! The text form of one value, in the file and in the environment.
 
 use std::ops::{Bound, RangeBounds};
 use std::str::FromStr;
@@ -18,7 +18,7 @@ pub(super) trait Setting: Clone {
     /// The type that a range bounds.
     type Bound: Setting + PartialOrd;
 
-    /// Reads a value. A variable of the environment (`env`) is text, whatever the type.
+    /// Reads a value; a variable of the environment (`env`) is always text.
     fn read(value: &Value, env: bool) -> Option<Self>;
 
     /// Returns the value as it is written in TOML.
@@ -30,7 +30,7 @@ pub(super) trait Setting: Clone {
     }
 }
 
-/// Returns the values within `bounds`, as the documentation and an issue list them.
+/// Returns the values within `bounds`, worded for documentation and issues.
 pub(super) fn describe<T: Setting>(bounds: &impl RangeBounds<T::Bound>) -> String {
     let plain = |value: &T::Bound| value.show().replace('"', "");
     match (bounds.start_bound(), bounds.end_bound()) {
@@ -40,7 +40,9 @@ pub(super) fn describe<T: Setting>(bounds: &impl RangeBounds<T::Bound>) -> Strin
     }
 }
 
-/// Implements `Setting` for a number or a truth value, which is quoted in the environment alone.
+/// Implements `Setting` for a number or a boolean.
+///
+/// These are quoted in the environment only.
 macro_rules! unquoted {
     ($Type:ty, $what:literal, $remedy:literal, $read:expr, $accepts:expr) => {
         impl Setting for $Type {
@@ -105,7 +107,7 @@ impl Setting for Duration {
     }
 
     fn show(&self) -> String {
-        // humantime reads `m` and `min` alike; `min` cannot be taken for months.
+        // humantime reads `m` and `min` alike; `min` cannot be mistaken for months.
         let minutes = |part: &str| match part.strip_suffix('m') {
             Some(minutes) => format!("{minutes}min"),
             None => part.to_owned(),
@@ -149,7 +151,9 @@ impl Setting for Vec<String> {
     }
 }
 
-/// A setting that may be absent. `none` says so, also over a file that says otherwise.
+/// A setting that may be absent.
+///
+/// The value `none` means absent, even over a value in the file.
 impl<T: Setting> Setting for Option<T> {
     const WHAT: &'static str = T::WHAT;
     const REMEDY: &'static str = T::REMEDY;
@@ -172,7 +176,7 @@ impl<T: Setting> Setting for Option<T> {
     }
 }
 
-/// Declares an enum with the spelling of each variant in files, variables and URLs.
+/// Declares an enum with each variant's spelling in files, variables and URLs.
 macro_rules! spelled {
     (
         $(#[$meta:meta])*

@@ -1,4 +1,4 @@
-//! The way to the bare connection, for code that takes one.
+//! Access to the bare connection, for code that takes one.
 
 use std::ops::{Deref, DerefMut};
 
@@ -9,8 +9,8 @@ use crate::{Intent, Write};
 
 /// The intents whose connection dereferences to [`AsyncPgConnection`]: [`Write`] alone.
 ///
-/// diesel-async's methods work on everything that dereferences to a connection. The bound says
-/// of a `Conn<Read>` in our words what the compiler would otherwise call a missing `DerefMut`.
+/// diesel-async's methods work on everything that dereferences to a connection. For a `Conn<Read>`, the compiler
+/// reports this bound in our words instead of a missing `DerefMut`.
 ///
 /// ```
 /// use diesel_async::AsyncPgConnection;
@@ -25,15 +25,17 @@ use crate::{Intent, Write};
 ///
 /// # What must come back
 ///
-/// A connection that is lent exclusively can be exchanged for another (`mem::swap`, or an assignment). As long as another one is in
-/// its place, Pointsman's methods fail with [`BrokenTransactionManager`](diesel::result::Error::BrokenTransactionManager); if it
-/// still is when the `Conn` is dropped, both sessions end and no later user gets either. Code that uses the
-/// bare connection itself runs on what it put there.
+/// Code with an exclusive reference can exchange the connection for another (`mem::swap`, or an assignment). While
+/// another one is in its place, Pointsman's methods fail with
+/// [`BrokenTransactionManager`](diesel::result::Error::BrokenTransactionManager). If it still is when the `Conn` is
+/// dropped, both sessions end and no later user gets either. Code that uses the bare connection itself runs on the
+/// exchanged one.
 ///
-/// Instrumentation that is set on the bare connection works until the `Conn` is dropped, and ends the session then, because it
-/// is what the connection is recognised by. For all connections use
-/// [`set_default_instrumentation`](diesel::connection::set_default_instrumentation), which costs nothing.
-/// After `set_instrumentation` or an assignment, an exchange is noticed by transactions, and by single statements only when the `Conn` is dropped.
+/// Instrumentation that is set on the bare connection works until the `Conn` is dropped. It then ends the session,
+/// because Pointsman recognises its connections by their instrumentation. For all connections use
+/// [`set_default_instrumentation`](diesel::connection::set_default_instrumentation), which costs nothing. After
+/// `set_instrumentation` or an assignment, transactions notice an exchange at once. Single statements notice it only
+/// when the `Conn` is dropped.
 #[diagnostic::on_unimplemented(
     message = "a `Conn<Read>` does not lend its bare connection, because anything could write on that",
     label = "the intent here is `{Self}`, not `Write`",
@@ -61,21 +63,24 @@ impl<I: RawAccess> DerefMut for Conn<I> {
 }
 
 impl<I: RawAccess> Conn<I> {
-    /// Notes that the bare connection is lent, which may come back as another one.
+    /// Records that the bare connection is handed out, and may be exchanged.
     fn lend(&self) {
         let source = &self.inner.source;
         source.usage().lend();
         if source.usage().is_abandoned() {
-            // What runs on it would be lost with the transaction that it is in.
+            // Statements on it would be rolled back with the abandoned transaction.
             source.give_up();
         }
     }
 }
 
-/// What [`AsyncPgConnection`] can do only where diesel-async opened the socket: no intent has it.
+/// Methods of [`AsyncPgConnection`] that no intent has.
 ///
-/// Through the dereferenced connection, `notifications_stream` would wait for ever and `cancel_token` find no host. So both
-/// names are taken on [`Conn`], and calling them is an error of the compiler that names what to call instead.
+/// They need a socket that diesel-async opened.
+///
+/// Through the dereferenced connection, `notifications_stream` would wait for ever and `cancel_token` find no host. So
+/// [`Conn`] has methods with both names, and calling them is a compile error that names the replacement. names are
+/// taken on [`Conn`], and calling them is an error of the compiler that names what to call instead.
 #[diagnostic::on_unimplemented(
     message = "a pooled connection has neither `notifications_stream` nor `cancel_token`",
     label = "the socket of this connection is not opened by diesel-async, so these would hang or fail",
@@ -85,7 +90,7 @@ impl<I: RawAccess> Conn<I> {
 pub trait OpensOwnSocket: Intent {}
 
 impl<I: Intent> Conn<I> {
-    /// Does not compile: [`ReplicaSet::listen`](crate::ReplicaSet::listen) gives notifications.
+    /// Does not compile: use [`ReplicaSet::listen`](crate::ReplicaSet::listen) for notifications.
     #[doc(hidden)]
     pub fn notifications_stream(&mut self)
     where
@@ -93,7 +98,7 @@ impl<I: Intent> Conn<I> {
     {
     }
 
-    /// Does not compile: [`Conn::cancel_handle`] cancels a statement.
+    /// Does not compile: use [`Conn::cancel_handle`] to cancel a statement.
     #[doc(hidden)]
     pub fn cancel_token(&self)
     where

@@ -17,21 +17,21 @@ impl<I: Intent> Conn<I> {
     /// Borrows a connection that the caller opened, for code that takes a `Conn`.
     ///
     /// It is for tests, workers, and closures of diesel-async's `transaction`: code that has an `AsyncPgConnection` and
-    /// calls functions that were moved over. What is open on the connection stays open, so in a test transaction
-    /// everything is rolled back in the end, and [`transaction`](Self::transaction) is a savepoint.
+    /// calls functions that take a `Conn`. An open transaction stays open. So in a test transaction everything is
+    /// rolled back in the end, and [`transaction`](Self::transaction) is a savepoint.
     ///
-    /// **Only the type is checked.** The session is used as it is: a `Conn<Read>` of it refuses to compile a write, but the
-    /// server would not refuse a function that writes. Neither is a `Conn<Write>` of it known to lead to a primary.
+    /// **Only the type is checked.** The session is used as it is. A write on a `Conn<Read>` does not compile, but the
+    /// server would not reject a function that writes. Nor is a `Conn<Write>` known to lead to a primary.
     ///
-    /// No set knows the connection: [`node`](Self::node) and [`role`](Self::role) are `unmanaged`, [`last_sqlstate`](Self::last_sqlstate)
-    /// is `None`, and a commit that did not wait for its synchronous standby is not noticed. A transaction asks the server
-    /// before its COMMIT whether a statement has failed, which takes a round trip.
+    /// No set knows the connection, so [`node`](Self::node) and [`role`](Self::role) are `unmanaged`, and
+    /// [`last_sqlstate`](Self::last_sqlstate) is `None`. A commit that did not wait for its synchronous standby is not
+    /// noticed. Before its COMMIT, a transaction asks the server if a statement has failed, which takes a round trip.
     ///
     /// # Cancel safety
     ///
     /// While the guard lives, the caller's variable holds a connection on which everything fails. Dropping the guard,
-    /// also by a panic or with a cancelled future, puts the connection back. There are three exceptions, after
-    /// which the caller's variable keeps failing:
+    /// also by a panic or with a cancelled future, puts the connection back. There are three exceptions, after which
+    /// the caller's variable keeps failing:
     ///
     /// * A transaction of the `Conn` was cancelled, so its session was ended and the server rolls back. Otherwise later
     ///   statements would run inside that transaction and never be committed.
@@ -70,7 +70,7 @@ impl<I: Intent> Conn<I> {
 
     /// Takes a connection that the caller opened, for code that takes a `Conn` by value.
     ///
-    /// The connection ends with the `Conn`. What [`borrow_from`](Self::borrow_from) says of the promises applies here as well.
+    /// The connection ends with the `Conn`. The limits of [`borrow_from`](Self::borrow_from) apply here as well.
     ///
     /// ```no_run
     /// use diesel_async::{AsyncConnection, AsyncPgConnection};
@@ -95,22 +95,22 @@ impl<I: Intent> Conn<I> {
     }
 }
 
-/// A connection that [`Conn::borrow_from`] borrowed, and puts back when it is dropped.
+/// A guard that puts the connection of [`Conn::borrow_from`] back when it is dropped.
 ///
-/// It dereferences to a [`Conn`], exclusively as well. That lets `mem::swap` exchange the connection for another one; what
-/// was not borrowed is not put back.
+/// It dereferences to a [`Conn`], also exclusively. So `mem::swap` can exchange the connection for another one, which
+/// is then not put back.
 #[must_use = "the connection is put back when this is dropped"]
 pub struct BorrowedConn<'a, I: Intent> {
     conn: Conn<I>,
     owner: &'a mut AsyncPgConnection,
-    /// Tells the connection that was borrowed from any other.
+    /// Identifies the connection that was borrowed.
     wire: Arc<WireState>,
 }
 
 impl<I: Intent> BorrowedConn<'_, I> {
     /// Runs a function in a transaction, as [`Conn::transaction`] does.
     ///
-    /// It is here because `diesel_async::AsyncConnection`, where it is imported, would be found before the method of
+    /// It is defined here because an imported `diesel_async::AsyncConnection` would be found before the method of
     /// [`Conn`].
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Cancelling the statement of a connection from elsewhere.
+//! Cancels the statement of a connection from another task.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,17 +10,18 @@ use crate::pool::{Canceller, Request};
 
 /// Cancels the statement that a [`Conn`] is running, from another task.
 ///
-/// It is made with [`Conn::cancel_handle`] and holds for that checkout alone: it keeps neither the connection nor its
-/// set, and once the `Conn` was dropped it does nothing. A late request never reaches the next user of the session.
+/// It is made with [`Conn::cancel_handle`], and is valid for that checkout alone. It keeps neither the connection nor
+/// its set alive, and does nothing once the `Conn` was dropped. A late request never reaches the next user of the
+/// session.
 #[derive(Clone)]
 pub struct CancelHandle {
     node: Arc<str>,
-    /// `None` for a connection that its user opened.
+    /// `None` for a connection that the caller opened.
     canceller: Option<Canceller>,
 }
 
 impl<I: Intent> Conn<I> {
-    /// Returns a handle that cancels the statement which runs on this connection.
+    /// Returns a handle that cancels the statement running on this connection.
     ///
     /// `AsyncPgConnection::cancel_token` cannot be used here, because it does not know how the connection was dialled.
     ///
@@ -47,24 +48,25 @@ impl<I: Intent> Conn<I> {
 }
 
 impl CancelHandle {
-    /// Asks the server to cancel the statement that runs now.
+    /// Asks the server to cancel the running statement.
     ///
-    /// The request goes out on a connection of its own, to the same address and with the same TLS and time limits as the
-    /// pool's. PostgreSQL gives no answer to it. If it came in time, the statement fails with SQLSTATE 57014
-    /// ([`Conn::last_sqlstate`]) and an open transaction can only be rolled back; the `Conn` itself can be used on. If
-    /// it arrives late, it ends the next statement *of this `Conn`*, so its session is not used again after the `Conn` was dropped.
+    /// The request uses a new connection to the same address, with the TLS settings and time limits of the pool.
+    /// PostgreSQL sends no answer to it. If the request is in time, the statement fails with SQLSTATE 57014
+    /// ([`Conn::last_sqlstate`]) and an open transaction can only be rolled back. The `Conn` itself stays usable. A
+    /// late request may cancel the next statement *of this `Conn`*, so its session is not used again after the `Conn`
+    /// was dropped.
     ///
-    /// If nothing runs, nothing is sent, and the session stays in its pool.
+    /// If no statement runs, nothing is sent, and the session stays in its pool.
     ///
     /// # Errors
     ///
     /// [`CancelError::Returned`] after the `Conn` was dropped, [`CancelError::Ended`] if its session is over,
-    /// [`CancelError::Unmanaged`] if the caller opened the connection, and [`CancelError::Connect`] if the server could not
-    /// be reached. Only in the last case something may have been sent.
+    /// [`CancelError::Unmanaged`] if the caller opened the connection, and [`CancelError::Connect`] if the server is
+    /// unreachable. Only in the last case may the request have been sent.
     ///
     /// # Cancel safety
     ///
-    /// The request may have been sent or not when the future is dropped.
+    /// If the future is dropped, the request may have been sent or not.
     pub async fn cancel(&self) -> Result<(), CancelError> {
         let Some(canceller) = &self.canceller else { return Err(CancelError::Unmanaged) };
         match canceller.cancel().await {

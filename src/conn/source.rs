@@ -1,4 +1,4 @@
-//! Where a connection is from: a pool of a set, or its user.
+//! The source of a connection: a pool of a set, or the caller.
 
 use std::mem;
 use std::sync::atomic::Ordering;
@@ -14,11 +14,11 @@ use crate::topology::Role;
 use crate::wire::{Usage, WireState, placeholder};
 use crate::{Intent, IntentKind};
 
-/// A connection, and what has to happen to it in the end.
+/// A connection, and the way to return or close it.
 pub(super) enum Source {
-    /// It goes back to its pool.
+    /// The connection returns to its pool.
     Pooled(Pooled),
-    /// It goes back to the user who opened it, if it was borrowed.
+    /// The connection returns to the caller who opened it, if it was borrowed.
     Opened(Box<Opened>),
 }
 
@@ -30,20 +30,20 @@ pub(super) struct Pooled {
     intent: IntentKind,
 }
 
-/// A connection that the user of this crate opened.
+/// A connection that the caller opened.
 pub(super) struct Opened {
     conn: AsyncPgConnection,
     usage: Arc<Usage>,
-    /// Its bytes pass by no tap, so all that shows here is that the connection was given up.
+    /// No tap sees its bytes, so this only records that the connection was given up.
     wire: Arc<WireState>,
-    /// Lent instead of the connection after it was given up.
+    /// Handed out instead of the connection after it was given up.
     dead: OnceLock<AsyncPgConnection>,
 }
 
 impl Source {
-    /// Takes a connection of a pool.
+    /// Wraps a connection of a pool.
     pub(super) fn pooled<I: Intent>(lease: Lease, node: Arc<Node>, role: Role) -> Self {
-        // An error of the connection's last user is nobody else's.
+        // An error of the previous user must not be visible to this one.
         lease.wire().take_sqlstate();
         let stats = node.stats();
         if I::KIND == IntentKind::Read {
@@ -55,15 +55,15 @@ impl Source {
         Self::Pooled(Pooled { lease, node, role, intent: I::KIND })
     }
 
-    /// Takes a connection that its user opened.
+    /// Wraps a connection that the caller opened.
     pub(super) fn opened(conn: AsyncPgConnection) -> Self {
         let wire = Arc::new(WireState::new(Arc::new(NodeStats::default())));
         Self::Opened(Box::new(Opened { conn, usage: Arc::default(), wire, dead: OnceLock::new() }))
     }
 
-    /// Exchanges the connection for the one of its owner, unless this is not what was borrowed, it was given up, or a
-    /// future that was leaked holds on to it.
+    /// Returns the borrowed connection to its owner's variable.
     ///
+    /// Does nothing if this is not the borrowed connection, if it was given up, or if a leaked future still holds it.
     /// `borrowed` is the [`wire`](Self::wire) as it was when the connection was borrowed.
     pub(super) fn give_back(&mut self, borrowed: &Arc<WireState>, owner: &mut AsyncPgConnection) {
         if let Self::Opened(opened) = self
@@ -103,12 +103,12 @@ impl Source {
         }
     }
 
-    /// Returns `true` if the connection's bytes pass by the tap.
+    /// Returns `true` if a tap sees the connection's bytes.
     pub(super) fn is_tapped(&self) -> bool {
         matches!(self, Self::Pooled(_))
     }
 
-    /// The node that serves the connection; `None` if its user opened it.
+    /// Returns the node that serves the connection; `None` if the caller opened it.
     pub(super) fn node(&self) -> Option<&Arc<Node>> {
         match self {
             Self::Pooled(pooled) => Some(&pooled.node),
@@ -131,7 +131,7 @@ impl Source {
         }
     }
 
-    /// Returns `true` if this program ended the connection.
+    /// Returns `true` if this program closed the connection.
     pub(super) fn was_closed_here(&self) -> bool {
         match self {
             Self::Pooled(pooled) => pooled.lease.was_closed_here(),
@@ -143,12 +143,12 @@ impl Source {
     pub(super) fn is_in_transaction(&mut self) -> bool {
         match self {
             Self::Pooled(pooled) => pooled.lease.is_in_transaction(),
-            // It matters for what the tap has seen, which is nothing.
+            // This matters for the tap's record only, and there is no tap.
             Self::Opened(_) => false,
         }
     }
 
-    /// Which futures use the connection.
+    /// Returns the record of the futures that use the connection.
     pub(super) fn usage(&self) -> &Arc<Usage> {
         match self {
             Self::Pooled(pooled) => pooled.lease.usage(),
@@ -156,16 +156,16 @@ impl Source {
         }
     }
 
-    /// Returns `true` if the bare connection is certainly not the one that it was.
+    /// Returns `true` if the bare connection is certainly not the original one.
     pub(super) fn is_exchanged(&self) -> bool {
         match self {
             Self::Pooled(pooled) => pooled.lease.is_exchanged(),
-            // It has no mark, because its instrumentation is its user's.
+            // There is no mark, because the caller's instrumentation is set on it.
             Self::Opened(_) => false,
         }
     }
 
-    /// Gives the session up, and what it is doing at the server.
+    /// Abandons the session, and cancels its statement at the server.
     pub(super) fn give_up(&self) {
         match self {
             Self::Pooled(pooled) => {
@@ -175,7 +175,7 @@ impl Source {
         }
     }
 
-    /// As [`give_up`](Self::give_up), at once where the connection is the caller's.
+    /// As [`give_up`](Self::give_up), but at once if the connection is the caller's.
     pub(super) fn end(&mut self) {
         self.give_up();
         if let Self::Opened(opened) = self {
@@ -183,7 +183,7 @@ impl Source {
         }
     }
 
-    /// As [`Lease::cancel_abandoned`]. How to reach the server of a connection that was opened elsewhere is not known.
+    /// As [`Lease::cancel_abandoned`]; the caller's connection has no known server address.
     pub(super) async fn cancel_abandoned(&self) -> bool {
         match self {
             Self::Pooled(pooled) => pooled.lease.cancel_abandoned().await,
@@ -191,7 +191,7 @@ impl Source {
         }
     }
 
-    /// Returns what it takes to cancel a statement from elsewhere.
+    /// Returns the means to cancel a statement from another task.
     pub(super) fn canceller(&self) -> Option<Canceller> {
         match self {
             Self::Pooled(pooled) => Some(pooled.lease.canceller()),
@@ -199,7 +199,7 @@ impl Source {
         }
     }
 
-    /// Logs what a statement on the bare connection could not be told.
+    /// Logs an unreplicated commit that a statement on the bare connection could not report.
     pub(super) fn warn_of_unreplicated(&self) {
         if let Self::Pooled(pooled) = self {
             pooled.warn_of_unreplicated();
@@ -208,7 +208,7 @@ impl Source {
 }
 
 impl Opened {
-    /// Drops the connection, which closes its socket: the server rolls back.
+    /// Drops the connection, which closes its socket, so the server rolls back.
     fn end(&mut self) {
         self.conn = placeholder();
     }
@@ -232,7 +232,7 @@ impl Drop for Pooled {
         if self.intent == IntentKind::Read {
             stats.in_flight.fetch_sub(1, Ordering::AcqRel);
         } else if self.lease.wire().take_sqlstate() == Some(SqlState::READ_ONLY_SQL_TRANSACTION) {
-            // It proves nothing (the caller may have asked for a read-only transaction), so the monitor looks.
+            // This proves nothing (the caller may have asked for a read-only transaction), so a monitor probes.
             stats.suspect();
         }
     }

@@ -1,4 +1,4 @@
-//! Transactions: nested, with isolation levels, and never left half-way.
+//! Transactions: nested, with isolation levels, and never abandoned half-way.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -15,10 +15,10 @@ use crate::{Intent, Writable, Write};
 
 mod untapped;
 
-/// An async closure of which it is known whether its future is `Send`.
+/// An async closure with a bound on its future, such as `Send`.
 ///
-/// `AsyncFnOnce` gives its future no name yet, so a bound on it cannot be written (Rust issue
-/// 103854). This trait is there for every async closure and need not be implemented.
+/// `AsyncFnOnce` gives its future no name yet, so a bound on it cannot be written (Rust issue 103854). Every async
+/// closure implements this trait already.
 pub trait AsyncFunc<T, R>: AsyncFnOnce(T) -> R + FnOnce(T) -> <Self as AsyncFunc<T, R>>::Fut {
     /// The closure's future.
     type Fut: Future<Output = R>;
@@ -35,27 +35,29 @@ where
 impl<I: Intent> Conn<I> {
     /// Runs a function in a transaction: `Ok` commits, `Err` rolls back.
     ///
-    /// Inside of another transaction it is a savepoint. The function gets the connection with its
-    /// intent, so a write inside of a read transaction does not compile either.
+    /// Inside another transaction it is a savepoint. The function gets the connection with its intent, so a write
+    /// inside a read transaction does not compile either.
     ///
     /// # Errors
     ///
-    /// [`BrokenTransactionManager`](Error::BrokenTransactionManager), without a commit, if the function exchanged the `Conn` or
-    /// its bare connection for another (`mem::swap`), or leaked the future of a transaction inside this one.
+    /// The function's own error, after the rollback, or Diesel's error, converted into `E`:
     ///
-    /// The function's own error, after the rollback. Diesel's error, made into `E`, where BEGIN or
-    /// COMMIT fails; in it, [`OutcomeUnknown`] where the answer to the COMMIT never came, and
-    /// [`TransactionFailed`] where the function returned `Ok` though one of its statements had failed.
+    /// * The error of BEGIN or COMMIT, if it fails.
+    /// * [`OutcomeUnknown`] if the answer to the COMMIT never came.
+    /// * [`TransactionFailed`] if the function returned `Ok` although one of its statements had failed.
+    /// * [`BrokenTransactionManager`](Error::BrokenTransactionManager), without a commit, if the function exchanged the
+    ///   `Conn` or its bare connection for another (`mem::swap`), or leaked the future of a transaction inside this
+    ///   one.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future ends the connection, and with it the transaction, also at the server: otherwise the next
-    /// transaction would be a savepoint in this one, and never be committed. What is run on
-    /// the `Conn` afterwards fails with [`BrokenTransactionManager`](Error::BrokenTransactionManager).
-    /// A future that is dropped during the COMMIT leaves the outcome open.
+    /// A dropped future ends the connection, and with it the transaction, also at the server. Otherwise the next
+    /// transaction would be a savepoint in this one, and never be committed. Later statements on the `Conn` fail with
+    /// [`BrokenTransactionManager`](Error::BrokenTransactionManager). If the future is dropped during the COMMIT, the
+    /// outcome is unknown.
     ///
-    /// A future that was polled and then leaked (`mem::forget`) leaves the transaction open, and the compiler lets the `Conn` be
-    /// used again. What is run on it fails in the same way, and ends the connection.
+    /// A future that was polled and then leaked (`mem::forget`) leaves the transaction open, and the compiler lets the
+    /// `Conn` be used again. Later statements on it fail in the same way, and end the connection.
     ///
     /// ```
     /// use pointsman::prelude::*;
@@ -73,7 +75,8 @@ impl<I: Intent> Conn<I> {
     ///     .await
     /// }
     /// ```
-    // Not an `async fn`: a spawned task could not hold its future if the result or the closure has a `dyn` or a reference.
+    // Not an `async fn`, because a spawned task could not hold its future if the result or the closure has a `dyn` or a
+    // reference.
     pub fn transaction<'a, 'conn, R, E, F>(
         &'conn mut self,
         function: F,
@@ -90,14 +93,14 @@ impl<I: Intent> Conn<I> {
         run(self, None, false, function)
     }
 
-    /// Starts to describe a transaction: its isolation level, and whether it may write.
+    /// Starts to build a transaction with an isolation level and an access mode.
     pub fn build_transaction(&mut self) -> TransactionBuilder<'_, I> {
         TransactionBuilder { conn: self, isolation: None, access: None, deferrable: false }
     }
 }
 
 impl Conn<Write> {
-    /// Runs a function in a transaction as the options of `run_write_with` say.
+    /// Runs a function in a transaction with the options of `run_write_with`.
     pub(crate) async fn transaction_with<'a, R, E, F>(
         &mut self,
         options: &WriteOptions,
@@ -118,7 +121,7 @@ impl Conn<Write> {
     }
 }
 
-/// A transaction that is being described; [`run`](Self::run) runs it.
+/// A builder of a transaction; [`run`](Self::run) runs it.
 ///
 /// ```
 /// use pointsman::prelude::*;
@@ -146,19 +149,21 @@ pub struct TransactionBuilder<'c, I: Intent> {
 }
 
 impl<'c, I: Intent> TransactionBuilder<'c, I> {
-    /// Each statement sees what was committed before it began. PostgreSQL's default.
+    /// Sets the default level: each statement sees what was committed before it began.
     pub fn read_committed(mut self) -> Self {
         self.isolation = Some("READ COMMITTED");
         self
     }
 
-    /// All statements see what was committed before the first of them. The strictest level on a standby.
+    /// Sets the level at which all statements see one snapshot.
+    ///
+    /// They see what was committed before the first of them. It is the strictest level on a standby.
     pub fn repeatable_read(mut self) -> Self {
         self.isolation = Some("REPEATABLE READ");
         self
     }
 
-    /// The transaction refuses to write, at the server.
+    /// Sets the transaction to read only, at the server.
     pub fn read_only(mut self) -> Self {
         self.access = Some("READ ONLY");
         self
@@ -168,8 +173,8 @@ impl<'c, I: Intent> TransactionBuilder<'c, I> {
     ///
     /// # Errors
     ///
-    /// As [`Conn::transaction`]; [`AlreadyInTransaction`](Error::AlreadyInTransaction) inside of
-    /// another one, since a savepoint has no isolation level of its own.
+    /// As [`Conn::transaction`]; [`AlreadyInTransaction`](Error::AlreadyInTransaction) inside another one, because a
+    /// savepoint has no separate isolation level.
     ///
     /// # Cancel safety
     ///
@@ -195,9 +200,11 @@ impl<'c, I: Intent> TransactionBuilder<'c, I> {
     }
 }
 
-/// What only the primary can do, and a `Conn<Read>` therefore does not offer: a standby refuses `SERIALIZABLE`.
+/// Options that a `Conn<Read>` lacks, because a standby rejects `SERIALIZABLE`.
 impl<I: Intent> TransactionBuilder<'_, I> {
-    /// The transaction behaves as if it ran alone, or fails with SQLSTATE 40001.
+    /// Sets the level at which the transaction behaves as if it ran alone.
+    ///
+    /// If it cannot, it fails with SQLSTATE 40001.
     pub fn serializable(mut self) -> Self
     where
         I: Writable,
@@ -206,7 +213,7 @@ impl<I: Intent> TransactionBuilder<'_, I> {
         self
     }
 
-    /// The transaction may write, also where the session's default is to read only.
+    /// Permits writes, even if the session's default is read only.
     pub fn read_write(mut self) -> Self
     where
         I: Writable,
@@ -215,7 +222,7 @@ impl<I: Intent> TransactionBuilder<'_, I> {
         self
     }
 
-    /// A serializable transaction that only reads waits for a snapshot with which it can never fail.
+    /// Lets a serializable read-only transaction wait for a snapshot that cannot fail.
     pub fn deferrable(mut self) -> Self
     where
         I: Writable,
@@ -248,7 +255,7 @@ impl<I: Intent> fmt::Debug for TransactionBuilder<'_, I> {
     }
 }
 
-/// A transaction in progress; dropped before its end, it ends the connection.
+/// A transaction in progress; if it is dropped before its end, it ends the connection.
 struct TransactionGuard<'c, I: Intent> {
     conn: &'c mut Conn<I>,
     transaction: Transaction,
@@ -271,20 +278,19 @@ impl<I: Intent> TransactionGuard<'_, I> {
         Ok(())
     }
 
-    /// Returns `true` if the function left behind the `Conn` and the bare connection that it got, without a transaction
-    /// inside of this one.
+    /// Returns `true` if the original connection is in place, without an open inner transaction.
     fn is_intact(&self) -> bool {
         let source = &self.conn.inner.source;
         self.transaction.is_of(source.usage()) && self.transaction.is_innermost() && !source.is_exchanged()
     }
 
-    /// Ends the session: the transaction is not where its end can be asked for.
+    /// Ends the session, because the original connection is not here to be committed.
     fn broken(&mut self) -> Error {
         self.poison();
         Error::BrokenTransactionManager
     }
 
-    /// Commits, and makes sure that the server did.
+    /// Commits, and verifies that the server did.
     async fn commit(&mut self, resolvable: bool) -> QueryResult<()> {
         if !self.is_intact() {
             return Err(self.broken());
@@ -299,31 +305,31 @@ impl<I: Intent> TransactionGuard<'_, I> {
             return Err(TransactionFailed { sqlstate }.into());
         }
         let in_doubt = if resolvable && outermost { self.in_doubt().await? } else { None };
-        // What earlier statements failed with must not be taken for the answer to the COMMIT.
+        // An earlier statement's error must not be mistaken for the answer to the COMMIT.
         let earlier = self.conn.inner.source.wire().take_sqlstate();
         let wire = self.conn.inner.source.wire();
         let unsent = wire.is_closed() || wire.is_ending();
         let ended_before = wire.transactions_ended();
-        // A statement before the transaction, whose user did not hear of it, is not this one.
+        // An unreported warning belongs to a statement before the transaction, not to this COMMIT.
         self.conn.inner.source.warn_of_unreplicated();
         let committed = AnsiTransactionManager::commit_transaction(self.bare()).await;
         let wire = self.conn.inner.source.wire();
         if committed.is_err() && wire.sqlstate().is_some() {
-            // Whether the session goes on comes a little after the error.
+            // The server shows a little after the error if the session goes on.
             wire.drained().await;
         }
         match committed {
-            // The connection had ended before: nothing was asked of the server.
+            // The connection had ended before, so nothing was sent to the server.
             Err(error) if unsent => Err(error),
             Ok(()) if outermost && wire.transactions_ended() == ended_before => Err(self.broken()),
             Ok(()) if outermost && wire.rolled_back() => {
                 // A statement whose answer was not awaited failed just before the COMMIT.
                 Err(TransactionFailed { sqlstate: wire.sqlstate().or(earlier) }.into())
             }
-            // The standby may not have it, and the primary does.
+            // The primary has the commit, but the standby may not.
             Ok(()) if outermost && wire.take_unreplicated() => Err(self.conn.unreplicated(in_doubt).into()),
-            // Only a server that said why not, and went on, has certainly not committed: one that crashed while it wrote
-            // the commit to its log names an error as well.
+            // The server certainly did not commit only if it sent an error and the session goes on. A server that
+            // crashed while it wrote the commit to its log sends an error as well.
             Err(_) if outermost && (wire.sqlstate().is_none() || !wire.is_idle() || wire.is_closed()) => {
                 let node = self.conn.node_name();
                 let committed_locally = wire.take_unreplicated();
@@ -333,17 +339,17 @@ impl<I: Intent> TransactionGuard<'_, I> {
         }
     }
 
-    /// Whether a statement failed since the transaction, or the savepoint, began, so that it cannot be committed.
+    /// Returns `true` if a statement failed since the transaction or savepoint began.
     async fn has_failed(&self) -> bool {
         let wire = self.conn.inner.source.wire();
-        // An error comes a little before the status that it leaves the transaction in.
+        // An error arrives a little before the transaction status that follows from it.
         if wire.sqlstate().is_some() && wire.has_pending() {
             wire.drained().await;
         }
         wire.is_failed() && !wire.is_closed()
     }
 
-    /// Returns what is needed to resolve an unknown outcome.
+    /// Returns the record with which an unknown outcome is resolved.
     async fn in_doubt(&mut self) -> QueryResult<Option<InDoubt>> {
         match WalPosition::of(self.bare()).await {
             Ok(position) => {
@@ -362,21 +368,21 @@ impl<I: Intent> TransactionGuard<'_, I> {
         status.transaction_depth().is_ok_and(|depth| depth.is_some_and(|depth| depth.get() == 1))
     }
 
-    /// Rolls back; a connection on which that fails ends, which rolls back as well.
+    /// Rolls back; if that fails, ends the connection, which rolls back as well.
     async fn rollback(&mut self) {
         if AnsiTransactionManager::rollback_transaction(self.bare()).await.is_err() {
             self.poison();
         }
     }
 
-    /// Ends the transaction's scope: what had to be said to the server has been.
+    /// Ends the transaction's scope, after all commands were sent to the server.
     fn end<T>(mut self, outcome: T) -> T {
         self.finished = true;
         outcome
     }
 
     fn poison(&mut self) {
-        // A `Conn` that was put in the place of this one is left alone, and what is open on this one makes it unusable.
+        // A `Conn` that replaced this one is left alone, and an open transaction on this one makes it unusable.
         if self.transaction.is_of(self.conn.inner.source.usage()) {
             self.conn.inner.poisoned = true;
             self.conn.inner.source.end();
@@ -412,11 +418,11 @@ where
 {
     conn.connection()?;
     if !conn.inner.source.is_in_transaction() {
-        // A nested one must not forget what failed the transaction around it.
+        // A nested transaction must not clear the error that failed the outer one.
         conn.forget_sqlstate();
     }
     if conn.inner.source.usage().has_statements() {
-        // The future of one was leaked, and Diesel would panic.
+        // The future of a transaction was leaked, and Diesel would panic.
         conn.inner.poisoned = true;
         conn.inner.source.end();
         return Err(Error::BrokenTransactionManager.into());
@@ -424,12 +430,12 @@ where
     let transaction = conn.inner.source.usage().transaction();
     let mut guard = TransactionGuard { conn, transaction, finished: false };
     if let Err(error) = guard.begin(sql).await {
-        // A transaction that did not begin leaves none behind.
+        // A transaction that did not begin needs no rollback.
         guard.finished = true;
         return Err(error.into());
     }
     let outcome = {
-        // The function is the only code that may use the connection now: anything else comes after this future was leaked.
+        // Only the function may use the connection now: any other use comes after this future was leaked.
         let function = {
             let _polled = guard.transaction.poll();
             function(&mut *guard.conn)
@@ -448,7 +454,7 @@ where
             return guard.end(Err(error));
         }
         Err(error) => {
-            // ROLLBACK would wait for a statement whose future was dropped, by a timeout around it, say.
+            // ROLLBACK would wait for a statement whose future was dropped, for example by a timeout around it.
             if !guard.conn.inner.source.cancel_abandoned().await {
                 guard.poison();
                 return guard.end(Err(error));

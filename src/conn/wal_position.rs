@@ -1,4 +1,4 @@
-//! What is noted before a COMMIT, to find out afterwards whether it was carried out.
+//! The record made before a COMMIT, to find out afterwards if it succeeded.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::error::InDoubt;
 use crate::lsn::Lsn;
 
-/// The position of a server's log: noted before a COMMIT, and later compared with.
+/// A position in a server's log, recorded before a COMMIT and compared later.
 #[derive(QueryableByName)]
 pub(crate) struct WalPosition {
     #[diesel(sql_type = BigInt)]
@@ -34,12 +34,12 @@ const WAL_POSITION: &str = "\
         pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text AS transaction_id";
 
 impl WalPosition {
-    /// Asks a primary where it stands.
+    /// Asks a primary for its position.
     pub(crate) async fn of(mut conn: &AsyncPgConnection) -> QueryResult<Self> {
         diesel_async::RunQueryDsl::get_result(diesel::sql_query(WAL_POSITION), &mut conn).await
     }
 
-    /// Returns the transaction that is open on a node; `None` if it has written nothing, so that nothing is at stake.
+    /// Returns the transaction that is open on a node; `None` if it has written nothing.
     pub(crate) fn in_doubt(&self, node: Arc<str>) -> Option<InDoubt> {
         Some(InDoubt {
             node,

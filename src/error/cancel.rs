@@ -1,12 +1,14 @@
-//! A statement could not be cancelled.
+//! The errors of cancelling a statement.
 
 use super::ConnectError;
 
-/// Why [`CancelHandle::cancel`](crate::conn::CancelHandle::cancel) sent no request.
+/// The reason why [`CancelHandle::cancel`](crate::conn::CancelHandle::cancel) sent no request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CancelError {
-    /// The `Conn` was dropped. What it ran has ended, or is being ended by the pool; the session may have another user.
+    /// The `Conn` was dropped.
+    ///
+    /// Its statement has ended, or the pool is cancelling it. The session may have another user.
     #[error("the connection went back to its pool, so there is nothing of it to cancel")]
     Returned,
     /// The session is over, so its statement has failed already.
@@ -15,18 +17,19 @@ pub enum CancelError {
         /// The node's name.
         node: String,
     },
-    /// The connection was opened by the caller, who knows how to reach its server: see
-    /// [`Conn::borrow_from`](crate::Conn::borrow_from). Ask it for its `cancel_token` before it is borrowed.
+    /// The caller opened the connection, so only the caller can reach its server.
+    ///
+    /// See [`Conn::borrow_from`](crate::Conn::borrow_from). Take the connection's `cancel_token` before it is borrowed.
     #[error(
         "the connection was opened by its user, so how to reach its server is not known: use its `cancel_token`"
     )]
     Unmanaged,
-    /// The request could not be sent: the statement goes on.
+    /// The request could not be sent, and the statement continues.
     #[error("{node} could not be asked to cancel a statement, which goes on")]
     Connect {
         /// The node's name.
         node: String,
-        /// What went wrong on the way.
+        /// The cause.
         source: ConnectError,
     },
 }

@@ -1,4 +1,4 @@
-//! No connection could be had.
+//! The errors of a checkout.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::ConnectError;
 use crate::IntentKind;
 
-/// Why [`ReplicaSet::read`](crate::ReplicaSet::read) or [`write`](crate::ReplicaSet::write) had no connection to give.
+/// The reason why [`ReplicaSet::read`](crate::ReplicaSet::read) or [`write`](crate::ReplicaSet::write) failed.
 ///
 /// Nothing was sent to a server on behalf of the caller, so the call is safe to repeat.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -18,55 +18,57 @@ pub enum CheckoutError {
     /// No node was fit to serve within the deadline.
     #[error("no node could serve a {intent} within {waited:?}{}", Failures(.failures))]
     NoNode {
-        /// The intent of the connection that was asked for.
+        /// The requested intent.
         intent: IntentKind,
-        /// How long was waited.
+        /// Time waited.
         waited: Duration,
-        /// What each node answered that was tried, or is known of it.
+        /// The error or the last known state of each node.
         failures: Vec<NodeFailure>,
     },
     /// There is no primary to write to, and none appeared in time.
     #[error("no primary was found within {waited:?} (`writes.failover_wait`, or the options of the call){}", Failures(.failures))]
     NoPrimary {
-        /// How long was waited.
+        /// Time waited.
         waited: Duration,
-        /// What is known of each node.
+        /// The last known state of each node.
         failures: Vec<NodeFailure>,
     },
-    /// Two nodes were out of recovery on the same timeline: writing to either could lose data.
+    /// Two nodes were out of recovery on the same timeline, so writing to either could lose data.
     ///
-    /// It ends when all but one are gone for good. One that is merely stopped still counts.
+    /// The error persists until all but one are gone for good. A node that is only stopped still counts.
     #[error(
         "split brain: {} all took writes on timeline {timeline}; choose one and rebuild the others as standbys of it (one that \
          is only stopped still counts), remove them from the configuration, or call `forget_history`",
         .nodes.join(", ")
     )]
     SplitBrain {
-        /// Names of the nodes that claim to be the primary.
+        /// The nodes that claim to be the primary, by name.
         nodes: Vec<String>,
         /// The timeline that they claim.
         timeline: u32,
     },
-    /// The primary is known and alive, and opens no session: its connection slots are taken, or it refuses the login.
+    /// The primary is known and alive, but opens no session.
+    ///
+    /// Its connection slots are taken, or it rejects the login.
     #[error("the {intent} pool of {node} could open no session within {waited:?}: {error}")]
     CannotConnect {
         /// The node's name.
         node: String,
-        /// The intent of the connection that was asked for.
+        /// The requested intent.
         intent: IntentKind,
-        /// How long was waited.
+        /// Time waited.
         waited: Duration,
         /// The error of the last attempt to connect.
         error: Arc<ConnectError>,
     },
-    /// The nodes belong to different clusters, and the majority does not tell which one is meant.
+    /// The nodes belong to different clusters, and no majority shows which one is meant.
     #[error(
         "the nodes belong to different clusters, so nothing is written: system identifier of {}; remove the nodes that do not \
          belong to the set, or call `forget_history` after a change of the cluster (pg_upgrade, a restore elsewhere)",
         List(.nodes)
     )]
     IdentifierMismatch {
-        /// What each node showed.
+        /// The identifier that each node showed.
         nodes: Vec<ShownIdentifier>,
     },
     /// All connections of the pool were in use until the deadline; the node is alive.
@@ -77,20 +79,20 @@ pub enum CheckoutError {
     Exhausted {
         /// The node's name.
         node: String,
-        /// The intent of the connection that was asked for.
+        /// The requested intent.
         intent: IntentKind,
-        /// How long was waited.
+        /// Time waited.
         waited: Duration,
         /// The limit of the pool.
         max_size: u32,
     },
-    /// As many callers as allowed wait for a primary already.
+    /// The limit of callers that wait for a primary is reached.
     #[error("{limit} callers already wait for a primary (`writes.max_waiters`)")]
     TooManyWaiters {
         /// The limit.
         limit: u32,
     },
-    /// The policy lets no more reads fall back to the primary.
+    /// The limit of reads that fall back to the primary is reached.
     #[error(
         "no replica is fit, and {limit} reads already fall back to the primary \
          (`reads.max_fallback`; fewer within `reads.slow_start` of its return)"
@@ -99,16 +101,16 @@ pub enum CheckoutError {
         /// The limit.
         limit: u32,
     },
-    /// The nodes have not been looked at for too long, so an old primary could have been replaced unseen.
+    /// The last probes are too old, so an old primary could have been replaced unseen.
     ///
-    /// The set's monitors have ended with the tokio runtime on which it was connected, or no thread drives that runtime.
-    /// They are started again on the caller's runtime, and this is the error if they had no result in time.
+    /// The set's monitors have ended with the tokio runtime on which it was connected, or no thread drives that
+    /// runtime. They are restarted on the caller's runtime, and this is the error if they had no result in time.
     #[error(
         "the nodes were not looked at within {waited:?}, so it is not known which one is the primary: keep the tokio runtime \
          running on which the set was connected"
     )]
     Stale {
-        /// How long was waited.
+        /// Time waited.
         waited: Duration,
     },
     /// The set was closed.
@@ -122,9 +124,9 @@ pub enum CheckoutError {
 pub struct NodeFailure {
     /// The node's name.
     pub node: String,
-    /// Why it was not used.
+    /// The reason why the node was not used.
     pub reason: String,
-    /// The error of the last attempt to connect, where there was one.
+    /// The error of the last attempt to connect, if there was one.
     pub error: Option<Arc<ConnectError>>,
 }
 
@@ -156,13 +158,13 @@ impl fmt::Display for Failures<'_> {
     }
 }
 
-/// The cluster that a node says that it belongs to.
+/// The cluster to which a node belongs by its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ShownIdentifier {
     /// The node's name.
     pub node: String,
-    /// The system identifier, in decimal digits, which are more than a JSON number holds.
+    /// The system identifier in decimal digits, because it has more than a JSON number holds.
     pub system_identifier: String,
 }
 

@@ -6,34 +6,36 @@ use std::time::Duration;
 
 use super::{Proof, SqlState};
 
-/// Why a session could not be opened.
+/// The reason why a session could not be opened.
 ///
-/// The kinds differ in what they prove about the server. A closed port means that it is down. A server that is
-/// [`Full`](Self::Full) or [refuses](Self::Refused) the login is alive, and its sessions go on. A name that does not resolve
-/// or a program without a free descriptor says nothing about it.
+/// The kinds differ in their evidence about the server. A closed port means that the server is down. A server that
+/// returns [`Full`](Self::Full) or [`Refused`](Self::Refused) is alive, and its sessions continue. A name that does not
+/// resolve, or a program without a free descriptor, is no evidence about the server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The host's name has no address.
     ///
-    /// It is misspelt, was removed, or the name service does not answer. That says nothing about the server.
+    /// The name is misspelt or was removed, or the name service does not answer. That is no evidence about the server.
     #[error(
         "its host name does not resolve: correct it in the URL, or look at this machine's DNS and /etc/hosts"
     )]
     NameNotResolved(#[source] io::Error),
-    /// No TCP connection (or socket file): the host is down, the port closed, or this program is out of descriptors.
+    /// No TCP connection (or no socket file).
+    ///
+    /// The host is down, the port is closed, or this program is out of descriptors.
     #[error("no connection to its port: {}", remedy(.0))]
     Unreachable(#[source] io::Error),
     /// The server did not complete socket, TLS and authentication in time.
     #[error("no session within {limit:?}: the server hangs or is far away (`timeouts.connect`)")]
     TimedOut {
-        /// How long was waited.
+        /// Time waited.
         limit: Duration,
     },
     /// TLS could not be set up.
     #[error("TLS failed: check `sslmode`, `sslrootcert` and the server's certificate")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The server refused the user, the password or the database.
+    /// The server rejected the user, the password or the database.
     ///
     /// SQLSTATE class 28, 3D000, 42501 (no right to connect) and 55000 (the database allows no connections).
     #[error(
@@ -41,9 +43,9 @@ pub enum ConnectError {
          its CONNECT privilege and ALLOW_CONNECTIONS"
     )]
     Refused {
-        /// The server's code.
+        /// The server's SQLSTATE.
         sqlstate: SqlState,
-        /// The server's words.
+        /// The server's error.
         #[source]
         source: tokio_postgres::Error,
     },
@@ -65,8 +67,8 @@ pub enum ConnectError {
     NotReady(#[source] tokio_postgres::Error),
     /// A new session reached another server than the node's monitor saw last.
     ///
-    /// The address leads elsewhere now, or the server was restarted. The monitor connects again to find out, and no
-    /// session is handed out before.
+    /// The address leads to another server now, or the server was restarted. The monitor connects again to find out,
+    /// and no session is handed out before.
     #[error(
         "the address leads to another server ({found}) than its monitor saw last ({expected}): if it is a floating \
          one, configure the addresses of the servers themselves"
@@ -74,36 +76,36 @@ pub enum ConnectError {
     WrongServer {
         /// The cluster or the server that the monitor saw.
         expected: String,
-        /// The one that the session reached.
+        /// The cluster or server that the session reached.
         found: String,
     },
-    /// A new session to write reached a server in recovery, which a standby is.
+    /// A new write session reached a server in recovery, such as a standby.
     #[error("the address leads to a server in recovery, which cannot write")]
     InRecovery,
-    /// The session to read can write at the server, and cannot be set otherwise.
+    /// The read session can write at the server, and the setting cannot be changed.
     #[error(
         "the session stays writable: something between here and the server drops the start-up options and resets \
          `default_transaction_read_only`; connect to the server directly"
     )]
     NotReadOnly,
-    /// A pooler in transaction or statement mode is in between: the session's state is shared with other clients.
+    /// A pooler in transaction or statement mode shares the session's state with other clients.
     #[error(
         "a pooler in transaction or statement mode stands before the server, so no session keeps its state: connect \
          to the server directly, or set `pool_mode = session`"
     )]
     SharedByPooler,
-    /// Any other error of the server or the protocol, in its own words.
+    /// Any other error of the server or the protocol, with its own message.
     #[error("the server did not let the session begin: {}", Words(.0))]
     Protocol(tokio_postgres::Error),
     /// The session's first statements failed.
     #[error("the session could not be set up: {0}")]
     Setup(diesel::ConnectionError),
-    /// The set gave the attempt up, because it is closing or the node is known to be down.
+    /// The set cancelled the attempt, because it is closing or the node is known to be down.
     #[error("the attempt was given up")]
     Abandoned,
 }
 
-/// What the server said, with its code; or else what the driver says, with its causes.
+/// The server's message with its code, or otherwise the driver's message with its causes.
 struct Words<'e>(&'e tokio_postgres::Error);
 
 impl fmt::Display for Words<'_> {
@@ -122,7 +124,9 @@ impl fmt::Display for Words<'_> {
 }
 
 impl ConnectError {
-    /// Returns `true` if it proves the server alive, so that it is no reason to call the node down.
+    /// Returns `true` if the error proves the server alive.
+    ///
+    /// Such an error does not mark the node down.
     ///
     /// ```
     /// use pointsman::ConnectError;
@@ -134,7 +138,7 @@ impl ConnectError {
     }
 }
 
-/// What to look at, by what the error proves.
+/// Returns the advice for an error of the socket.
 fn remedy(error: &io::Error) -> &'static str {
     match super::proof::of_socket(error) {
         Proof::NotAsked => {
@@ -145,9 +149,12 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl ConnectError {
-    /// Returns `true` if a server that is up turned the login away, so that waiting for a failover is of no use.
+    /// Returns `true` if a server that is up rejected the login.
     ///
-    /// A session that met another server, or a standby, is a failover or a restart that the monitor has not seen yet.
+    /// Waiting for a failover cannot help then.
+    ///
+    /// A session that reached another server, or a standby, points to a failover or restart that the monitor has not
+    /// seen yet.
     pub(crate) fn is_refusal(&self) -> bool {
         self.proves_alive()
             && !matches!(self, Self::NotReady(_) | Self::WrongServer { .. } | Self::InRecovery)

@@ -1,4 +1,4 @@
-//! A transaction whose outcome is not known yet.
+//! In-doubt transactions: their outcome is not known yet.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use crate::lsn::Lsn;
 
 /// A transaction whose outcome may have to be resolved.
 ///
-/// It holds the transaction's id and how far the log was when the id had been written to it. Ids are
-/// not unique for ever: a server that lost the end of its log, by a crash or because a standby was
-/// promoted that had not received it, gives them out again. The position tells whether a survivor knows *this* transaction.
+/// It holds the transaction's id, and the log position once the id had been written to the log. Ids are not unique for
+/// ever. A server that lost the end of its log, by a crash or by the promotion of a standby that had not received it,
+/// assigns the same ids again. The position identifies *this* transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InDoubt {
@@ -22,10 +22,12 @@ pub struct InDoubt {
     pub transaction_id: u64,
     /// A position in the log after the transaction's first record.
     pub position: Lsn,
-    /// Up to where the server had recovered when it started, if it had to.
+    /// End of the server's last recovery, if it recovered when it started.
     pub recovered_to: Option<Lsn>,
-    /// The configured address of the node on which it ran: another node's timeline of the same number is another history.
+    /// The configured address of the node on which it ran.
+    ///
+    /// On another node, a timeline of the same number is another history.
     pub(crate) node: Arc<str>,
-    /// When it was noted: recoveries that the set saw later may have lost the transaction.
+    /// Time of the record: recoveries that the set saw later may have lost the transaction.
     pub(crate) noted: Instant,
 }

@@ -1,58 +1,58 @@
-//! Channels could not be listened to.
+//! The errors of listening on channels.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::{CheckoutError, ConnectError};
 
-/// Why [`ReplicaSet::listen`](crate::ReplicaSet::listen) has no listener to give.
+/// The reason why [`ReplicaSet::listen`](crate::ReplicaSet::listen) failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// No channel was named.
+    /// No channel was given.
     #[error("no channel was named, so there is nothing to listen to")]
     NoChannels,
-    /// A name that `pg_notify` refuses, so no notification could ever come.
+    /// A name that `pg_notify` rejects, so no notification could ever arrive.
     #[error("{name:?} cannot be the name of a channel: {fault}")]
     Channel {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The defect of the name.
         fault: ChannelFault,
     },
     /// There is no primary to listen to, or the set is closed.
     #[error(transparent)]
     Checkout(#[from] CheckoutError),
-    /// The primary is known and alive, and turns the login away.
+    /// The primary is known and alive, but rejects the login.
     #[error("{node} opened no session to listen on: {error}")]
     CannotConnect {
         /// The node's name.
         node: String,
-        /// What it answered.
+        /// The node's error.
         error: Arc<ConnectError>,
     },
-    /// The server refused the `LISTEN` itself.
+    /// The server rejected the `LISTEN` itself.
     #[error("{node} refused to listen")]
     Server {
         /// The node's name.
         node: String,
-        /// What it answered.
+        /// The node's error.
         source: diesel::result::Error,
     },
 }
 
-/// What is wrong with the name of a channel.
+/// The defect of a channel's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChannelFault {
-    /// It is empty.
+    /// The name is empty.
     Empty,
-    /// It is longer than 63 bytes.
+    /// The name is longer than 63 bytes.
     TooLong {
-        /// Its length.
+        /// Length of the name.
         bytes: usize,
     },
-    /// It has a zero byte, which PostgreSQL's texts cannot have.
+    /// The name contains a zero byte, which PostgreSQL's texts cannot.
     Nul,
 }
 

@@ -1,8 +1,8 @@
-//! What a failed attempt to connect proves about the server.
+//! The evidence that a failed attempt to connect gives about the server.
 //!
-//! "I could not log in" and "it is down" are two things. Sessions that work must not be severed because a password was
-//! changed, a certificate expired, or this program has no descriptor left; a port on which nothing listens
-//! leaves no doubt. So each error is sorted by its evidence, and only by its kind or SQLSTATE.
+//! A failed login does not prove that the server is down. Working sessions must not be closed because a password was
+//! changed, a certificate expired, or this program has no file descriptor left. A port on which no process listens is
+//! proof. So each error is classified by its evidence, and only by its kind or SQLSTATE.
 
 use std::error::Error as StdError;
 use std::io::{self, ErrorKind};
@@ -11,21 +11,22 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
 use super::ConnectError;
 
-/// What a failed attempt to connect proves about the server.
+/// The evidence of a failed attempt to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Proof {
-    /// The server answered, if only to refuse: it is alive.
+    /// The server answered, even if with a rejection: it is alive.
     Alive,
     /// The port is closed, or there is no such socket file: the server is down.
     NotListening,
-    /// The attempt failed on this machine, before the server was asked.
+    /// The attempt failed on this machine, before anything reached the server.
     NotAsked,
-    /// Nothing came back, or the way is broken: the server may be down.
+    /// No answer arrived, or the network path is broken: the server may be down.
     Silence,
 }
 
-/// Errors by which Linux says that this process or machine has no descriptor, port or buffer left: EAGAIN, ENFILE, EMFILE,
-/// ENOBUFS. The standard library has no kind for them.
+/// Linux errors for a lack of descriptors, ports or buffers: EAGAIN, ENFILE, EMFILE, ENOBUFS.
+///
+/// The standard library has no kind for them.
 const OWN_SHORTAGE: [i32; 4] = [11, 23, 24, 105];
 
 impl ConnectError {
@@ -35,7 +36,7 @@ impl ConnectError {
             Self::Refused { .. } | Self::PasswordMissing(_) | Self::Full(_) | Self::NotReady(_) => {
                 Proof::Alive
             }
-            // A session began, and what it showed was not what it should be.
+            // A session began, but to an unexpected server or in an unexpected state.
             Self::WrongServer { .. } | Self::InRecovery | Self::NotReadOnly | Self::SharedByPooler => {
                 Proof::Alive
             }
@@ -51,7 +52,7 @@ impl ConnectError {
                 }
             }
             Self::Protocol(error) if error.code().is_some() => Proof::Alive,
-            // Everything else was found in bytes of the server, or in its request for a password.
+            // All other errors were found in the server's bytes, or in its request for a password.
             Self::Protocol(error) if error.is_closed() || was_cut(error) => Proof::Silence,
             Self::Protocol(_) => Proof::Alive,
             Self::Setup(diesel::ConnectionError::CouldntSetupConfiguration(DieselError::DatabaseError(
@@ -79,11 +80,11 @@ pub(super) fn of_socket(error: &io::Error) -> Proof {
     }
 }
 
-/// Returns `true` if the connection ended in the middle, wherever in the chain of causes that stands.
+/// Returns `true` if the connection ended in the middle, according to any cause in the chain.
 fn was_cut(error: &(dyn StdError + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        // What a library found wrong in the bytes is an error of this type as well.
+        // A library reports invalid bytes with an error of this type as well.
         let found = |io: &io::Error| matches!(io.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput);
         if error.downcast_ref::<io::Error>().is_some_and(|io| !found(io)) {
             return true;
@@ -102,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    /// The error of a session whose server reads the client's first message, sends `answer` and closes.
+    /// Returns the error of a session whose server reads the first message, sends `answer` and closes.
     async fn answered(answer: &[u8]) -> ConnectError {
         let (client, mut server) = tokio::io::duplex(4096);
         let serve = async {
@@ -136,7 +137,7 @@ mod tests {
         }
     }
 
-    /// The login is refused by the rights to a database, or by its settings, as much as by a password.
+    /// Rights to a database, or its settings, can also be the reason for a rejected login.
     #[tokio::test]
     async fn a_database_that_lets_nobody_in_refuses_the_login() {
         for code in ["28000", "28P01", "3D000", "42501", "55000"] {

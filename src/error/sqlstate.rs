@@ -1,4 +1,4 @@
-//! SQLSTATE, the five characters by which PostgreSQL names an error.
+//! SQLSTATE, the five-character error codes of PostgreSQL.
 
 use std::fmt;
 
@@ -34,22 +34,22 @@ impl SqlState {
     /// The server is starting up, shutting down or in recovery, and takes no connections.
     pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
 
-    /// Makes a code of its five characters.
+    /// Creates a code from its five characters.
     pub const fn new(code: [u8; 5]) -> Self {
         Self(code)
     }
 
-    /// The code's class, its first two characters.
+    /// Returns the code's class, its first two characters.
     pub fn class(&self) -> &str {
         std::str::from_utf8(&self.0[..2]).unwrap_or("??")
     }
 
-    /// Whether the server said with it that its session, or the server itself, is ending.
+    /// Returns `true` if the code means that the session, or the server itself, is ending.
     pub fn ends_session(self) -> bool {
         matches!(self, Self::ADMIN_SHUTDOWN | Self::CRASH_SHUTDOWN | Self::CANNOT_CONNECT_NOW)
     }
 
-    /// Whether a transaction that failed with it may succeed when it is run again as a whole.
+    /// Returns `true` if the failed transaction may succeed if all of it runs again.
     pub fn is_transient_conflict(self) -> bool {
         matches!(self, Self::SERIALIZATION_FAILURE | Self::DEADLOCK_DETECTED)
     }

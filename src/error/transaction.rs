@@ -1,18 +1,17 @@
-//! How a transaction can end other than well.
+//! Transactions with an unknown outcome, and those that failed.
 
 use std::error::Error as StdError;
 
 use super::SqlState;
 
-/// A COMMIT was sent, and its answer never came, or says that it may not last.
+/// A COMMIT whose answer never came, or after which the commit may not be durable.
 ///
-/// The transaction may have been carried out, so running it again may do it twice. Where it
-/// matters, find out: by a key of your own, or with
-/// [`ReplicaSet::resolve`](crate::ReplicaSet::resolve) where the transaction's id is known.
+/// The transaction may have been committed, so running it again may apply it twice. If that matters, find out, with an
+/// idempotency key or with [`ReplicaSet::resolve`](crate::ReplicaSet::resolve) if the transaction's id is known.
 ///
-/// [`Conn::transaction`](crate::Conn::transaction) returns errors of the caller's type, made from Diesel's; this
-/// one travels inside of `QueryBuilderError` and is found again with [`find`](Self::find).
-/// ([`pointsman::Error`](crate::Error) and what [`run_write`](crate::ReplicaSet::run_write) returns have it as a variant.)
+/// [`Conn::transaction`](crate::Conn::transaction) returns errors of the caller's type, made from Diesel's. This error
+/// is inside `QueryBuilderError` there, and [`find`](Self::find) extracts it. ([`pointsman::Error`](crate::Error),
+/// which [`run_write`](crate::ReplicaSet::run_write) can return, has it as a variant.)
 ///
 /// ```
 /// use pointsman::OutcomeUnknown;
@@ -25,13 +24,15 @@ use super::SqlState;
 #[error("{}", self.message())]
 #[non_exhaustive]
 pub struct OutcomeUnknown {
-    /// Name of the node that was asked to commit.
+    /// Name of the node that received the COMMIT.
     pub node: Option<String>,
-    /// What the server said last, if it said something.
+    /// SQLSTATE of the server's last error, if it sent one.
     pub sqlstate: Option<SqlState>,
-    /// What [`ReplicaSet::resolve`](crate::ReplicaSet::resolve) needs; `None` where it was not noted before the COMMIT.
+    /// Input for [`ReplicaSet::resolve`](crate::ReplicaSet::resolve).
+    ///
+    /// It is `None` if it was not recorded before the COMMIT.
     pub in_doubt: Option<super::InDoubt>,
-    /// The server said that it carried the transaction out, without the standby that it should have waited for.
+    /// `true` if the server committed without waiting for its synchronous standby.
     ///
     /// With synchronous replication a COMMIT waits for its standby. If the wait is cancelled (`pg_cancel_backend`,
     /// `statement_timeout`, a shutdown), the transaction is visible on the primary, and a failover may still lose it.
@@ -52,16 +53,16 @@ impl OutcomeUnknown {
         }
     }
 
-    /// Looks for one in an error and the errors that caused it.
+    /// Returns the first one in an error and its chain of causes.
     pub fn find<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Self> {
         find(error)
     }
 }
 
-/// A transaction's function returned `Ok` though one of the statements in it had failed.
+/// A function returned `Ok` although a statement of its transaction had failed.
 ///
-/// The server answers the COMMIT of such a transaction with a silent ROLLBACK, and a driver that
-/// does not look at the status reports success. Here it was rolled back, and this error says so.
+/// The server answers the COMMIT of such a transaction with a silent ROLLBACK, and a driver that ignores the status
+/// reports success. Here it was rolled back, and this error reports that.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
     "a statement of the transaction had failed{}, so nothing was committed: return its error from the transaction, or run it in a nested one",
@@ -69,12 +70,14 @@ impl OutcomeUnknown {
 )]
 #[non_exhaustive]
 pub struct TransactionFailed {
-    /// The code of the error that failed the transaction; the errors of later statements are its consequences.
+    /// The code of the error that failed the transaction.
+    ///
+    /// The errors of later statements are its consequences.
     pub sqlstate: Option<SqlState>,
 }
 
 impl TransactionFailed {
-    /// Looks for one in an error and the errors that caused it.
+    /// Returns the first one in an error and its chain of causes.
     ///
     /// ```
     /// use pointsman::TransactionFailed;
@@ -91,7 +94,7 @@ fn find<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Optio
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        // A variant that prints what it holds names the cause of that, not that itself, as its source.
+        // A transparent variant returns the source of its content, not the content itself.
         let held: Option<&(dyn StdError + 'static)> = match error.downcast_ref() {
             Some(super::Error::OutcomeUnknown(unknown)) => Some(unknown),
             Some(super::Error::TransactionFailed(failed)) => Some(failed),
@@ -102,7 +105,7 @@ fn find<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Optio
             next = held;
             continue;
         }
-        // Diesel's error prints these, but does not name them as its source.
+        // Diesel's error prints these, but does not return them as its source.
         if let Some(diesel::result::Error::QueryBuilderError(inner)) = error.downcast_ref()
             && let Some(found) = inner.downcast_ref()
         {

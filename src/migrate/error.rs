@@ -1,19 +1,21 @@
-//! What can go wrong while migrating.
+//! The errors of migrating.
 
 use std::error::Error as StdError;
 use std::time::Duration;
 
-/// What [`run`](super::run) and [`pending`](super::pending) can fail with.
+/// The errors of [`run`](super::run) and [`pending`](super::pending).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrateError {
-    /// The server is a standby, although it was the primary when the connection was checked out.
+    /// The server is a standby now, although it was the primary at the checkout.
     #[error("{node} is a standby: migrate the primary, with a connection from `ReplicaSet::write`")]
     NotPrimary {
         /// The node's name.
         node: String,
     },
-    /// The session may not write: the server, the database or the role says `default_transaction_read_only`.
+    /// The session may not write.
+    ///
+    /// The server, the database or the role sets `default_transaction_read_only`.
     #[error(
         "{node} is read-only: set `default_transaction_read_only` to off for the database and the role that migrate"
     )]
@@ -28,31 +30,31 @@ pub enum MigrateError {
     Locked {
         /// The node's name.
         node: String,
-        /// How long was waited.
+        /// The time waited.
         waited: Duration,
         /// The key of the advisory lock.
         key: i64,
     },
-    /// A migration failed. Those before it, which are named, stay applied.
+    /// A migration failed. The named ones before it stay applied.
     #[error("migration {name} failed: correct it and run the migrations again")]
     Migration {
         /// The migration's name.
         name: String,
-        /// The names of those that were applied before it.
+        /// The names of the migrations applied before it.
         applied: Vec<String>,
-        /// Why it failed.
+        /// The cause.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// The migrations cannot be read.
     #[error("the migrations cannot be read")]
     Source(#[source] Box<dyn StdError + Send + Sync>),
-    /// The record of what is applied can be neither read nor made.
+    /// The table of applied migrations can be neither read nor made.
     #[error("the table of applied migrations (`__diesel_schema_migrations`) cannot be used")]
     Record(#[source] Box<dyn StdError + Send + Sync>),
     /// A statement before the migrations failed.
     #[error(transparent)]
     Query(#[from] diesel::result::Error),
-    /// The runtime is shutting down. What was applied stays applied.
+    /// The runtime is shutting down. The migrations applied so far stay applied.
     #[error("the program is shutting down: run the migrations again")]
     Interrupted,
 }

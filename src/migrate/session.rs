@@ -13,16 +13,16 @@ use tokio::time::{Instant, sleep};
 use super::{Answer, MigrateError, NodeRole};
 use crate::{Conn, RunExecuteDsl, RunQueryDsl, Write};
 
-/// The key of the advisory lock: `pointsmn` in ASCII. A lock is of one database, so each has its own.
+/// The key of the advisory lock: `pointsmn` in ASCII. Each database has separate locks.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"pointsmn");
 
-/// How often the lock is asked for.
+/// Time between two attempts to take the lock.
 const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A connection that is used for nothing else, and ends with its use.
 ///
-/// The advisory lock belongs to the session, so that it can span several transactions. When the connection ends, however
-/// that comes about, so does the lock.
+/// The advisory lock belongs to the session, so it can span several transactions. It ends with the connection, whatever
+/// the cause.
 pub(super) struct Session {
     conn: Conn<Write>,
 }
@@ -38,8 +38,8 @@ impl Session {
 
     /// Takes the lock.
     ///
-    /// It asks again and again instead of waiting at the server, because a session that waits there
-    /// has a snapshot, and `CREATE INDEX CONCURRENTLY` in a migration of another one would wait for it in turn.
+    /// It polls instead of waiting at the server, because a session that waits there has a snapshot. A `CREATE INDEX
+    /// CONCURRENTLY` in another program's migration would wait for that snapshot in turn.
     pub(super) async fn lock(&self, wait: Duration) -> Result<(), MigrateError> {
         let deadline = Instant::now() + wait;
         loop {
@@ -55,7 +55,7 @@ impl Session {
         }
     }
 
-    /// Asks the server itself whether it is a primary that can be written to, and lifts the statement timeout.
+    /// Checks that the server is a writable primary, and lifts the statement timeout.
     pub(super) async fn check_primary(&self) -> Result<(), MigrateError> {
         let role = "SELECT pg_catalog.pg_is_in_recovery() AS in_recovery, \
                         pg_catalog.current_setting('transaction_read_only') AS read_only";
@@ -71,7 +71,7 @@ impl Session {
         Ok(())
     }
 
-    /// Applies what is pending. It blocks the thread.
+    /// Applies the pending migrations. It blocks the thread.
     pub(super) fn apply(self, source: &impl MigrationSource<Pg>) -> Result<Vec<String>, MigrateError> {
         let migrations = source.migrations().map_err(MigrateError::Source)?;
         let node = self.node();
@@ -99,7 +99,7 @@ impl Drop for Session {
     }
 }
 
-// Diesel's harness takes all that dereferences to a connection.
+// Diesel's harness takes any type that dereferences to a connection.
 impl Deref for Session {
     type Target = AsyncPgConnection;
 

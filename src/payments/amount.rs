@@ -1,4 +1,4 @@
-//! How much: an exact, positive decimal.
+//! An exact, positive decimal.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 /// An amount of some asset: positive, exact, with at most 20 digits before and 18 after the point.
 ///
-/// These are the bounds of the column, so what is an `Amount` can be stored. Eighteen digits are
-/// what the finest assets in use need (one ether is 10¹⁸ wei).
+/// These are the bounds of the column, so every `Amount` can be stored. Eighteen digits are what the finest assets in
+/// use need (one ether is 10¹⁸ wei).
 ///
-/// Text is checked before a number is made of it: `1e999999999` is refused, and not turned into a gigabyte of zeros.
-/// In JSON it is a string, since a JSON number passes through a binary fraction in most programs.
+/// Text is checked before it becomes a number: `1e999999999` is refused, and not turned into a gigabyte of zeros. In
+/// JSON it is a string, because most programs pass a JSON number through a binary fraction.
 ///
 /// ```
 /// use pointsman::payments::{Amount, AmountError};
@@ -34,11 +34,11 @@ use serde::{Deserialize, Serialize};
 #[serde(into = "String", try_from = "String")]
 pub struct Amount(BigDecimal);
 
-/// Why something is not an [`Amount`].
+/// The reasons why a value is not an [`Amount`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AmountError {
-    /// There is no text.
+    /// The text is empty.
     #[error("an amount is missing: write digits, such as 12.50")]
     Empty,
     /// A plus or a minus sign.
@@ -47,7 +47,7 @@ pub enum AmountError {
     /// Scientific notation.
     #[error("an amount has no exponent: write all digits")]
     Exponent,
-    /// Something that is neither a digit nor the one point; `NaN`, for example.
+    /// A character that is neither a digit nor the one point, as in `NaN`.
     #[error("an amount is made of digits and at most one point, and {0:?} is neither")]
     Unexpected(char),
     /// A point without a digit before and after it.
@@ -59,23 +59,23 @@ pub enum AmountError {
     /// More than [`Amount::FRACTION_DIGITS`] digits after the point.
     #[error("an amount has at most {} digits after the point: round it first", Amount::FRACTION_DIGITS)]
     TooFine,
-    /// Nothing but zeros.
+    /// The value is zero.
     #[error("an amount is more than zero")]
     Zero,
 }
 
 impl Amount {
-    /// How many digits there may be before the point.
+    /// Maximum digits before the point.
     pub const INTEGER_DIGITS: usize = 20;
-    /// How many digits there may be after the point.
+    /// Maximum digits after the point.
     pub const FRACTION_DIGITS: usize = 18;
 
-    /// Lends the number.
+    /// Returns the number.
     pub fn as_decimal(&self) -> &BigDecimal {
         &self.0
     }
 
-    /// Takes the number out.
+    /// Returns the number, by value.
     pub fn into_decimal(self) -> BigDecimal {
         self.0
     }
@@ -147,7 +147,7 @@ impl From<Amount> for String {
     }
 }
 
-/// Writes all digits, and none that is not needed.
+/// Writes all significant digits.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.to_plain_string())

@@ -1,6 +1,6 @@
-//! The audit log: who did what. It is only ever added to.
+//! The audit log: actions and their actors. Entries are only ever added.
 //!
-//! The type offers no other write, and a trigger at the server refuses one from elsewhere.
+//! The type offers no other write, and a trigger at the server refuses one from other clients.
 
 use std::fmt;
 use std::future::Future;
@@ -23,7 +23,7 @@ use super::{Actor, Cursor, Error, Page, PageRequest};
 use crate::prelude::*;
 
 named! {
-    /// What an entry of the audit log is about.
+    /// The kind of object that an entry is about.
     Entity = "entity" {
         /// A transaction.
         Transaction = "transaction",
@@ -33,15 +33,15 @@ named! {
 }
 
 named! {
-    /// What was done.
+    /// The action.
     Action = "action" {
-        /// A transaction went forward to another status.
+        /// A transaction moved to another status.
         Advanced = "advanced",
         /// Transactions were settled.
         Settled = "settled",
         /// A settlement was paid out.
         Paid = "paid",
-        /// Something was remarked, and nothing changed.
+        /// A remark, which changed nothing.
         Noted = "noted",
     }
 }
@@ -50,61 +50,61 @@ named! {
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Identifiable, Serialize)]
 #[diesel(table_name = audit_log, check_for_backend(Pg))]
 pub struct AuditEntry {
-    /// Its number. Numbers go up, but some may be left out.
+    /// Its number. Numbers increase, possibly with gaps.
     pub id: i64,
-    /// What sort of thing it is about.
+    /// The kind of object.
     pub entity: Entity,
-    /// The id of that thing.
+    /// The id of that object.
     pub entity_id: Uuid,
-    /// What was done.
+    /// The action.
     pub action: Action,
-    /// Who did it.
+    /// The actor.
     pub actor: Actor,
-    /// What else is worth knowing.
+    /// Further details.
     pub details: Option<Value>,
-    /// When it was done.
+    /// The time of the action.
     pub created_at: DateTime<Utc>,
 }
 
-/// An entry that is to be appended.
+/// An entry to append.
 #[derive(Debug, Clone, PartialEq, Eq, Insertable)]
 #[diesel(table_name = audit_log)]
 #[must_use = "it is appended by `AuditRepository::append`"]
 pub struct NewAuditEntry {
-    /// What sort of thing it is about.
+    /// The kind of object.
     pub entity: Entity,
-    /// The id of that thing.
+    /// The id of that object.
     pub entity_id: Uuid,
-    /// What was done.
+    /// The action.
     pub action: Action,
-    /// Who did it.
+    /// The actor.
     pub actor: Actor,
-    /// What else is worth knowing.
+    /// Further details.
     pub details: Option<Value>,
 }
 
 impl NewAuditEntry {
-    /// Makes one without details.
+    /// Creates an entry without details.
     pub fn new(entity: Entity, entity_id: Uuid, action: Action, actor: Actor) -> Self {
         Self { entity, entity_id, action, actor, details: None }
     }
 
-    /// Adds what else is worth knowing.
+    /// Adds details.
     pub fn with_details(self, details: Value) -> Self {
         Self { details: Some(details), ..self }
     }
 }
 
-/// Which entries to list: those that have all that is given.
+/// A filter on entries: all given conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// Those about one sort of thing.
+    /// Entries about one kind of object.
     pub entity: Option<Entity>,
-    /// Those about one thing.
+    /// Entries about one object.
     pub entity_id: Option<Uuid>,
 }
 
-/// What can be done with the audit log: read it, and add to it.
+/// Reads the audit log, and appends to it.
 ///
 /// ```
 /// use pointsman::payments::{Action, Actor, AuditEntry, AuditRepository, Entity, Error, NewAuditEntry};
@@ -119,20 +119,20 @@ pub struct AuditFilter {
 ///
 /// # Errors
 ///
-/// Every method fails with [`Error::Query`] where the database does, besides what it names itself.
+/// Every method fails with [`Error::Query`] if the database fails, besides the errors that it names itself.
 pub trait AuditRepository<I: Intent> {
     /// Lists entries, the latest first.
     ///
     /// # Errors
     ///
-    /// [`Error::BadCursor`] where the cursor is of another list.
+    /// [`Error::BadCursor`] if the cursor belongs to another list.
     fn list_audit(
         &self,
         filter: &AuditFilter,
         page: PageRequest,
     ) -> impl Future<Output = Result<Page<AuditEntry>, Error>> + Send;
 
-    /// Appends an entry. Inside of a transaction, it is there if the transaction is.
+    /// Appends an entry. Inside a transaction, it is kept if the transaction commits.
     fn append(&self, entry: &NewAuditEntry) -> impl Future<Output = Result<AuditEntry, Error>> + Send
     where
         I: Writable;

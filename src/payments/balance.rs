@@ -1,4 +1,4 @@
-//! How much is there: an exact, signed decimal.
+//! An exact, signed decimal.
 
 use std::fmt;
 use std::iter::Sum;
@@ -15,7 +15,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Amount, AmountError, Kind};
 
-/// A sum of amounts, which may be negative: deposits count up, withdrawals down.
+/// A sum of amounts, which may be negative: deposits add, withdrawals subtract.
 ///
 /// An account can be overdrawn, so a balance below zero is no error here.
 ///
@@ -34,12 +34,12 @@ use super::{Amount, AmountError, Kind};
 pub struct Balance(BigDecimal);
 
 impl Balance {
-    /// Lends the number.
+    /// Returns the number.
     pub fn as_decimal(&self) -> &BigDecimal {
         &self.0
     }
 
-    /// Counts an amount in, up or down.
+    /// Adds or subtracts an amount.
     pub fn apply(&mut self, kind: Kind, amount: &Amount) {
         match kind {
             Kind::Deposit => *self += amount,
@@ -47,7 +47,7 @@ impl Balance {
         }
     }
 
-    /// Whether the account is overdrawn.
+    /// Returns `true` if the account is overdrawn.
     pub fn is_negative(&self) -> bool {
         self.0.is_negative()
     }
@@ -81,7 +81,7 @@ impl<'a> Sum<(Kind, &'a Amount)> for Balance {
     }
 }
 
-/// Reads what an [`Amount`] is read from, and also zero and a minus in front.
+/// Reads the formats of an [`Amount`], and also zero and a leading minus.
 impl FromStr for Balance {
     type Err = AmountError;
 
@@ -96,7 +96,7 @@ impl FromStr for Balance {
     }
 }
 
-/// Writes all digits, and none that is not needed.
+/// Writes all significant digits.
 impl fmt::Display for Balance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.to_plain_string())

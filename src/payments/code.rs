@@ -10,18 +10,20 @@ use diesel::serialize::{self, Output, ToSql};
 use diesel::sql_types::Text;
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not the code that it should be.
+/// The error for a text that is not a valid code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{what} is {rule}")]
 #[non_exhaustive]
 pub struct CodeError {
-    /// What the text should have been.
+    /// The name of the expected code.
     pub what: &'static str,
-    /// What is asked of it.
+    /// The rule that it must follow.
     pub rule: &'static str,
 }
 
-/// Whether a text is made of so many visible ASCII characters. None of them needs quoting in a log or a header.
+/// Returns `true` if a text has 1 to `longest` visible ASCII characters.
+///
+/// None of them needs quoting in a log or a header.
 fn is_visible(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -41,18 +43,18 @@ macro_rules! codes {
         pub struct $name(String);
 
         impl $name {
-            /// Makes one of a text.
+            /// Creates a value from a text.
             ///
             /// # Errors
             ///
-            /// Where the text breaks the rule, which the error tells.
+            /// Fails if the text breaks the rule, which the error quotes.
             pub fn new(text: impl Into<String>) -> Result<Self, CodeError> {
                 let text = text.into();
                 let valid: fn(&str) -> bool = $valid;
                 if valid(&text) { Ok(Self(text)) } else { Err(CodeError { what: $what, rule: $rule }) }
             }
 
-            /// Lends the text.
+            /// Returns the text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -101,7 +103,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// What an amount is an amount of: a currency or a token.
+    /// The unit of an amount: a currency or a token.
     ///
     /// ```
     /// use pointsman::payments::Asset;
@@ -111,17 +113,17 @@ codes! {
     /// # Ok::<(), pointsman::payments::CodeError>(())
     /// ```
     Asset = "an asset", "2 to 12 capital letters and digits, such as EUR", is_asset;
-    /// Whose transaction it is.
+    /// The account of a transaction.
     AccountId = "an account", "1 to 64 visible ASCII characters without a space", |text| is_visible(text, 64);
-    /// Who told us of a transaction: a bank, a payment service, a ledger.
+    /// The source of a transaction: a bank, a payment service, a ledger.
     Provider = "a provider", "1 to 64 visible ASCII characters without a space", |text| is_visible(text, 64);
-    /// The name that the provider gave to a transaction; unique for the provider.
+    /// The provider's id for a transaction; unique for the provider.
     ProviderId = "a provider's id", "1 to 128 visible ASCII characters without a space",
         |text| is_visible(text, 128);
-    /// The name of one message of a provider, by which a repetition is known.
+    /// The id of one message of a provider, by which a repetition is recognised.
     IdempotencyKey = "an idempotency key", "1 to 128 visible ASCII characters without a space",
         |text| is_visible(text, 128);
-    /// Who did something, for the audit log: a person or a program.
+    /// The person or program that acted, for the audit log.
     Actor = "an actor", "1 to 64 visible ASCII characters without a space", |text| is_visible(text, 64);
 }
 

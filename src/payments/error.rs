@@ -1,4 +1,4 @@
-//! What can go wrong in the repository.
+//! The errors of the repository.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -6,37 +6,37 @@ use uuid::Uuid;
 use super::{BadCursor, Entity, IdempotencyKey, Provider, ProviderId, Status};
 use crate::{OutcomeUnknown, TransactionFailed};
 
-/// What a method of the repositories can fail with.
+/// The errors of the repositories' methods.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no such thing.
+    /// The object does not exist.
     ///
-    /// On a replica, it may not have arrived there yet: read it where it was written, or wait for it.
+    /// On a replica, it may not have arrived yet: read from the node that was written to, or wait for replay.
     #[error("there is no {entity} {id}")]
     NotFound {
-        /// What was asked for.
+        /// The kind of object.
         entity: Entity,
         /// Its id.
         id: Uuid,
     },
-    /// Another content is already there under the same name. Nothing was stored.
+    /// Other content is already stored under the same name. Nothing was stored.
     #[error(transparent)]
     Conflict(#[from] Conflict),
-    /// A status only goes forward. Nothing was changed.
+    /// A status only moves forward. Nothing was changed.
     #[error("a transaction that is {from} cannot become {to}: a status only goes forward")]
     IllegalTransition {
-        /// The status that it has.
+        /// The present status.
         from: Status,
-        /// The status that was asked for.
+        /// The requested status.
         to: Status,
     },
-    /// What a settlement has summed stays as it was. Nothing was changed.
+    /// A settlement has already summed the transaction. Nothing was changed.
     #[error("transaction {id} was settled with {settlement}: record another transaction the other way")]
     Settled {
         /// The transaction.
         id: Uuid,
-        /// The settlement that it is part of.
+        /// The settlement that includes it.
         settlement: Uuid,
     },
     /// The cursor was not handed out for this list.
@@ -48,24 +48,25 @@ pub enum Error {
     /// A statement failed.
     #[error(transparent)]
     Query(diesel::result::Error),
-    /// A COMMIT was sent and its answer never came: it may have been carried out.
+    /// A COMMIT was sent and its answer never came: the server may have carried it out.
     ///
-    /// [`record_callback`](super::TransactionRepository::record_callback) is safe to repeat, which also tells.
+    /// [`record_callback`](super::TransactionRepository::record_callback) is safe to repeat, and its result shows the
+    /// outcome.
     #[error(transparent)]
     OutcomeUnknown(OutcomeUnknown),
-    /// The transaction went on after one of its statements had failed; it was rolled back.
+    /// The transaction went on after one of its statements had failed, so it was rolled back.
     #[error(transparent)]
     TransactionFailed(TransactionFailed),
 }
 
-/// What is already there under the same name.
+/// The conflicting entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Conflict {
-    /// The provider used an idempotency key a second time, for something else.
+    /// The provider used an idempotency key a second time, for other content.
     #[error("{provider} already used the idempotency key {key} for another request: use a new key")]
     IdempotencyKey {
-        /// Who sent it.
+        /// The provider.
         provider: Provider,
         /// The key.
         key: IdempotencyKey,
@@ -73,7 +74,7 @@ pub enum Conflict {
     /// The provider's id belongs to another transaction.
     #[error("{provider} already has a transaction {provider_id}: use each id once, or send the same content")]
     ProviderId {
-        /// Who sent it.
+        /// The provider.
         provider: Provider,
         /// Its id for the transaction.
         provider_id: ProviderId,
@@ -86,7 +87,7 @@ impl From<diesel::result::Error> for Error {
             crate::Error::OutcomeUnknown(unknown) => Self::OutcomeUnknown(unknown),
             crate::Error::TransactionFailed(failed) => Self::TransactionFailed(failed),
             crate::Error::Query(error) => Self::Query(error),
-            // `From` makes the three above; a fourth would be a statement's error as well.
+            // `From` makes the three above; a fourth would also be a statement's error.
             other => Self::Query(diesel::result::Error::QueryBuilderError(Box::new(other))),
         }
     }

@@ -1,16 +1,16 @@
 //! The payments repository as an HTTP service.
 //!
-//! It is what the crate is for, in one program: writes go to the primary, reads to the replicas, and each answer
-//! says who served it. [The guide](crate::guide::api) has the endpoints, with examples for `curl`.
+//! It shows the crate's purpose in one program: writes go to the primary, reads to the replicas, and each answer names
+//! the node that served it. [The guide](crate::guide::api) has the endpoints, with examples for `curl`.
 //!
 //! * [`Service`]: the state of all handlers; makes the router and serves it
 //! * [`Settings`]: limits, and the assets that are known
 //! * `transactions`, `accounts`, `settlements`, `audit`: the endpoints
-//! * `health`: whether the program lives, can serve, and how its nodes are
-//! * `admin`: what an operator decides, on a listener of its own
+//! * `health`: liveness, readiness, and the state of the nodes
+//! * `admin`: an operator's decisions, on a separate listener
 //! * `page`: the nodes, for people
 //! * `error`: every failure as JSON with a stable code
-//! * `extract`, `served`, `layers`: what all endpoints share
+//! * `extract`, `served`, `layers`: shared by all endpoints
 //!
 //! ```no_run
 //! use pointsman::payments::http::Service;
@@ -52,29 +52,29 @@ mod settings;
 mod settlements;
 mod transactions;
 
-/// The service: a replica set, and what it takes to put it behind HTTP.
+/// The service: a replica set, and its HTTP layer.
 ///
 /// It is cheap to clone; all clones are one service.
 #[derive(Clone, Debug)]
 pub struct Service {
     set: ReplicaSet,
     settings: Arc<Settings>,
-    /// Whether it was told to end, so that load balancers send nothing more.
+    /// `true` if the service is ending, so that load balancers send no more requests.
     draining: Arc<AtomicBool>,
 }
 
 impl Service {
-    /// Makes a service with the settings that fit most.
+    /// Creates a service with the default settings.
     pub fn new(set: ReplicaSet) -> Self {
         Self::with_settings(set, Settings::default())
     }
 
-    /// Makes a service with settings of its own.
+    /// Creates a service with other settings.
     pub fn with_settings(set: ReplicaSet, settings: Settings) -> Self {
         Self { set, settings: Arc::new(settings), draining: Arc::default() }
     }
 
-    /// All endpoints, to be served alone or inside of a larger program.
+    /// Returns all endpoints, to be served alone or inside a larger program.
     pub fn router(&self) -> Router {
         let routes = Router::new()
             .route("/", get(page::page))
@@ -96,18 +96,18 @@ impl Service {
         layers::around(routes, &self.settings)
     }
 
-    /// Serves until `stop` is over, and then finishes what is in flight.
+    /// Serves until `stop` completes, and then finishes the requests in flight.
     ///
-    /// From `stop` on, no connection is accepted and `/ready` answers 503. Requests that were
-    /// begun have [`Settings::drain_timeout`] to end. The set is not closed: it may have other users.
+    /// From `stop` on, no connection is accepted and `/ready` answers 503. Requests in flight have
+    /// [`Settings::drain_timeout`] to end. The set is not closed, because it may have other users.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](io::ErrorKind::TimedOut) where requests were still in flight at the end of that time.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if requests were still in flight at the end of that time.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future cuts off what is in flight.
+    /// A dropped future cuts off the requests in flight.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -118,7 +118,7 @@ impl Service {
         let stop = async move {
             stop.await;
             draining.store(true, Ordering::Release);
-            // Nobody listens where the server ended by itself.
+            // The receiver is gone if the server ended by itself.
             let _ = stopped.send(());
         };
         let limit = self.settings.drain_timeout;

@@ -1,8 +1,8 @@
 //! Lists, page by page.
 //!
-//! A page is found by where the last one ended, and not by counting rows: the thousandth page costs as
-//! much as the first, and a row that comes in meanwhile neither repeats another nor hides it.
-//! (Markus Winand, "We need tool support for keyset pagination", use-the-index-luke.com/no-offset.)
+//! A page starts where the last one ended, and rows are not counted. So the thousandth page costs as much as the first,
+//! and a new row neither repeats another nor hides it. (Markus Winand, "We need tool support for keyset pagination",
+//! use-the-index-luke.com/no-offset.)
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,12 +18,14 @@ use super::sql::STORABLE;
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
-    /// Where to go on; `None` where this is the end.
+    /// The start of the next page; `None` at the end.
     pub next: Option<Cursor>,
 }
 
 impl<T> Page<T> {
-    /// Makes a page of up to one item more than was asked for, which tells whether there is a next page.
+    /// Makes a page from up to one item more than requested.
+    ///
+    /// The extra item shows that there is a next page.
     pub(super) fn cut(mut items: Vec<T>, size: PageSize, end: impl Fn(&T) -> Cursor) -> Self {
         let more = items.len() > size.items();
         items.truncate(size.items());
@@ -32,7 +34,7 @@ impl<T> Page<T> {
     }
 }
 
-/// Which page of a list is wanted.
+/// A request for a page of a list.
 ///
 /// ```
 /// use pointsman::payments::{PageRequest, PageSize};
@@ -43,7 +45,7 @@ impl<T> Page<T> {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PageRequest {
-    /// How many items at most.
+    /// Maximum items.
     pub size: PageSize,
     /// The end of the page before; `None` for the first page.
     pub after: Option<Cursor>,
@@ -61,7 +63,7 @@ impl PageRequest {
     }
 }
 
-/// How many items a page has at most.
+/// The maximum number of items on a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageSize(u16);
 
@@ -69,7 +71,7 @@ impl PageSize {
     /// The largest page.
     pub const MAX: Self = Self(500);
 
-    /// Takes the nearest size that is allowed: from 1 to [`MAX`](Self::MAX).
+    /// Clamps a size to the permitted range, from 1 to [`MAX`](Self::MAX).
     pub const fn new(items: u16) -> Self {
         match items {
             0 => Self(1),
@@ -78,12 +80,14 @@ impl PageSize {
         }
     }
 
-    /// How many items these are.
+    /// Returns the number of items.
     pub const fn items(self) -> usize {
         self.0 as usize
     }
 
-    /// How many rows to ask for, so as to see whether there is a next page.
+    /// Returns the number of rows to ask for.
+    ///
+    /// It is one more than the size, which shows whether there is a next page.
     pub(super) const fn rows(self) -> i64 {
         self.0 as i64 + 1
     }
@@ -96,10 +100,10 @@ impl Default for PageSize {
     }
 }
 
-/// Where a page of a list ended.
+/// The end of a page of a list.
 ///
-/// It is opaque: what is in it may change, and nothing should be read out of it. It comes back
-/// from outside, so it is checked, also against being used with another list.
+/// It is opaque: its content may change, so programs must not parse it. It comes back from outside, so it is checked,
+/// also against use with another list.
 ///
 /// ```
 /// use pointsman::payments::{BadCursor, Cursor};
@@ -122,7 +126,7 @@ pub(super) enum List {
     Audit = b'a' as isize,
 }
 
-/// Why something is not a [`Cursor`] for the list that it was given to.
+/// The reasons why a text is not a [`Cursor`] for the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadCursor {
@@ -140,12 +144,12 @@ impl Cursor {
     /// The length of its text: two digits for each byte.
     const TEXT_LENGTH: usize = 2 * (1 + size_of::<i64>() + size_of::<Uuid>());
 
-    /// Points behind a row of a list that is sorted by a time and an id.
+    /// Points after a row of a list that is sorted by a time and an id.
     pub(super) fn at_time(list: List, time: DateTime<Utc>, id: Uuid) -> Self {
         Self { list, position: time.timestamp_micros(), id }
     }
 
-    /// Points behind a row of a list that is sorted by a number.
+    /// Points after a row of a list that is sorted by a number.
     pub(super) fn at_number(list: List, number: i64) -> Self {
         Self { list, position: number, id: Uuid::nil() }
     }
@@ -171,7 +175,7 @@ impl FromStr for Cursor {
     type Err = BadCursor;
 
     fn from_str(text: &str) -> Result<Self, BadCursor> {
-        // One text for one cursor: `from_str_radix` would also take a sign and capital letters.
+        // One text for one cursor: `from_str_radix` would also accept a sign and capital letters.
         if text.len() != Self::TEXT_LENGTH || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(BadCursor::Malformed);
         }

@@ -1,7 +1,7 @@
-//! Settlements: completed transactions that were summed up and closed, each exactly once.
+//! Settlements: completed transactions, summed and closed, each exactly once.
 //!
 //! * [`SettlementRepository`]: the trait, and its implementation for [`Conn`]
-//! * `model`: the rows and what they are made of
+//! * `model`: the rows and their parts
 //! * `queries`: the statements that only read, and `settle`: those that write
 
 use std::future::Future;
@@ -16,7 +16,7 @@ mod model;
 mod queries;
 mod settle;
 
-/// What can be done with settlements.
+/// Reads and makes settlements.
 ///
 /// ```
 /// use pointsman::payments::{Error, Settlement, SettlementRepository, Settling};
@@ -34,7 +34,7 @@ mod settle;
 ///
 /// # Errors
 ///
-/// Every method fails with [`Error::Query`] where the database does, besides what it names itself.
+/// Every method fails with [`Error::Query`] if the database fails, besides the errors that it names itself.
 pub trait SettlementRepository<I: Intent> {
     /// Finds a settlement by its id.
     fn find_settlement(&self, id: Uuid) -> impl Future<Output = Result<Option<Settlement>, Error>> + Send;
@@ -43,24 +43,26 @@ pub trait SettlementRepository<I: Intent> {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCursor`] where the cursor is of another list.
+    /// [`Error::BadCursor`] if the cursor belongs to another list.
     fn list_settlements(
         &self,
         asset: Option<&Asset>,
         page: PageRequest,
     ) -> impl Future<Output = Result<Page<Settlement>, Error>> + Send;
 
-    /// Sums completed transactions, marks them as settled and writes the settlement and its audit entry.
+    /// Sums completed transactions, and marks them as settled.
     ///
-    /// It is one transaction: all of that happens, or nothing. `None` where there is nothing to settle.
+    /// It also writes the settlement and its audit entry.
     ///
-    /// Any number of settlements may run at once, and none settles what another has: each locks what it takes,
-    /// and passes over what is locked. So a settlement may leave out transactions that another one is
-    /// about to take, and `None` means that nothing is left *for this one*.
+    /// All of it is one transaction: everything happens, or nothing. Returns `None` if there is nothing to settle.
+    ///
+    /// Any number of settlements may run at once, and none settles another's transactions: each locks its rows, and
+    /// skips locked ones. So a settlement may leave out transactions that another one is about to take, and `None`
+    /// means that nothing is left *for this one*.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future ends the connection and may or may not have settled; the list tells.
+    /// A dropped future ends the connection and may or may not have settled; the list shows the outcome.
     fn settle(
         &mut self,
         settling: &Settling,
@@ -68,11 +70,11 @@ pub trait SettlementRepository<I: Intent> {
     where
         I: Writable;
 
-    /// Says that a settlement was paid out. A second time changes nothing.
+    /// Marks a settlement as paid out. A second time changes nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] where there is no such settlement.
+    /// [`Error::NotFound`] if there is no such settlement.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! Fragments of SQL that Diesel has no words for, and the times that can be stored.
+//! Fragments of SQL that Diesel cannot express, and the times that can be stored.
 
 use std::ops::RangeInclusive;
 
@@ -17,13 +17,13 @@ diesel::define_sql_function! {
 
 /// The years 0 to 9999, in microseconds since 1970.
 ///
-/// Both chrono and PostgreSQL hold more, but not the same, and RFC 3339 writes just these.
+/// Both chrono and PostgreSQL hold more, but different ranges, and RFC 3339 writes only these.
 pub(super) const STORABLE: RangeInclusive<i64> = -62_167_219_200_000_000..=253_402_300_799_999_999;
 
 /// The status `completed` as a literal.
 ///
-/// With a parameter in its place, a generic plan could not prove that the partial indexes hold the rows. Diesel's
-/// `sql("…")` would do, but a statement that contains it is prepared anew each time.
+/// With a parameter instead, a generic plan could not prove that the partial indexes hold the rows. Diesel's `sql("…")`
+/// would work, but a statement that contains it is prepared again each time.
 #[derive(Debug, Clone, Copy, QueryId, ValidGrouping)]
 pub(super) struct Completed;
 
@@ -43,23 +43,23 @@ impl QueryFragment<Pg> for Completed {
 
 /// The day of a transaction, in UTC whatever the session's time zone is.
 ///
-/// It has no parameter, because PostgreSQL takes `f($1)` and `f($2)` for two expressions, and grouping by one of
-/// them would not allow to select the other.
+/// It has no parameter, because PostgreSQL treats `f($1)` and `f($2)` as two expressions. Grouping by one of them would
+/// not allow selecting the other.
 pub(super) fn day() -> SqlLiteral<Date> {
     sql("(transactions.occurred_at AT TIME ZONE 'UTC')::date")
 }
 
-/// The first moment of a day, or the nearest that can be stored.
+/// Returns the first moment of a day, or the nearest that can be stored.
 pub(super) fn start_of(day: NaiveDate) -> DateTime<Utc> {
     storable(day.and_time(NaiveTime::MIN).and_utc())
 }
 
-/// The first moment after a day, or the nearest that can be stored.
+/// Returns the first moment after a day, or the nearest that can be stored.
 pub(super) fn end_of(day: NaiveDate) -> DateTime<Utc> {
     start_of(day.checked_add_days(Days::new(1)).unwrap_or(NaiveDate::MAX))
 }
 
-/// The nearest time that can be stored.
+/// Returns the nearest time that can be stored.
 pub(super) fn storable(time: DateTime<Utc>) -> DateTime<Utc> {
     let micros = time.timestamp_micros().clamp(*STORABLE.start(), *STORABLE.end());
     DateTime::from_timestamp_micros(micros).unwrap_or(time)

@@ -1,4 +1,4 @@
-//! The kinds of transactions, and how far one has come.
+//! The kinds of transactions, and their status.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,14 +10,14 @@ use diesel::serialize::{self, Output, ToSql};
 use diesel::sql_types::Text;
 use serde::{Deserialize, Serialize};
 
-/// A text that is none of the names that are allowed there.
+/// A text that is none of the permitted names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this is not a {what}: it is one of {}", .names.join(", "))]
 #[non_exhaustive]
 pub struct UnknownName {
-    /// What the text should have been the name of.
+    /// The kind of the expected name.
     pub what: &'static str,
-    /// The names there are.
+    /// The permitted names.
     pub names: &'static [&'static str],
 }
 
@@ -43,7 +43,7 @@ macro_rules! named {
             /// The names of all, in the same order.
             pub const NAMES: &'static [&'static str] = &[$($text,)*];
 
-            /// The name, as it is stored.
+            /// Returns the name, as it is stored.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
@@ -92,7 +92,7 @@ named! {
 }
 
 named! {
-    /// How far a transaction has come. It only goes forward.
+    /// The status of a transaction. It only moves forward.
     ///
     /// ```text
     /// pending ──> processing ──> completed ──> refunded
@@ -100,7 +100,7 @@ named! {
     ///    └─────────────┴───────> failed        (pending may also complete at once)
     /// ```
     ///
-    /// Only what is [`Completed`](Self::Completed) counts in a balance.
+    /// Only [`Completed`](Self::Completed) transactions count in a balance.
     ///
     /// ```
     /// use pointsman::payments::Status;
@@ -109,13 +109,13 @@ named! {
     /// assert!(!Status::Completed.may_become(Status::Pending));
     /// ```
     Status = "status" {
-        /// Announced, and nothing has happened yet.
+        /// Announced, but not started yet.
         Pending = "pending",
-        /// The provider is at work on it.
+        /// The provider is processing it.
         Processing = "processing",
         /// Done: it counts in the balance, and will be settled.
         Completed = "completed",
-        /// It came to nothing. Final.
+        /// It failed. Final.
         Failed = "failed",
         /// It was completed and taken back before it was settled; it no longer counts. Final.
         Refunded = "refunded",
@@ -123,7 +123,7 @@ named! {
 }
 
 impl Status {
-    /// Whether a transaction of this status may go to another one.
+    /// Returns `true` if a transaction of this status may move to another one.
     pub const fn may_become(self, to: Self) -> bool {
         matches!(
             (self, to),
@@ -133,7 +133,7 @@ impl Status {
         )
     }
 
-    /// Whether there is no way on from it.
+    /// Returns `true` if no other status can follow.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Failed | Self::Refunded)
     }

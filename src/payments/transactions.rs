@@ -1,7 +1,7 @@
-//! Transactions: what came in and went out.
+//! Transactions: deposits and withdrawals.
 //!
 //! * [`TransactionRepository`]: the trait, and its implementation for [`Conn`]
-//! * `model`: the rows and what they are made of
+//! * `model`: the rows and their parts
 //! * `queries`: the statements that only read, and `record`: those that write
 
 use std::future::Future;
@@ -19,10 +19,10 @@ mod model;
 mod queries;
 mod record;
 
-/// What can be done with transactions.
+/// Reads and records transactions.
 ///
-/// It is there for every [`Conn`]; what writes, for those alone whose intent is [`Writable`].
-/// In a function that only reports, take a `&Conn<Read>`, and it can also be served by a replica.
+/// Every [`Conn`] implements it, but the methods that write need an intent that is [`Writable`]. A function that only
+/// reports should take a `&Conn<Read>`, so that a replica can also serve it.
 ///
 /// ```
 /// use pointsman::payments::{Error, NewTransaction, Transaction, TransactionRepository};
@@ -50,7 +50,7 @@ mod record;
 ///
 /// # Errors
 ///
-/// Every method fails with [`Error::Query`] where the database does, besides what it names itself.
+/// Every method fails with [`Error::Query`] if the database fails, besides the errors that it names itself.
 pub trait TransactionRepository<I: Intent> {
     /// Finds a transaction by its id.
     fn find(&self, id: Uuid) -> impl Future<Output = Result<Option<Transaction>, Error>> + Send;
@@ -66,16 +66,16 @@ pub trait TransactionRepository<I: Intent> {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCursor`] where the cursor is of another list.
+    /// [`Error::BadCursor`] if the cursor belongs to another list.
     fn list(
         &self,
         filter: &TransactionFilter,
         page: PageRequest,
     ) -> impl Future<Output = Result<Page<Transaction>, Error>> + Send;
 
-    /// Sums what an account has of an asset: completed deposits less completed withdrawals.
+    /// Sums an account's balance of an asset: completed deposits less completed withdrawals.
     ///
-    /// An account without any has zero. The sum is taken anew each time, from an index that holds all that it
+    /// An account without transactions has zero. The sum is computed each time, from an index with all columns that it
     /// needs, so it can never disagree with the transactions.
     fn balance(
         &self,
@@ -83,16 +83,16 @@ pub trait TransactionRepository<I: Intent> {
         asset: &Asset,
     ) -> impl Future<Output = Result<Balance, Error>> + Send;
 
-    /// Sums what an account has of each asset that it ever had, by the name of the asset.
+    /// Sums an account's balances of all its assets, by the name of the asset.
     fn balances(
         &self,
         account: &AccountId,
     ) -> impl Future<Output = Result<Vec<(Asset, Balance)>, Error>> + Send;
 
-    /// Sums what each account has of an asset, by the name of the account, as of now.
+    /// Sums each account's balance of an asset, by the name of the account, as of now.
     ///
-    /// It goes on after the last account of the call before, and is at its end when it returns fewer than
-    /// the page's size. Accounts without a completed transaction are not there.
+    /// It continues after the last account of the previous call. The last page has fewer entries than the page's size.
+    /// Accounts without a completed transaction are left out.
     fn last_balances(
         &self,
         asset: &Asset,
@@ -102,7 +102,7 @@ pub trait TransactionRepository<I: Intent> {
 
     /// Sums the completed transactions of an asset for each day in UTC, both ends included.
     ///
-    /// Days without any are not there.
+    /// Days without transactions are left out.
     fn totals_per_day(
         &self,
         asset: &Asset,
@@ -114,7 +114,7 @@ pub trait TransactionRepository<I: Intent> {
     ///
     /// # Errors
     ///
-    /// [`Conflict::ProviderId`](super::Conflict::ProviderId) where the provider already has a transaction of that id, also
+    /// [`Conflict::ProviderId`](super::Conflict::ProviderId) if the provider already has a transaction of that id, even
     /// an equal one: repeated messages are for [`record_callback`](Self::record_callback).
     ///
     /// # Cancel safety
@@ -124,14 +124,14 @@ pub trait TransactionRepository<I: Intent> {
     where
         I: Writable;
 
-    /// Records what a provider told us, once, however often and from however many places it is told.
+    /// Records a provider's callback exactly once, however often it is delivered.
     ///
     /// The same key with the same content is [`Recorded::Duplicate`], with the transaction as it is
     /// now. So is another key with the same transaction in it; its status is then left alone, see [`advance`](Self::advance).
     ///
     /// # Errors
     ///
-    /// [`Error::Conflict`] where the key was used for other content, or the provider's id for another transaction.
+    /// [`Error::Conflict`] if the key was used for other content, or the provider's id for another transaction.
     ///
     /// # Cancel safety
     ///
@@ -143,14 +143,14 @@ pub trait TransactionRepository<I: Intent> {
     where
         I: Writable;
 
-    /// Takes a transaction forward to another status, and says so in the audit log.
+    /// Moves a transaction forward to another status, with an entry in the audit log.
     ///
-    /// Of several that try at once, one succeeds and the others see what it did.
+    /// If several callers try at once, one succeeds and the others see its result.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::IllegalTransition`] where that is not [forward](Status::may_become);
-    /// [`Error::Settled`] where a settlement has already summed it.
+    /// [`Error::NotFound`]; [`Error::IllegalTransition`] if the move is not [forward](Status::may_become);
+    /// [`Error::Settled`] if a settlement has already summed it.
     ///
     /// # Cancel safety
     ///

@@ -1,9 +1,9 @@
-//! When a pool may try to log in again after a login failed.
+//! Decides when a pool may try to log in again after a failed login.
 //!
-//! A *circuit breaker* keeps callers from asking a server for what it has just refused. Closed, it lets attempts
-//! through. A failed attempt opens it for a delay, which grows with each failure; callers get the stored error
-//! meanwhile, and the server gets no login. After the delay it is half-open: it lets one attempt through, which closes
-//! it or opens it for longer.
+//! A *circuit breaker* spares a server the requests that it has just rejected. While it is closed, it admits attempts.
+//! A failed attempt opens it for a delay, which grows with each failure. While it is open, callers get the stored error
+//! and the server gets no login. After the delay it is half-open and admits one attempt, which closes it or opens it
+//! for longer.
 //!
 //! Reference: M. Nygard, "Release It!", 2nd edition, chapter 5, "Circuit Breaker".
 
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::backoff::{Backoff, Delays};
 use crate::error::ConnectError;
 
-/// The logins of one pool: one node, one purpose.
+/// The logins of one pool: one node, one kind of session.
 #[derive(Debug)]
 pub(super) struct Breaker {
     delays: Delays,
@@ -31,26 +31,26 @@ enum State {
     HalfOpen,
 }
 
-/// Whether a login may be tried.
+/// The logins that may be tried now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     /// Any number of them.
     All,
-    /// One, which decides about the next ones.
+    /// One attempt, whose outcome decides about the next ones.
     One,
-    /// None while the one attempt is under way.
+    /// None while the one attempt is in progress.
     Undecided,
     /// None before this instant.
     Not { before: Instant },
 }
 
 impl Breaker {
-    /// A closed one.
+    /// Creates a closed breaker.
     pub(super) fn new(delays: &Backoff) -> Self {
         Self { longest: delays.max(), delays: delays.delays(), state: State::Closed, cause: None }
     }
 
-    /// Whether a login may be tried now. It changes nothing.
+    /// Returns the logins that may be tried now, and changes nothing.
     pub(super) fn admission(&self, now: Instant) -> Admission {
         match self.state {
             State::Closed => Admission::All,
@@ -60,7 +60,7 @@ impl Breaker {
         }
     }
 
-    /// Begins an attempt, if it may be made; its outcome must be told.
+    /// Begins an attempt, if one is admitted; its outcome must be reported.
     pub(super) fn begin(&mut self, now: Instant) -> bool {
         match self.admission(now) {
             Admission::All => true,
@@ -72,36 +72,38 @@ impl Breaker {
         }
     }
 
-    /// An attempt succeeded.
+    /// Records a successful attempt.
     pub(super) fn on_success(&mut self) {
         self.reset();
     }
 
-    /// An attempt failed. Those that fail together with the first one make the delay no longer.
+    /// Records a failed attempt.
+    ///
+    /// One that fails together with the first does not lengthen the delay.
     pub(super) fn on_failure(&mut self, error: Arc<ConnectError>, now: Instant) {
         if !matches!(self.state, State::Open { .. }) {
-            // A pool never gives up: when a schedule has an end, its longest step goes on.
+            // A pool never gives up: after the schedule ends, its longest delay repeats.
             let delay = self.delays.next().unwrap_or(self.longest);
             self.state = State::Open { until: now + delay };
         }
         self.cause = Some(error);
     }
 
-    /// An attempt was given up before it told anything.
+    /// Records an attempt that was cancelled before it had an outcome.
     pub(super) fn on_abandoned(&mut self, now: Instant) {
         if self.state == State::HalfOpen {
             self.state = State::Open { until: now };
         }
     }
 
-    /// Forgets the failures: the server is known to be another one than it was, or well again.
+    /// Clears the failures, because the server was replaced or is up again.
     pub(super) fn reset(&mut self) {
         self.delays.reset();
         self.state = State::Closed;
         self.cause = None;
     }
 
-    /// The error of the last failed attempt, if none has succeeded since.
+    /// Returns the error of the last failed attempt, if none has succeeded since.
     pub(super) fn cause(&self) -> Option<&Arc<ConnectError>> {
         self.cause.as_ref()
     }

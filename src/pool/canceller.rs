@@ -1,4 +1,4 @@
-//! Cancelling what a connection runs, on behalf of its user.
+//! Cancels the statement of a connection for its user.
 
 use std::sync::Arc;
 
@@ -8,7 +8,9 @@ use super::{Lease, Limits};
 use crate::error::ConnectError;
 use crate::wire::{Call, Cancel, Checkout, Dialer, Lending, WireState};
 
-/// What it takes to cancel the statement that runs in one checkout. It keeps neither the connection nor its pool.
+/// The means to cancel the statement of one checkout.
+///
+/// It keeps neither the connection nor its pool alive.
 #[derive(Clone)]
 pub(crate) struct Canceller {
     dialer: Arc<Dialer>,
@@ -20,12 +22,12 @@ pub(crate) struct Canceller {
     checkout: Checkout,
 }
 
-/// What became of a cancel request.
+/// The result of a cancel request.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// The server has it.
+    /// The server has received it.
     Sent,
-    /// Nothing was running, so nothing was sent.
+    /// No statement was running, so nothing was sent.
     Idle,
     /// The checkout is over, so nothing was sent.
     Returned,
@@ -36,7 +38,7 @@ pub(crate) enum Request {
 }
 
 impl Lease {
-    /// Returns what it takes to cancel what this checkout runs.
+    /// Returns the means to cancel this checkout's statement.
     pub(crate) fn canceller(&self) -> Canceller {
         let shared = self.slot().shared();
         Canceller {
@@ -52,17 +54,18 @@ impl Lease {
 }
 
 impl Canceller {
-    /// Asks the server to cancel what the checkout runs now.
+    /// Asks the server to cancel the statement of the checkout.
     ///
     /// # Cancel safety
     ///
-    /// The request may be sent or not when the future is dropped. The session has no next user once it was begun.
+    /// If the future is dropped, the request may have been sent or not. The session has no next user once a request was
+    /// begun.
     pub(crate) async fn cancel(&self) -> Request {
         if let Some(reason) = self.reason_not_to().await {
             return reason;
         }
         let Some(_place) = self.limits.cancels.acquire().await else { return Request::Ended };
-        // While this waited for its place, the statement may have ended.
+        // While this waited for its permit, the statement may have ended.
         if let Some(reason) = self.reason_not_to().await {
             return reason;
         }
@@ -76,7 +79,7 @@ impl Canceller {
     }
 
     async fn reason_not_to(&self) -> Option<Request> {
-        // What its user asked for last may not have gone out yet.
+        // The user's last request may not have been sent yet.
         while self.call.is_pending()
             && self.lending.is_in(self.checkout)
             && !self.is_closed()

@@ -1,30 +1,34 @@
-//! The entrance to a pool: as many callers at once as it may have connections, first come, first served.
+//! The gate of a pool: first come, first served.
+//!
+//! It admits as many callers as the pool may have connections.
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::limit::Limit;
 
-/// Callers that are past the gate hold a connection, or wait for one that is made or comes back.
+/// A fair semaphore; callers past the gate hold a connection, or wait for one.
 ///
 /// A store of idle connections alone is not fair: a caller that returns its connection and asks again takes it before
-/// the callers that wait have woken up. Tokio's semaphore gives what is returned to the first in its queue.
+/// the waiting callers have woken up. Tokio's semaphore assigns a returned permit to the first in its queue.
 ///
-/// It outlives its pool: connections of a pool that was retired count against the one that replaced it.
+/// The gate outlives its pool: connections of a retired pool count against the pool that replaced it.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     places: Limit,
 }
 
-/// What a caller does that finds others waiting, or all connections in use.
+/// The behaviour of a caller that finds others waiting, or all connections in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Queueing {
-    /// Waits for its turn.
+    /// The caller waits for its turn.
     Join,
-    /// Turns back.
+    /// The caller fails at once.
     Refuse,
 }
 
-/// A place past the gate, until it is dropped: after its connection went back, so that the next caller finds it.
+/// A permit of the gate.
+///
+/// It is released after its connection was returned, so that the next caller finds the connection.
 pub(super) type Pass = OwnedSemaphorePermit;
 
 impl Gate {
@@ -32,12 +36,12 @@ impl Gate {
         Self { places: Limit::new(places) }
     }
 
-    /// Lets as many callers through at once from now on, those that are through included.
+    /// Changes the number of permits, including those in use.
     pub(crate) fn resize(&self, places: u32) {
         self.places.resize(places);
     }
 
-    /// Returns `true` if no caller gets through for now.
+    /// Returns `true` if no permit is available now.
     pub(super) fn is_shut(&self) -> bool {
         self.places.semaphore().available_permits() == 0
     }

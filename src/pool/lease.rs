@@ -1,4 +1,4 @@
-//! A connection that is handed out, and how it goes back.
+//! A connection that is handed out, and the way it is returned.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -10,9 +10,11 @@ use super::gate::Pass;
 use super::{Pooled, Shared};
 use crate::wire::{Leftover, SessionKind, WireConnection};
 
-/// A connection with its room in the pool; dropped, it goes back, and the first in the queue gets it.
+/// A connection with its room in the pool.
+///
+/// When it is dropped, it goes to the first caller in the queue.
 pub(super) struct Slot {
-    /// Always there, until it is put back.
+    /// Always `Some`, until it is put back.
     pooled: Option<Pooled>,
     shared: Arc<Shared>,
 }
@@ -22,12 +24,12 @@ impl Slot {
         Self { pooled: Some(pooled), shared: Arc::clone(shared) }
     }
 
-    /// Goes back without a look at the queue.
+    /// Returns the connection without checking the queue.
     pub(super) fn put_back(mut self) {
         self.pooled = None;
     }
 
-    /// Returns `true` if it can go back: with a session that the next user may have, or one that has ended.
+    /// Returns `true` if the session is fit for the next user, or has ended.
     pub(super) fn is_settled(&mut self) -> bool {
         let kind = self.shared.kind;
         let resets = self.shared.settings.reset_sessions;
@@ -39,7 +41,7 @@ impl Slot {
         })
     }
 
-    /// Returns `true` if its session is one that goes on, apart from what was set on it.
+    /// Returns `true` if its session goes on, apart from changed settings.
     pub(super) fn is_sound(&mut self, kind: SessionKind) -> bool {
         self.pooled.as_mut().is_some_and(|pooled| pooled.is_sound(kind))
     }
@@ -65,11 +67,13 @@ impl Drop for Slot {
     }
 }
 
-/// A connection that is handed out, and goes back when it is dropped.
+/// A connection that is handed out, and is returned when it is dropped.
 pub(crate) struct Lease {
-    /// Always there, until it is dropped. The connection goes back before the next caller may pass the gate.
+    /// Always `Some`, until it is dropped.
+    ///
+    /// The connection is returned before the next caller may pass the gate.
     held: Option<(Slot, Pass)>,
-    /// A place among the reads that may fall back to the primary.
+    /// A permit for a read that falls back to the primary.
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -79,23 +83,26 @@ impl Lease {
         Self { held: Some((slot, pass)), permit: None }
     }
 
-    /// Holds a permit for as long as the connection is handed out.
+    /// Holds a permit as long as the connection is handed out.
     pub(crate) fn with_permit(mut self, permit: OwnedSemaphorePermit) -> Self {
         self.permit = Some(permit);
         self
     }
 
-    /// Gives the session up, and what it is doing at the server.
+    /// Abandons the session, and cancels its statement at the server.
     pub(crate) fn give_up(&self) {
         self.slot().give_up();
     }
 
-    /// Sees to it that the next statement need not wait for one whose future was dropped: cancels it, if it does not
-    /// end by itself within a moment. Returns `false` if the session cannot go on.
+    /// Cancels a statement whose future was dropped.
+    ///
+    /// The next statement need not wait for it then.
+    ///
+    /// The statement first gets a moment to end by itself. Returns `false` if the session cannot go on.
     ///
     /// # Cancel safety
     ///
-    /// The statement may be cancelled, and the session has no next user then.
+    /// The statement may be cancelled, and then the session has no next user.
     pub(crate) async fn cancel_abandoned(&self) -> bool {
         self.slot().cancel_abandoned().await
     }
@@ -109,7 +116,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some((mut slot, pass)) = self.held.take() else { return };
         slot.shared.leased.fetch_sub(1, Ordering::AcqRel);
-        // Before the session is judged: a cancel request is seen there, or comes too late to be sent.
+        // This comes before the check of the session, which then sees any cancel request that was sent.
         slot.link().lending().end_checkout();
         if slot.is_settled() {
             // In this order, so that the next caller past the gate finds the connection.

@@ -1,7 +1,7 @@
-//! A session outside of the pool that ends with the pool's own.
+//! A session outside the pool that ends with the pool's sessions.
 //!
-//! It takes no room in the pool, and is bound by the rest: the same dialling, the same limit of connections in the making,
-//! the same end when the node is lost, fenced or not the primary any more.
+//! It counts against no pool size, but shares the other rules. It is dialled in the same way and under the same limit
+//! of connections being opened. It ends as well if the node goes down, is fenced or is not the primary any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::error::ConnectError;
 use crate::stats::NodeStats;
 use crate::wire::{Dialer, SessionKind, WireConnection};
 
-/// What it takes to open such a session. It keeps neither the pool nor the node.
+/// The means to open such a session; it keeps neither the pool nor the node.
 #[derive(Debug, Clone)]
 pub(crate) struct Outside {
     dialer: Arc<Dialer>,
@@ -21,12 +21,12 @@ pub(crate) struct Outside {
     limits: Arc<Limits>,
     /// Ends the session with those of the pool's present generation.
     severed: CancellationToken,
-    /// Cancelled when another pool takes this one's place.
+    /// Cancelled when another pool replaces this one.
     retiring: CancellationToken,
 }
 
 impl NodePool {
-    /// Returns what it takes to open a session outside of this pool that ends with the pool's own.
+    /// Returns the means to open a session outside this pool that ends with the pool's sessions.
     pub(crate) fn outside(&self) -> Outside {
         let shared = &self.shared;
         Outside {
@@ -64,12 +64,12 @@ impl Outside {
         outcome
     }
 
-    /// How long opening the session may take.
+    /// Returns the time limit for opening the session.
     pub(crate) fn limit(&self) -> Duration {
         self.dialer.limit()
     }
 
-    /// Waits until another pool has taken the place of this one.
+    /// Waits until another pool has replaced this one.
     pub(crate) async fn retired(&self) {
         self.retiring.cancelled().await;
     }

@@ -1,9 +1,9 @@
-//! Callers that found no idle connection: first in, first out, and who gets what for them.
+//! The queue of callers that found no idle connection: first in, first out.
 //!
-//! A caller past the gate waits here for the next connection, whether it is returned or made: the first in the queue
-//! gets it. Connections are made as long as there are more waiting callers than attempts, and room in the pool.
-//! A failed attempt sends no caller away while the pool has sessions that will come back, or other
-//! attempts that may succeed; only with neither do the callers get its error.
+//! A caller past the gate waits here for the next connection, returned or newly opened. The first caller in the queue
+//! gets it. Connections are opened as long as there are more waiting callers than attempts, and room in the pool. After
+//! a failed attempt, callers keep waiting while the pool has sessions that will be returned, or other attempts that may
+//! succeed. With neither, they get its error.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,22 +18,24 @@ use super::{PoolError, PooledConnection, Shared};
 use crate::backoff::Backoff;
 use crate::error::ConnectError;
 
-/// What a waiting caller gets.
+/// The answer to a waiting caller.
 type Answer = Result<Slot, PoolError>;
 
-/// The callers that wait for a connection, and the attempts to make some.
+/// The callers that wait for a connection, and the attempts to open some.
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// Callers in the queue. It is read without the lock, so that a checkout and a return need none while it is empty.
+    /// Callers in the queue.
+    ///
+    /// It is readable without the lock, so that a checkout needs no lock while the queue is empty.
     waiting: AtomicUsize,
 }
 
 struct State {
     waiting: VecDeque<oneshot::Sender<Answer>>,
-    /// Attempts to connect that are under way.
+    /// Attempts to connect in progress.
     attempts: u32,
     breaker: Breaker,
-    /// Whether a task sleeps until the breaker lets an attempt through.
+    /// `true` while a task sleeps until the breaker admits an attempt.
     alarm: bool,
 }
 
@@ -49,13 +51,13 @@ impl Queue {
         self.waiting.load(Ordering::SeqCst) == 0
     }
 
-    /// The error of the last login, if none has succeeded since.
+    /// Returns the error of the last login, if none has succeeded since.
     pub(super) fn cause(&self) -> Option<Arc<ConnectError>> {
         self.lock().breaker.cause().cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way through a change.
+        // No code panics half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,21 +68,21 @@ impl Shared {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.queue.lock();
         state.waiting.push_back(sender);
-        // Before the idle connections are looked at: a connection is returned first and its user looks for a queue then,
+        // Stored before the check for idle connections. A caller that returns a connection checks the queue afterwards,
         // so one of the two sees the other.
         self.queue.waiting.store(state.waiting.len(), Ordering::SeqCst);
         self.advance(&mut state);
         receiver
     }
 
-    /// A connection came back, or its room did.
+    /// Reacts to a returned connection, or to room for a new one.
     pub(super) fn on_return(self: &Arc<Self>) {
         if !self.queue.is_empty() {
             self.advance(&mut self.queue.lock());
         }
     }
 
-    /// The node is known to be well: what it refused before says nothing any more.
+    /// Reacts to a node that is up: earlier rejections no longer count.
     pub(super) fn on_well(self: &Arc<Self>) {
         let mut state = self.queue.lock();
         if state.breaker.cause().is_some() {
@@ -89,9 +91,11 @@ impl Shared {
         }
     }
 
-    /// Hands out what is idle, makes what is missing, and tells the callers for whom there is no hope.
+    /// Hands out idle connections, and opens missing ones.
+    ///
+    /// Fails the callers that no connection can reach.
     fn advance(self: &Arc<Self>, state: &mut State) {
-        // A connection may be returned outside of the runtime.
+        // A connection may be returned outside the runtime.
         let runtime = self.runtime();
         let _entered = runtime.enter();
         state.waiting.retain(|caller| !caller.is_closed());
@@ -102,7 +106,7 @@ impl Shared {
             && let Some(cause) = state.breaker.cause()
         {
             for caller in state.waiting.drain(..) {
-                // A caller that went away needs no answer.
+                // A caller that was cancelled needs no answer.
                 let _ = caller.send(Err(PoolError::Connect(Arc::clone(cause))));
             }
         }
@@ -116,11 +120,11 @@ impl Shared {
             while let Some(caller) = state.waiting.pop_front() {
                 match caller.send(answer) {
                     Ok(()) => break,
-                    // It went away meanwhile.
+                    // The caller was cancelled in the meantime.
                     Err(back) => answer = back,
                 }
                 if state.waiting.is_empty() {
-                    // No caller is left: it goes back without a look at the queue, whose lock is held here.
+                    // No caller is left, so return it without checking the queue, whose lock is held here.
                     answer.into_iter().for_each(Slot::put_back);
                     return;
                 }
@@ -150,7 +154,7 @@ impl Shared {
         }
     }
 
-    /// Looks again when the breaker lets an attempt through.
+    /// Checks again when the breaker admits an attempt.
     fn wake_at(self: &Arc<Self>, instant: Instant) {
         let shared = Arc::downgrade(self);
         self.runtime().spawn(async move {
@@ -163,14 +167,14 @@ impl Shared {
         });
     }
 
-    /// One attempt to make a connection, which is for the first in the queue then.
+    /// Runs one attempt to open a connection, for the first caller in the queue by then.
     ///
-    /// It is a task of its own, so that a caller that goes away does not leave a server with a login half-way.
+    /// It runs in a separate task, so that a cancelled caller does not leave a server with half a login.
     async fn attempt(self: Arc<Self>, begun: bool) {
         let generation = self.generation.load_full();
         let dial = async {
             let _place = self.limits.connects.acquire().await.ok_or(ConnectError::Abandoned)?;
-            // Another attempt may have failed while this one waited for its place.
+            // Another attempt may have failed while this one waited for its permit.
             if !begun && !self.queue.lock().breaker.begin(Instant::now()) {
                 return Err(ConnectError::Abandoned);
             }

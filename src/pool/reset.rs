@@ -1,8 +1,8 @@
-//! A session on which its user set something, before the next one gets it.
+//! Resets a session whose user changed its settings, before the next user gets it.
 //!
-//! It is put back into the state in which it began, by one round trip in the background: settings, role, advisory locks, cursors,
-//! notifications, temporary tables and sequence caches. Prepared statements stay, because the driver has them cached; a
-//! session with others than the driver's own ends.
+//! One round trip in the background restores the initial state: settings, role, advisory locks, cursors, notifications,
+//! temporary tables and sequence caches. Prepared statements stay, because the driver has them cached. A session with
+//! prepared statements other than the driver's own is closed.
 
 use std::time::Duration;
 
@@ -12,11 +12,13 @@ use tokio::time::timeout;
 use super::lease::Slot;
 use crate::wire::Leftover;
 
-/// Longest wait for a reset. A server that needs longer hangs, and a new session costs less than waiting for it.
+/// Longest wait for a reset.
+///
+/// A server that needs longer hangs, and a new session costs less than the wait.
 const LIMIT: Duration = Duration::from_secs(1);
 
 impl Slot {
-    /// Resets the session, if that is all it needs; it is settled then.
+    /// Resets the session, if that is enough to make it fit for the next user.
     pub(super) async fn reset(&mut self) {
         let kind = self.shared().kind;
         if !self.is_sound(kind) || self.link().wire().leftover() != Leftover::State {

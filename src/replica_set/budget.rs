@@ -1,19 +1,19 @@
-//! A budget for work beyond what was asked for: second tries, and repeats.
+//! A budget for extra requests: hedges and repeats.
 //!
-//! Each request pays in a share, and each extra one costs a whole. When everything is slow or fails, extra requests
-//! would multiply the load exactly where there is too much of it; the budget holds them to a proportion of the
+//! Each request deposits a share, and each extra one withdraws a whole. When everything is slow or fails, extra
+//! requests would multiply the load when the servers can bear it least. The budget limits them to a proportion of the
 //! requests, with some savings for a short burst.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a budget begins with, and what can be saved at most, in whole extra requests.
+/// Savings at the start and at most, in whole extra requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) start: u64,
     pub(super) most: u64,
 }
 
-/// What may be spent on extra requests.
+/// The balance of extra requests.
 #[derive(Debug)]
 pub(super) struct Budget {
     /// In thousandths of an extra request.
@@ -25,14 +25,14 @@ pub(super) struct Budget {
 const ONE: u64 = 1000;
 
 impl Budget {
-    /// Makes a budget of a proportion of the requests; 0 allows no extra one.
+    /// Creates a budget of a proportion of the requests; 0 allows no extra one.
     pub(super) fn new(share: f64, limits: Limits) -> Self {
         let budget = Self { balance: AtomicU64::new(0), share: AtomicU64::new(0), limits };
         budget.set_share(share);
         budget
     }
 
-    /// Changes the proportion. What was saved stays, so that a change of the configuration is no present.
+    /// Changes the proportion; savings stay, so a changed configuration adds none.
     pub(super) fn set_share(&self, share: f64) {
         #[expect(
             clippy::cast_possible_truncation,
@@ -48,15 +48,15 @@ impl Budget {
         }
     }
 
-    /// Pays a request's share in.
+    /// Deposits a request's share.
     pub(super) fn deposit(&self) {
         let (share, most) = (self.share.load(Ordering::Relaxed), self.limits.most * ONE);
         let pay = |balance: u64| (balance < most).then(|| (balance + share).min(most));
-        // A full budget refuses the share, which is the point.
+        // A full budget rejects the deposit, as intended.
         let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay);
     }
 
-    /// Takes out what an extra request costs, if it is there.
+    /// Withdraws the cost of an extra request, if the balance covers it.
     pub(super) fn withdraw(&self) -> bool {
         let take = |balance: u64| balance.checked_sub(ONE);
         self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
@@ -93,7 +93,7 @@ mod tests {
         assert!(!off.withdraw());
     }
 
-    /// Each change of the configuration came with a new start.
+    /// Each change of the configuration added the initial savings again.
     #[test]
     fn a_change_of_the_share_keeps_what_was_saved() {
         let budget = Budget::new(0.05, LIMITS);

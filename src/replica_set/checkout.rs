@@ -8,8 +8,8 @@ use crate::{Intent, IntentKind};
 impl ReplicaSet {
     /// Checks out a connection of the intent that a type parameter names.
     ///
-    /// It is [`read`](Self::read) or [`write`](Self::write), for code that is generic over the intent: an extractor of a web
-    /// framework, for one.
+    /// Calls [`read`](Self::read) or [`write`](Self::write), for code that is generic over the intent, such as an
+    /// extractor of a web framework.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The operator's word: what was seen before decides nothing any more.
+//! Discards the recorded history of the nodes, on an operator's decision.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use super::ReplicaSet;
 use crate::topology::Topology;
 
 impl ReplicaSet {
-    /// Forgets what the set remembers of its nodes, and judges them again by fresh probes.
+    /// Forgets the history of the nodes, and resolves their roles by fresh probes.
     ///
-    /// It is an operator's decision, for what the set must not decide by itself:
+    /// Only an operator can decide this, because the set cannot know it:
     ///
-    /// * The system identifier is another one for good: after `pg_upgrade`, or a switch to another cluster.
+    /// * The system identifier changed for good: after `pg_upgrade`, or a switch to another cluster.
     /// * The highest timeline is gone, and no node that showed it is left to prove that.
-    /// * Two primaries wrote on one timeline, and the one that is to go is out of sight for good.
+    /// * Two primaries wrote on one timeline, and the one to be removed is unreachable for good.
     ///
-    /// What protected against an old primary is forgotten as well, so decide first which server is the primary, and
+    /// The protection against an old primary is discarded as well. So decide first which server is the primary, and
     /// make sure that no other one can be reached. In-doubt transactions from before resolve to
     /// [`Unknown`](crate::CommitOutcome::Unknown). Writes that are in flight are cut off, and new ones wait until a
     /// primary is found.
@@ -25,7 +25,7 @@ impl ReplicaSet {
     ///
     /// # Cancel safety
     ///
-    /// The memory is gone before the first `await`; dropped later, only the waiting ends.
+    /// The history is discarded before the first `await`; a future that is dropped later only stops waiting.
     ///
     /// ```no_run
     /// # async fn example(set: pointsman::ReplicaSet) {

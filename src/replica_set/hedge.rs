@@ -1,8 +1,8 @@
-//! When a slow read is tried on a second node as well.
+//! Decides when a slow read is also tried on a second node.
 //!
-//! A *hedged request* is sent again, elsewhere, when its answer takes far longer than usual, and the first answer
-//! wins. It cuts the tail of the latency for little more load, as long as it is held to a budget: when everything is
-//! slow, second requests would only make it slower.
+//! A *hedged request* is sent again, to another node, when its answer takes far longer than usual; the first answer
+//! wins. Hedging cuts tail latency for little more load, as long as a budget bounds it. When everything is slow,
+//! second requests would only make it slower.
 //!
 //! Source: J. Dean, L. A. Barroso, "The Tail at Scale", Communications of the ACM 56(2), 2013.
 
@@ -11,25 +11,25 @@ use std::time::Duration;
 use super::budget::{Budget, Limits};
 use crate::config::ReadSettings;
 
-/// Multiple of its node's 99th percentile from which an answer takes "far longer" than usual.
+/// Multiple of the node's 99th percentile from which an answer is "far longer" than usual.
 const FAR_LONGER: f64 = 1.5;
 
-/// Multiple of the shortest wait that is waited while there is no percentile yet.
+/// Multiple of the shortest hedge delay to wait while there is no percentile yet.
 const WITHOUT_PERCENTILE: u32 = 4;
 
-/// How long to wait for an answer before a second node is tried.
+/// Returns the time to wait for an answer before a second node is tried.
 pub(super) fn delay(settings: &ReadSettings, p99: Option<Duration>) -> Duration {
     let usual = p99.map_or(settings.hedge_min_delay * WITHOUT_PERCENTILE, |p99| p99.mul_f64(FAR_LONGER));
     usual.max(settings.hedge_min_delay)
 }
 
-/// Each read pays in its share of a second try.
+/// Each read deposits its share of a hedge.
 ///
-/// What there is at the start lets the first hang not be waited out. A node that hangs holds up to a pool of reads at once,
-/// and each wants a second try: that is what can be saved.
+/// The initial savings allow a hedge for the first node that hangs. Such a node holds up to a pool of reads at once,
+/// and each needs a hedge, which sets the most that can be saved.
 const LIMITS: Limits = Limits { start: 20, most: 100 };
 
-/// Makes the budget for second tries.
+/// Creates the budget for hedges.
 pub(super) fn budget(settings: &ReadSettings) -> Budget {
     Budget::new(settings.hedge_budget, LIMITS)
 }

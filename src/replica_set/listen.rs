@@ -1,11 +1,12 @@
 //! Notifications of the primary, through failovers.
 //!
-//! PostgreSQL sends a notification to the sessions that listen at the moment of the commit, and to no later one. A session
-//! that is lost therefore loses notifications, and a stream that hides this makes caches that are wrong for good. So a listener has
-//! a session of its own, follows the primary with it, and puts an event where notifications may be missing.
+//! PostgreSQL sends a notification to the sessions that listen at the moment of the commit, and to no later one. So a
+//! session that breaks loses notifications, and a stream that hides this makes caches that are wrong for good. A
+//! listener therefore has a dedicated session, follows the primary with it, and adds an event if notifications may be
+//! missing.
 //!
 //! * [`Listener`]: the stream
-//! * [`ListenEvent`]: what it hears
+//! * [`ListenEvent`]: an event of the stream
 //! * `channel`: names that mean what `pg_notify` means by them (pure)
 //! * `inbox`: events that were not taken yet, within bounds (pure)
 //! * `reconnect`: when to connect again, and where (pure)
@@ -37,37 +38,38 @@ mod reconnect;
 mod session;
 mod task;
 
-/// Longest wait for a change of the topology before a look at it.
+/// Longest wait for a change of the topology before the primary is checked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl ReplicaSet {
     /// Listens to channels on the primary, through failovers.
     ///
-    /// The notifications come on a session of their own, which takes no place in a pool. It ends when its node is lost, demoted or
-    /// fenced; then the listener connects to the new primary, by the set's backoff and limits, and says with
-    /// [`ListenEvent::MayHaveMissed`] that notifications may be missing: read your tables again there. A session that
-    /// dies in silence is noticed within about 5 s + `timeouts.connect`.
+    /// The notifications arrive on a dedicated session, which takes no connection from a pool. It ends when its node
+    /// goes down, or is demoted or fenced. Then the listener connects to the new primary, by the set's backoff and
+    /// limits. The event [`ListenEvent::MayHaveMissed`] follows because notifications may be missing: read your tables
+    /// again at this point. A session that dies in silence is noticed within about 5 s + `timeouts.connect`.
     ///
-    /// When this returns, the server has confirmed the `LISTEN`: whatever is committed from then on is heard.
+    /// When this returns, the server has confirmed the `LISTEN`: the stream has every notification that is committed
+    /// from then on.
     ///
-    /// A channel's name is taken as it is, as `pg_notify` takes it: `"Orders"` and `"orders"` are two channels. (`NOTIFY Orders`
-    /// without quotes means `orders`.)
+    /// A channel's name is taken as it is, as `pg_notify` takes it: `"Orders"` and `"orders"` are two channels.
+    /// (`NOTIFY Orders` without quotes means `orders`.)
     ///
-    /// A program that does not take its events holds up no server: PostgreSQL keeps notifications until every session has read
-    /// them, and refuses the COMMIT of those who notify when there are too many, so the session is always read. Up to
-    /// 1024 events wait for the program; what comes then is dropped, with one `MayHaveMissed` at its place.
+    /// A program that does not take its events blocks no server. PostgreSQL keeps notifications until every session has
+    /// read them, and fails the COMMIT of notifying transactions if there are too many. So the session is always read.
+    /// Up to 1024 events wait for the program; later ones are dropped, and one `MayHaveMissed` replaces them.
     ///
-    /// PgBouncer passes notifications on in session mode only, and in its other modes the connection is refused
+    /// PgBouncer forwards notifications in session mode only, and in its other modes the connection is refused
     /// ([`ConnectError::SharedByPooler`]).
     ///
     /// # Errors
     ///
-    /// [`ListenError::Channel`] names a channel that cannot be one. A primary is waited for as in [`write`](Self::write);
-    /// one that turns the login away is not.
+    /// [`ListenError::Channel`] if a name cannot be a channel. The call waits for a primary as [`write`](Self::write)
+    /// does, but not for one that rejects the login.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future ends the session that it began.
+    /// A dropped future ends the session that it opened.
     ///
     /// ```no_run
     /// use pointsman::prelude::*;
@@ -104,10 +106,10 @@ impl ReplicaSet {
         }
     }
 
-    /// The primary, as a place to listen.
+    /// Returns the primary, as a place to listen.
     fn place_to_listen(&self) -> Option<Place> {
         let snapshot = self.snapshot();
-        // No monitor would notice that the primary was replaced.
+        // The monitors have stopped, so a replaced primary would go unnoticed.
         if !self.is_up_to_date(&snapshot, Instant::now()) {
             return None;
         }
@@ -186,7 +188,7 @@ impl ReplicaSet {
                 Step::Dial => deadline,
             };
             let look = until.min(deadline).min(Instant::now() + PAUSE);
-            // A change, or the end of the pause: both are a reason to look.
+            // Check again after a change, and after the pause.
             let _ = timeout_at(look, topology.changed()).await;
         }
     }
@@ -204,11 +206,11 @@ impl ReplicaSet {
     }
 }
 
-/// Tells a failure that waiting may end from one that it does not.
+/// Separates failures that may pass with time from those that do not.
 fn outcome(node: String, failed: Failed) -> Result<NodeFailure, ListenError> {
     match failed {
         Failed::Server(source) => Err(ListenError::Server { node, source }),
-        // A slot may be free again soon; a login that is refused stays so.
+        // A slot may be free again soon; a rejected login stays rejected.
         Failed::Connect(error) if error.is_refusal() && !matches!(error, ConnectError::Full(_)) => {
             Err(ListenError::CannotConnect { node, error: Arc::new(error) })
         }

@@ -1,4 +1,4 @@
-//! A node for a read, and the next one if it fails.
+//! Checks out a connection for a read, and turns to the next node if one fails.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,27 +19,27 @@ use crate::topology::{NodeRole, Role};
 use crate::topology::{NodeView, Snapshot};
 use crate::{IntentKind, Read};
 
-/// How long one node may take to give a connection while there are others to ask.
+/// Time for one node to provide a connection while there are other nodes to ask.
 ///
-/// An idle connection is there at once, and a new one within some round trips; a pool in which all are in use is
-/// not a dead node, but another one may have some free.
+/// An idle connection is available at once, and a new one within some round trips. A node whose pool is exhausted is
+/// not down, but another node may have an idle connection.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// How long to wait before all nodes are tried again, unless the topology changes before.
+/// Longest pause before all nodes are tried again; a change of the topology ends it.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The same where the places at the primary were taken, which reads give back within milliseconds.
+/// Retry pause when all fallback permits are taken; they free up within milliseconds.
 const PAUSE_FOR_PLACE: Duration = Duration::from_millis(10);
 
-/// Which nodes a read may be sent to.
+/// The nodes that a read may be sent to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Among<'n> {
     All,
-    /// These only after all others.
+    /// These nodes only after all others.
     RatherOthers(&'n [NodeId]),
-    /// These not at all.
+    /// All nodes except these.
     OthersThan(&'n [NodeId]),
-    /// None but these, and not the primary, though it be one of them: for a read that may do harm.
+    /// Only these nodes, and never the primary, for a read that may do harm.
     OnlyReplicas(&'n [NodeId]),
 }
 
@@ -60,31 +60,31 @@ impl Among<'_> {
     }
 }
 
-/// What one node answered.
+/// The answer of one node.
 enum Attempt {
     Served(Conn<Read>),
     Failed(NodeFailure),
     /// All its connections are in use.
     Full,
-    /// No more than so many reads may fall back to the primary now.
+    /// All permits for reads that fall back to the primary are taken.
     NoFallback {
         limit: u32,
     },
-    /// Its settings were replaced.
+    /// Its settings were replaced, and so was its pool.
     Retired,
 }
 
 impl ReplicaSet {
-    /// Checks out a connection to read: from a fit replica, or otherwise from the primary.
+    /// Checks out a connection to read, from a replica or otherwise from the primary.
     ///
-    /// Of the fit nodes, two are drawn and the one with less load and shorter answers serves. If it
-    /// cannot, the next one is asked, until the deadline (`timeouts.checkout`). No round trip is
-    /// made, unless a connection must be opened. Whether and how many reads fall back to the
-    /// primary is set with `reads.fallback` and `reads.max_fallback`; a set of one node serves all from it.
+    /// Two of the fit nodes are drawn, and the one with less load and lower latency serves. If it cannot, the next one
+    /// is asked, until the deadline (`timeouts.checkout`). No round trip is made, unless a connection must be opened.
+    /// `reads.fallback` and `reads.max_fallback` decide if and how many reads fall back to the primary. In a set of one
+    /// node, this node serves all reads.
     ///
     /// # Errors
     ///
-    /// [`CheckoutError`]; nothing was sent to a server then.
+    /// [`CheckoutError`]; nothing was sent to a server.
     ///
     /// # Cancel safety
     ///
@@ -105,7 +105,8 @@ impl ReplicaSet {
 
     /// Checks out a connection to read, from the primary first.
     ///
-    /// Short for [`read_with`](Self::read_with) and [`ReadOptions::prefer_primary`], which says when a replica serves after all.
+    /// Short for [`read_with`](Self::read_with) and [`ReadOptions::prefer_primary`], which documents when a replica
+    /// serves instead.
     ///
     /// # Errors
     ///
@@ -127,7 +128,7 @@ impl ReplicaSet {
         self.read_with(&ReadOptions::new().prefer_primary()).await
     }
 
-    /// Checks out a connection to read, as the options say.
+    /// Checks out a connection to read, with options for this call.
     ///
     /// # Errors
     ///
@@ -146,7 +147,7 @@ impl ReplicaSet {
     /// # Ok(())
     /// # }
     /// ```
-    // The future keeps no reference to the options, so that they can be made in the call, also inside `join!`.
+    // The future keeps no reference to the options, so the caller can build them in the call, also inside `join!`.
     pub fn read_with<'set>(
         &'set self,
         options: &ReadOptions,
@@ -165,7 +166,7 @@ impl ReplicaSet {
         options: &ReadOptions,
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
-        // Pinned here, since it is large: to move it would cost more than the rest of a checkout.
+        // Pinned here because it is large: moving it would cost more than the rest of a checkout.
         self.while_open(pin!(self.find_reader(among, options, deadline))).await
     }
 
@@ -184,7 +185,7 @@ impl ReplicaSet {
         'nodes: loop {
             self.check_open()?;
             let snapshot = self.snapshot();
-            // A read may be old, so it goes on with what is known while that is brought up to date.
+            // Data read may be old anyway, so the read uses the last known topology while monitors are restarted.
             let _ = self.is_up_to_date(&snapshot, now);
             let mut candidates = snapshot.candidates(options, now);
             let id = |candidate: &Candidate| snapshot.nodes[candidate.node].node.id();
@@ -193,7 +194,7 @@ impl ReplicaSet {
                 candidates.retain(|candidate| among.admits(&snapshot.nodes[candidate.node]));
                 rest = candidates.extract_if(.., |candidate| among.puts_last(id(candidate))).collect();
             }
-            // Whoever waits for a busy replica keeps the place in its queue, and doesn't turn to the primary again and again.
+            // Once a replica was only busy, stay in its queue; do not retry the primary.
             if busy && candidates.iter().any(|candidate| matches!(candidate.tier, Tier::Near | Tier::Fit)) {
                 candidates.retain(|candidate| !matches!(candidate.tier, Tier::Preferred | Tier::Fallback));
             }
@@ -203,7 +204,7 @@ impl ReplicaSet {
             {
                 let view = &snapshot.nodes[candidate.node];
                 let is_last = candidates.is_empty() && rest.is_empty();
-                // A place at the primary may be free again at any moment: no reason to wait for a node that may hang.
+                // A fallback permit may be free again at any moment, so do not wait long for a node that may hang.
                 let patience = match is_last {
                     true if no_fallback.is_none() => deadline,
                     true => deadline.min(Instant::now() + PAUSE_FOR_PLACE),
@@ -220,15 +221,15 @@ impl ReplicaSet {
                         tried.retain(|earlier| earlier.node != failure.node);
                         tried.push(failure);
                     }
-                    // It is asked again in its own tier, if it comes to that.
+                    // This node is asked again in its own tier, if no other node serves.
                     Attempt::Full | Attempt::NoFallback { .. } if candidate.tier == Tier::Preferred => {}
                     Attempt::Full => {
-                        // A replica that is busy is a fit one: the primary is not there to take its load.
+                        // A busy replica is fit, so the primary must not take its load.
                         candidates.retain(|candidate| candidate.tier != Tier::Fallback);
                         full = Some(view.node.name().to_owned());
                     }
                     Attempt::NoFallback { limit } => no_fallback = Some(limit),
-                    // The node is still there, in another snapshot.
+                    // The node is still in the set, with a new pool in a newer snapshot.
                     Attempt::Retired => {
                         yield_now().await;
                         continue 'nodes;
@@ -236,7 +237,7 @@ impl ReplicaSet {
                 }
             }
             busy = full.is_some();
-            // Subscribed only now: the path on which all is well does not pay for it.
+            // Subscribe only now, so that a checkout that succeeds at once does not pay for it.
             let changes = changes.get_or_insert_with(|| self.watch());
             let pause =
                 deadline.min(Instant::now() + if no_fallback.is_some() { PAUSE_FOR_PLACE } else { PAUSE });
@@ -269,8 +270,8 @@ impl ReplicaSet {
         deadline: Instant,
     ) -> Attempt {
         let permit = if matches!(tier, Tier::Preferred | Tier::Fallback) {
-            // A primary that is just back takes these in steps as well: the replicas will be back in a moment, and
-            // each program would otherwise leave a pool of sessions on it.
+            // A primary that is just up again is ramped up here as well. The replicas will be up in a moment, and each
+            // program would otherwise leave a pool of sessions on the primary.
             let in_flight = view.node.stats().in_flight.load(Ordering::Relaxed);
             if let Some(limit) = snapshot.allowance(view, Instant::now())
                 && in_flight >= limit
@@ -280,7 +281,7 @@ impl ReplicaSet {
             let live = self.live();
             let places = &live.limits.fallback;
             let mut permit = places.try_acquire();
-            // Worth waiting for only where nobody else can be asked.
+            // Wait only if no other node can be asked.
             if permit.is_none() && is_last {
                 permit = timeout_at(deadline, places.acquire()).await.ok().flatten();
             }

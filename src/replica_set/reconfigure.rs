@@ -1,4 +1,4 @@
-//! Nodes that come and go while traffic runs.
+//! Changes the configuration while traffic runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,61 +10,63 @@ use crate::config::{Config, NodeConfig};
 use crate::error::Error;
 use crate::topology::{Node, Retired};
 
-/// What a change of the configuration did.
+/// The effects of a change of the configuration.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Reconfigured {
-    /// Names of the nodes that are new.
+    /// The added nodes, by name.
     pub added: Vec<String>,
-    /// Names of the nodes whose connections are opened in another way from now on: with other credentials, say.
+    /// The nodes whose connection settings changed, such as the credentials, by name.
     pub changed: Vec<String>,
-    /// Names of the nodes that are gone; they get no more work, and finish what they have.
+    /// The removed nodes, by name; they get no more work, and finish what they run.
     pub removed: Vec<String>,
     draining: Vec<Arc<Node>>,
     replaced: Vec<Retired>,
 }
 
 impl Reconfigured {
-    /// How many connections to removed nodes, or with the settings of before, are still in use.
+    /// Returns the connections to removed nodes, or with earlier settings, that are still in use.
     pub fn in_use(&self) -> u32 {
         let removed: u32 = self.draining.iter().map(|node| node.leased()).sum();
         removed + self.replaced.iter().map(Retired::leased).sum::<u32>()
     }
 
-    /// Waits until all that is [in use](Self::in_use) was returned: then the servers of removed nodes may be stopped, and
-    /// old credentials be withdrawn.
+    /// Waits until all connections that are [in use](Self::in_use) were returned.
+    ///
+    /// After that, the servers of removed nodes may be stopped, and old credentials may be withdrawn.
     ///
     /// # Cancel safety
     ///
-    /// The nodes are drained whether anybody waits or not.
+    /// The nodes are drained even if the future is dropped.
     pub async fn drained(&self) {
         while self.in_use() > 0 {
-            // Connections come back without a word; this is asked rarely, and only after a change.
+            // Returning a connection sends no signal, so poll. This happens rarely, and only after a change.
             sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
 impl ReplicaSet {
-    /// Goes over to another configuration while traffic runs.
+    /// Applies another configuration while traffic runs.
     ///
-    /// A node is the same as long as its name, host, port and database are. Then it keeps its monitor, its role, and
-    /// what is known of it, whatever else changes. New connections follow the new settings at once; those that are in use
-    /// go on until they are returned, count against the new limits, and end with the node if it is lost or fenced.
+    /// A node is the same as long as its name, host, port and database are. If so, it keeps its monitor, its role and
+    /// its history, even if other settings change. New connections follow the new settings at once. Connections in use
+    /// continue until they are returned, count against the new limits, and end if the node goes down or is fenced.
     ///
-    /// Removed nodes get no more work; what runs on them finishes. They stay watched until then, so a removed primary
-    /// is fenced as soon as another one has taken over. New ones are looked at before this returns, within
-    /// `timeouts.connect`. The set remembers its identity and its highest timeline, so a reconfiguration
-    /// does not let an old primary back in.
+    /// Removed nodes get no more work, and their running statements finish. They are monitored until then, so a removed
+    /// primary is fenced as soon as another one has taken over. New nodes are probed before this returns, within
+    /// `timeouts.connect`. The set remembers its identity and its highest timeline, so a reconfiguration does not let
+    /// an old primary back in.
     ///
     /// # Errors
     ///
-    /// [`Error::Node`] where a node's certificate files cannot be used, [`CheckoutError::Closed`](crate::CheckoutError::Closed) after
-    /// [`close`](Self::close); nothing is changed then.
+    /// [`Error::Node`] if a node's certificate files cannot be used,
+    /// [`CheckoutError::Closed`](crate::CheckoutError::Closed) after [`close`](Self::close). In both cases nothing is
+    /// changed.
     ///
     /// # Cancel safety
     ///
-    /// The change is made as a whole before the first `await`; dropped later, only the waiting ends.
+    /// The whole change is made before the first `await`; a future that is dropped later only stops waiting.
     ///
     /// ```no_run
     /// # async fn example(set: pointsman::ReplicaSet) -> Result<(), pointsman::Error> {
@@ -84,13 +86,13 @@ impl ReplicaSet {
     }
 
     fn replace(&self, config: &Arc<Config>) -> Result<Reconfigured, Error> {
-        // Held throughout, so that two changes at once come one after the other.
+        // Held throughout, so that two simultaneous changes happen one after the other.
         let mut monitors = self.monitors();
         self.check_open()?;
         let before = self.config();
         let topology = &self.inner.topology;
         let old: Vec<Arc<Node>> = self.snapshot().nodes.iter().map(|view| Arc::clone(&view.node)).collect();
-        // Also those that are still leaving: a node that was removed by mistake comes back with all that is known of it.
+        // Include nodes that are still leaving, so that a node removed by mistake comes back with its history.
         let known = topology.nodes();
         let node = |node: &NodeConfig| match known.iter().find(|known| known.config().is_same_server(node)) {
             Some(known) => succeed(known, node, config),
@@ -114,7 +116,7 @@ impl ReplicaSet {
         let limits = Arc::clone(&self.inner.live.load().limits);
         self.inner.live.store(Arc::new(Live { config: Arc::clone(config), limits }));
 
-        // A monitor whose own settings changed is restarted from what is known.
+        // A monitor whose own settings changed is restarted with the node's history.
         let same_probes = before.probe() == config.probe() && before.backoff() == config.backoff();
         let watched = topology.nodes();
         monitors.retain(|watch| same_probes && watched.iter().any(|node| node.id() == watch.node));

@@ -1,12 +1,13 @@
-//! Whether a read that its node failed is run again, when, and where (pure).
+//! Decides if, when and where a read is run again after its node failed it (pure).
 //!
-//! A read is safe to repeat, but not free. Three things bound it: a number of retries for each read, a pause that grows
-//! between them, and a budget that all reads share, so that a set in which everything fails is not asked many times as much.
+//! A read is safe to repeat, but not free. Three things bound the repeats: a number of retries for each read, a growing
+//! pause between them, and a budget that all reads share. Without the budget, a set in which everything fails would get
+//! several times its load.
 //!
-//! A read can also be the *cause*: a statement that crashes its backend would take the nodes down one by one, the
+//! A read can also be the *cause*. A statement that crashes its backend would take the nodes down one by one, the
 //! primary last. So a read that lost two sessions in the middle of a statement is the suspect, and no further node gets
-//! it. If the nodes themselves are well, such as after `pg_terminate_backend`, one of those that had it
-//! gets it once more, because sessions can be ended at random, too.
+//! it. If the nodes themselves are up, such as after `pg_terminate_backend`, one of them gets the read once more,
+//! because sessions can also be ended at random.
 
 use std::time::Duration;
 
@@ -15,55 +16,61 @@ use crate::SqlState;
 use crate::backoff::{Backoff, Delays};
 use crate::topology::NodeId;
 
-/// How a node failed a read.
+/// The way in which a node failed a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// The server ended the transaction because of a conflict, such as with replay; its session may live.
+    /// The server ended the transaction because of a conflict, such as with replay.
+    ///
+    /// The session may go on.
     Conflict,
-    /// The session ended, and the read is not to blame: no answer was owed, this program ended it, or the server did
-    /// for a reason of its own.
+    /// The session ended, and the read is not to blame.
+    ///
+    /// No answer was owed, or this program ended the session, or the server did for an unrelated reason.
     Lost,
-    /// The session was ended by name (57P01) while the read ran in it. If the server goes on, the read may be the reason.
+    /// The session was ended by an administrator's command (57P01) while the read ran in it.
+    ///
+    /// If the server goes on, the read may be the reason.
     Terminated,
-    /// The session ended without a word, or with an error of its own, while the read ran in it.
+    /// The session broke, or ended with another error, while the read ran in it.
     Crashed,
 }
 
 impl Failure {
-    /// Judges a session that has ended by what the server said last, and by whether it owed the read an answer.
+    /// Classifies an ended session by the server's last error and a pending answer.
     pub(super) fn of_lost(said: Option<SqlState>, owed: bool, severed: bool) -> Self {
         match said {
             Some(code) if code.is_transient_conflict() => Self::Conflict,
             _ if severed || !owed => Self::Lost,
             Some(SqlState::ADMIN_SHUTDOWN) => Self::Terminated,
-            // The server shuts down, restarts because of another session, or ended an idle one or one of a database that is gone.
+            // The server shuts down, restarts because of another session, or ended an idle session or one whose
+            // database was dropped.
             Some(code) if code.class() == "57" || code.class() == "25" => Self::Lost,
             _ => Self::Crashed,
         }
     }
 }
 
-/// What to do with a read that its node failed.
+/// The decision about a read that its node failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Run it again after a pause, rather on a node that has not failed it.
+    /// Run the read again after a pause, preferably on a node that has not failed it.
     Again(Duration),
-    /// Run it again after a pause, on one of the replicas that failed it.
+    /// Run the read again after a pause, on one of the replicas that failed it.
     OnTheSame(Duration),
-    /// Return its error.
+    /// Return the read's error.
     GiveUp(Reason),
 }
 
-/// Why a read is not run again.
+/// The reason why a read is not run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// It has used its retries up.
+    /// The read has used all its retries.
     Retries,
-    /// All reads together have used theirs up.
+    /// All reads together have used the shared budget.
     Budget,
-    /// It is suspected of ending the sessions in which it runs.
+    /// The read is suspected of ending the sessions in which it runs.
     Suspect,
-    /// The call has used its time up.
+    /// The call's deadline has passed.
     Deadline,
 }
 
@@ -78,14 +85,18 @@ impl Reason {
     }
 }
 
-/// Proportion of the reads that may be repeated, beyond the first move away from a lost node, which every read has:
-/// without a bound, a set in which everything fails gets several times its load. The savings are for a node whose
-/// replay cancels all that runs on it at once.
+/// Proportion of the reads that may be repeated, beyond the first move away from a node.
+///
+/// Every read has that first move. Without a bound, a set in which everything fails gets several times its load. The
+/// savings are for a node whose replay cancels everything that runs on it at once.
 pub(super) fn budget() -> Budget {
     Budget::new(0.2, Limits { start: 100, most: 200 })
 }
 
-/// The pauses: 5 ms is about a short read, so that the cause may be over; half a second is too long a wait for one retry.
+/// Returns the pauses between retries.
+///
+/// The first one, 5 ms, is about the time of a short read, so the cause may be over by then. More than half a second is
+/// too long a wait for one retry.
 fn pauses() -> Delays {
     let policy = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
     policy.and_then(|policy| policy.with_jitter(0.5)).expect("a valid schedule").delays()
@@ -97,13 +108,13 @@ pub(super) struct Repeats {
     retries: u32,
     used: u32,
     pauses: Option<Delays>,
-    /// Where it failed, each node once, the last one at the end.
+    /// The nodes that failed the read, each once, the last one at the end.
     failed_on: Vec<NodeId>,
-    /// Where it lost its sessions in the middle, and how.
+    /// The nodes on which the read lost its sessions in the middle, with the failure.
     blamed_on: Vec<(NodeId, Failure)>,
-    /// The suspect had its last chance.
+    /// `true` if the suspect had its last chance.
     confirmed: bool,
-    /// The last failure was a conflict, or not the first of the read.
+    /// `true` if the last failure was a conflict, or not the first of the read.
     pause: bool,
 }
 
@@ -113,7 +124,7 @@ impl Repeats {
         Self { retries, used: 0, pauses: None, failed_on, blamed_on, confirmed: false, pause: false }
     }
 
-    /// Takes a failure into account.
+    /// Records a failure.
     pub(super) fn note(&mut self, node: NodeId, failure: Failure) {
         self.pause = failure == Failure::Conflict || !self.failed_on.is_empty();
         self.failed_on.retain(|other| *other != node);
@@ -123,32 +134,34 @@ impl Repeats {
         }
     }
 
-    /// The nodes that failed it, the last one at the end.
+    /// Returns the nodes that failed the read, the last one at the end.
     pub(super) fn failed_on(&self) -> &[NodeId] {
         &self.failed_on
     }
 
-    /// The nodes on which it lost its session by name: whether they are well decides whether it is to blame.
+    /// Returns the nodes on which the session was ended by command.
+    ///
+    /// If these nodes are up, the read is to blame.
     pub(super) fn terminated_on(&self) -> impl Iterator<Item = NodeId> {
         self.blamed_on.iter().filter(|(_, failure)| *failure == Failure::Terminated).map(|(node, _)| *node)
     }
 
-    /// Takes the blame for a session off the read: its node went down.
+    /// Stops blaming the read for a session whose node went down.
     pub(super) fn acquit(&mut self, node: NodeId) {
         self.blamed_on.retain(|(other, _)| *other != node);
     }
 
-    /// Returns `true` if it lost two sessions.
+    /// Returns `true` if the read lost two sessions.
     pub(super) fn is_suspect(&self) -> bool {
         self.blamed_on.len() > 1
     }
 
-    /// Returns `true` if it lost its session at all, so that the next one is tried out before it is used.
+    /// Returns `true` if the read lost any session, so that the next one is tested before use.
     pub(super) fn is_blamed(&self) -> bool {
         !self.blamed_on.is_empty()
     }
 
-    /// Decides after a failure; the first move away from a lost node is free.
+    /// Decides after a failure; the first move away from a node is free.
     pub(super) fn decide(&mut self, budget: &Budget) -> Decision {
         let crashed = |(_, failure): &(NodeId, Failure)| *failure == Failure::Crashed;
         if self.is_suspect() && (self.confirmed || self.blamed_on.iter().any(crashed)) {

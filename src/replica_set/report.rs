@@ -1,4 +1,4 @@
-//! How everything is, for people and for a health endpoint.
+//! The health of the set, for people and for a health endpoint.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::topology::{Health, NodeRole, NodeStatus, PrimaryStatus};
 use crate::topology::{NodeView, Snapshot};
 
-/// How a set is as a whole.
+/// The status of a set as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -20,7 +20,9 @@ pub enum Status {
     Degraded,
     /// There is no primary, so nothing can be written.
     Unhealthy,
-    /// The monitors have ended or stand still, so the rest of the report is old, and nothing is written until it is not.
+    /// The monitors have ended or stand still.
+    ///
+    /// The report is old, and writes wait until the monitors run again.
     Stale,
 }
 
@@ -35,38 +37,38 @@ pub enum Status {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct HealthReport {
-    /// The whole.
+    /// The status of the set as a whole.
     pub status: Status,
-    /// Who may take writes.
+    /// The node that may take writes, or why there is none.
     pub primary: PrimaryStatus,
-    /// Whether reads are served by the primary alone, because no replica serves them or none is configured.
+    /// `true` if the primary alone serves reads, because no replica does or none is configured.
     pub reads_on_primary_only: bool,
-    /// How many seconds ago the set was started.
+    /// Seconds since the set was started.
     pub uptime_seconds: u64,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<NodeReport>,
 }
 
-/// How one node is, and what it did.
+/// The state of one node, and its counters.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct NodeReport {
-    /// What was seen of it.
+    /// The node as last observed.
     #[serde(flatten)]
     pub status: NodeStatus,
-    /// Read connections that it was asked for, since the start.
+    /// Read checkouts from this node, since the start.
     pub reads: u64,
-    /// Write connections that it was asked for, since the start.
+    /// Write checkouts from this node, since the start.
     pub writes: u64,
-    /// Probes that this program sent to it, since the start.
+    /// Probes that this program sent to the node, since the start.
     pub probes: u64,
-    /// How long ago the last probe had its result, in milliseconds.
+    /// Milliseconds since the last probe had its result.
     pub probed_ms_ago: Option<u64>,
     /// Connections that are handed out.
     pub in_use: u32,
     /// Connections that are open, in use or idle.
     pub connections: u32,
-    /// How long its answers take, on average, in microseconds.
+    /// Average latency of its answers, in microseconds.
     pub latency_us: Option<u64>,
 }
 
@@ -74,7 +76,7 @@ impl HealthReport {
     pub(super) fn of(snapshot: &Snapshot, uptime: Duration, watched: bool) -> Self {
         let topology = &snapshot.topology;
         let serves = |node: &NodeStatus| match node.role {
-            // It serves by another name.
+            // The node serves under another name.
             NodeRole::Alias => true,
             NodeRole::Primary => node.health == Health::Up,
             _ => node.serves_reads && node.health == Health::Up,

@@ -1,4 +1,4 @@
-//! Whether a transaction was carried out whose COMMIT got no answer.
+//! Finds out if a transaction was committed whose COMMIT got no answer.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ mod lineage;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CommitOutcome {
-    /// It was carried out, and the present primary has it.
+    /// The transaction was committed, and the present primary has it.
     Committed,
-    /// It was not carried out, or the primary that carried it out was replaced by one that had not received it.
+    /// The transaction was not committed, or a primary took over that had not received it.
     RolledBack,
-    /// It cannot be told any more: too much happened since.
+    /// The outcome can no longer be determined, because too much happened since.
     Unknown,
 }
 
@@ -34,23 +34,23 @@ struct Fate {
     status: Option<String>,
 }
 
-/// How long to wait before a transaction that the server still works on is asked about again.
+/// Time before a transaction that the server still runs is asked about again.
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl ReplicaSet {
-    /// Finds out, on the present primary, whether a transaction was carried out.
+    /// Finds out, on the present primary, if a transaction was committed.
     ///
-    /// The transaction comes with [`OutcomeUnknown`](crate::OutcomeUnknown), where the transaction was run with
-    /// [`resolvable`](crate::WriteOptions::resolvable). It waits for a primary as [`write`](Self::write) does, and for a
-    /// transaction that the server still works on as long as `writes.failover_wait`.
+    /// [`OutcomeUnknown`](crate::OutcomeUnknown) carries the transaction if it ran with
+    /// [`resolvable`](crate::WriteOptions::resolvable). This waits for a primary as [`write`](Self::write) does. It
+    /// waits up to `writes.failover_wait` for a transaction that the server still runs.
     ///
     /// # Errors
     ///
-    /// [`Error::Checkout`] where there is no primary to ask, [`Error::Query`] where it does not answer.
+    /// [`Error::Checkout`] if there is no primary to ask, [`Error::Query`] if the primary does not answer.
     ///
     /// # Cancel safety
     ///
-    /// It changes nothing, so a dropped future loses nothing.
+    /// This call changes nothing, so a dropped future loses nothing.
     ///
     /// ```no_run
     /// # use pointsman::{Error, OutcomeUnknown, ReplicaSet};
@@ -72,7 +72,7 @@ impl ReplicaSet {
             match ask(&conn, in_doubt, &self.inner.topology).await {
                 Ok(Some(outcome)) => return Ok(outcome),
                 Ok(None) if Instant::now() >= deadline => return Ok(CommitOutcome::Unknown),
-                // The primary was lost meanwhile; the next one is asked.
+                // The primary went down in the meantime, so ask the next one.
                 Err(_) if conn.is_closed() && Instant::now() < deadline => {}
                 Ok(None) => {}
                 Err(error) => return Err(error),
@@ -83,7 +83,7 @@ impl ReplicaSet {
     }
 }
 
-/// Asks a primary; `None` while it still works on the transaction.
+/// Asks a primary; `None` while the server still runs the transaction.
 async fn ask(
     conn: &Conn<Write>,
     in_doubt: &InDoubt,
@@ -94,7 +94,7 @@ async fn ask(
         return Ok(Some(CommitOutcome::Unknown));
     }
     let recoveries = seen.recoveries();
-    // What happened before is forgotten, by an operator's word or because too much happened since.
+    // Earlier history was discarded, by an operator or because too much happened since.
     if !recoveries.is_complete_since(in_doubt.noted) {
         return Ok(Some(CommitOutcome::Unknown));
     }
@@ -114,7 +114,7 @@ async fn ask(
     let fate = diesel_async::RunQueryDsl::get_result::<Fate>(diesel::sql_query(sql), &mut &**conn).await;
     let status = match fate {
         Ok(fate) => fate.status,
-        // An id that was not given out yet (22023, "in the future"): this primary never saw the transaction.
+        // The id was not assigned yet (22023, "in the future"): this primary never saw the transaction.
         Err(_) if conn.last_sqlstate() == Some(SqlState::new(*b"22023")) => {
             return Ok(Some(CommitOutcome::RolledBack));
         }
@@ -122,7 +122,7 @@ async fn ask(
     };
     Ok(match (status.as_deref(), known) {
         (Some("in progress"), Known::Yes) => None,
-        // Whichever transaction has the id now: the one in question cannot have been carried out here.
+        // The id may belong to another transaction now; the one in question was not committed here.
         (Some("aborted"), _) | (_, Known::No) => Some(CommitOutcome::RolledBack),
         (Some("committed"), Known::Yes) => Some(CommitOutcome::Committed),
         _ => Some(CommitOutcome::Unknown),
@@ -130,7 +130,9 @@ async fn ask(
 }
 
 impl From<CheckoutError> for diesel::result::Error {
-    /// For functions whose error is Diesel's: the message is kept, and so is the fact that nothing was sent.
+    /// Converts the error for functions that return Diesel's error.
+    ///
+    /// It keeps the message, and the fact that nothing was sent.
     fn from(error: CheckoutError) -> Self {
         Self::QueryBuilderError(Box::new(error))
     }

@@ -1,4 +1,4 @@
-//! One run of a read: how long its answer is waited for, and whose fault its error is.
+//! One run of a read: the time to wait for its answer, and the cause of its error.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,21 +12,27 @@ use crate::conn::{AsyncFunc, Conn};
 use crate::topology::{Node, NodeId};
 use crate::wire::WireState;
 
-/// How one run of the function ended.
+/// The end of one run of the function.
 pub(super) enum Run<R, E> {
-    /// With an answer of the function.
+    /// The function returned, with a value or its own error.
     Answered(Result<R, E>),
-    /// With an error that is its node's fault: another node may answer.
+    /// The node caused the error, so another node may answer.
     Failed(E, NodeId, Failure),
 }
 
-/// How long a session may take to show whether it goes on after an error: the server's next message follows at once.
+/// Time for a session to show if it goes on after a server's error.
+///
+/// The server's next message follows at once.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
-/// The same for an error that the server did not send. It may be the function's own, which must not wait for long.
+/// Time to wait after an error that the server did not send.
+///
+/// The error may be the function's own, and returning it must not take long.
 const AFTER_SILENCE: Duration = Duration::from_millis(5);
 
-/// Waits for a run until the server has owed an answer for that long; the time of the caller's function does not count.
+/// Runs until an answer, or until the server has owed one for the given time.
+///
+/// The time that the caller's function takes itself does not count.
 pub(super) async fn answered_within<F: Future>(
     mut run: Pin<&mut F>,
     wire: &WireState,
@@ -53,7 +59,7 @@ pub(super) async fn is_alive(conn: &Conn<Read>, limit: Duration) -> bool {
     matches!(timeout(limit, ping).await, Ok(Ok(_)))
 }
 
-/// The node of a connection that the set handed out.
+/// Returns the node of a connection that the set handed out.
 pub(super) fn node_of(conn: &Conn<Read>) -> Arc<Node> {
     Arc::clone(conn.served_by().expect("a connection of a set has its node"))
 }
@@ -69,7 +75,7 @@ where
 {
     conn.forget_sqlstate();
     conn.wire().take_longest_wait();
-    // The function may put another connection in place of this one.
+    // The function may replace this connection with another one.
     let node = node_of(&conn);
     let outcome = function(&mut conn).await;
     let error = match outcome {
@@ -88,18 +94,18 @@ where
     }
 }
 
-/// What is the node's fault in an error; `None` where it is the function's.
+/// Returns the node's failure behind an error; `None` if the function caused the error.
 async fn failure(conn: &Conn<Read>, node: &Node) -> Option<Failure> {
     let wire = conn.wire();
     if wire.has_pending() && !conn.is_closed() {
-        // The error comes a moment before the message, or the end, that tells whether the session goes on.
+        // The error arrives a moment before the message, or the end, that shows if the session goes on.
         let limit = if wire.sqlstate().is_some() { AFTER_ERROR } else { AFTER_SILENCE };
         let _ = timeout(limit, wire.drained()).await;
     }
     if conn.is_closed() {
         let failure = Failure::of_lost(wire.sqlstate(), wire.has_pending(), conn.was_closed_here());
         if failure == Failure::Terminated {
-            // Whether the node goes on decides whether the read is to blame.
+            // The read is to blame only if the node goes on.
             node.stats().suspect();
         }
         return Some(failure);

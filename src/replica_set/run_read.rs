@@ -1,4 +1,4 @@
-//! A read that survives its node.
+//! Runs a read on another node again if its node fails it.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::options::ReadOptions;
 use crate::topology::Health;
 use crate::topology::{Node, NodeId};
 
-/// What all tries of one call have in common.
+/// The parameters that all tries of one call share.
 #[derive(Clone, Copy)]
 struct Call<'c> {
     options: &'c ReadOptions,
-    /// When the call stops waiting for connections, if its options say so.
+    /// The time at which the call stops waiting for connections, if its options set one.
     limit: Option<Instant>,
     live: &'c Live,
 }
@@ -39,58 +39,60 @@ impl Call<'_> {
     }
 }
 
-/// How one try ended, a second run beside the first included.
+/// The end of one try, including a hedge if there was one.
 enum Try<R, E> {
-    /// With an answer of the function.
+    /// The function returned, with a value or its own error.
     Answered(Result<R, E>),
-    /// With an error that is the node's fault, and was noted.
+    /// The node caused the error, and the failure was recorded.
     Failed(E),
-    /// Its session had ended before the function got it, which was noted.
+    /// The session had ended before the function got it, which was recorded.
     Stale,
-    /// No connection could be had.
+    /// No connection was available.
     NoConnection(CheckoutError),
 }
 
-/// How long the nodes that lost a suspect's sessions are waited for, which are left alone otherwise.
+/// Time to wait for the nodes on which a suspect's sessions ended.
+///
+/// Only these nodes may run it again.
 const SAME_NODES: Duration = Duration::from_millis(500);
 
-/// How long the monitors are waited for when the question is whether a node survived the end of a session.
+/// Time for the monitors to find out if a node survived the end of a session.
 const VERDICT: Duration = Duration::from_millis(250);
 
-/// How long to wait before a second node is sought again for a slow read: the budget may be there by then, or the node.
+/// Time before a hedge is tried again; by then there may be budget, or a node.
 const NEXT_HEDGE: Duration = Duration::from_millis(50);
 
 impl ReplicaSet {
     /// Runs a function that only reads, on another node again if its node fails it.
     ///
-    /// A read is safe to repeat, so this is, when
+    /// A read is safe to repeat, so the function runs again if
     ///
-    /// * the session ends, for whatever reason: the first time at once, on another node;
-    /// * the node hangs, as soon as its monitor says so;
+    /// * the session ends for any reason: the first time at once, on another node;
+    /// * the node hangs: as soon as its monitor marks it down;
     /// * the server ends the statement because of a conflict, such as with replay (40001, 40P01): after a pause.
     ///
-    /// How long the function ran before does not matter: `timeouts.checkout` limits the wait for a connection, for each
-    /// run. `reads.retries` limits the repeats of one read, and all reads together repeat at most one in five, and
-    /// 200 at once, beyond their first move away from a node that was lost.
+    /// The time that earlier runs took does not matter: `timeouts.checkout` limits the wait for a connection, for each
+    /// run. `reads.retries` limits the repeats of one read. All reads together repeat at most one in five, and 200 at
+    /// once, beyond their first move away from a node that went down.
     ///
-    /// A statement that lost two sessions while it ran is taken for the cause: no further node gets it, and least of all the
-    /// primary. If the server ended these sessions by name (57P01) and goes on, a replica that had it gets it once more.
-    /// The error is that of its last run, and a warning is logged.
+    /// A statement that lost two sessions while it ran is taken for the cause. No further node gets it, least of all
+    /// the primary. If the server ended these sessions by command (57P01) and goes on, one of these replicas gets it
+    /// once more. The call returns the error of the last run, and logs a warning.
     ///
-    /// An answer that the server owes for far longer than the node's recent 99th percentile is asked for on a second node
-    /// as well, and the first one wins; `reads.hedge_budget` bounds how often. A read that may have ended its session is not hedged. The time that the function itself
-    /// takes does not count.
+    /// If the server owes an answer for far longer than the node's recent 99th percentile, the read also runs on a
+    /// second node. The first answer wins, and `reads.hedge_budget` bounds the proportion. A read that may have ended
+    /// its session is not hedged. The time that the function itself takes does not count.
     ///
-    /// The function may therefore run more than once, and twice at the same time; what it does besides
-    /// reading should bear that. It is cloned for each run.
+    /// The function may therefore run more than once, and twice at the same time. Its effects besides reading should
+    /// allow for that. It is cloned for each run.
     ///
     /// # Errors
     ///
-    /// The function's error. [`CheckoutError`], made into `E`, where no node could serve.
+    /// The function's error, or [`CheckoutError`], converted into `E`, if no node could serve.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future takes its connections back; statements that run are cancelled at the server.
+    /// A dropped future returns its connections, and statements that run are cancelled at the server.
     ///
     /// ```no_run
     /// use pointsman::prelude::*;
@@ -122,7 +124,9 @@ impl ReplicaSet {
         self.run_read_with(&ReadOptions::new(), function)
     }
 
-    /// Runs a function that only reads, as the options say, on another node again if its node fails it.
+    /// Runs a function that only reads, with options for this call.
+    ///
+    /// It does the same as [`run_read`](Self::run_read).
     ///
     /// # Errors
     ///
@@ -145,7 +149,7 @@ impl ReplicaSet {
     ///     .await
     /// }
     /// ```
-    // The future keeps no reference to the options, so that they can be made in the call, also inside `join!`.
+    // The future keeps no reference to the options, so the caller can build them in the call, also inside `join!`.
     pub fn run_read_with<'a, 'set, R, E, F>(
         &'set self,
         options: &ReadOptions,
@@ -174,7 +178,7 @@ impl ReplicaSet {
             loop {
                 match self.try_hedged(function.clone(), &call, &mut repeats, confined).await {
                     Try::Answered(outcome) => return outcome,
-                    // What the node said tells more than that there was no other one.
+                    // The node's error explains more than the lack of another node.
                     Try::NoConnection(error) => return Err(last.unwrap_or_else(|| error.into())),
                     Try::Failed(error) => last = Some(error),
                     Try::Stale => {}
@@ -203,7 +207,7 @@ impl ReplicaSet {
         }
     }
 
-    /// One try, and a second one beside it if its answer takes far longer than usual.
+    /// Runs one try, and a second one beside it if its answer takes far longer than usual.
     async fn try_hedged<'a, R, E, F>(
         &self,
         function: F,
@@ -233,7 +237,7 @@ impl ReplicaSet {
             Err(error) => return Try::NoConnection(error),
         };
         let node = node_of(&conn);
-        // A session that had died unnoticed before must not be held against the read.
+        // A session that had already died unnoticed must not count against the read.
         if repeats.is_blamed() && !is_alive(&conn, live.config.probe().timeout).await {
             repeats.note(node.id(), Failure::Lost);
             return Try::Stale;
@@ -244,10 +248,10 @@ impl ReplicaSet {
         if let Some(outcome) = answered_within(first.as_mut(), &wire, patience).await {
             return note(repeats, outcome);
         }
-        // Slow, or gone: its monitor finds out. Until then the node ranks lower among its equals.
+        // The node is slow or down, and its monitor finds out. Until then the node ranks lower in its tier.
         let _overdue = node.stats().overdue();
         node.stats().wake_monitor_for_slow_answer();
-        // A read that may have ended a session must not take the next node's and a third one's at once.
+        // A read that may have ended a session must not run on two further nodes at once.
         while repeats.is_blamed()
             || call.is_closed(Duration::ZERO)
             || !self.has_other_than(&node, options)
@@ -259,7 +263,7 @@ impl ReplicaSet {
         }
         tracing::debug!(node = node.name(), ?patience, "a slow read is tried on a second node as well");
         let avoided = [node.id()];
-        // It costs what no caller asked for, so it is not what takes the primary's places.
+        // No caller asked for a hedge, so it must not take the primary's permits.
         let options = ReadOptions { prefer_primary: false, ..options.clone() };
         let second = async {
             match self.read_among(Among::OthersThan(&avoided), &options, call.deadline()).await {
@@ -284,7 +288,7 @@ impl ReplicaSet {
         }
     }
 
-    /// Whether anybody else may serve a read.
+    /// Returns `true` if another node may serve a read.
     fn has_other_than(&self, node: &Arc<Node>, options: &ReadOptions) -> bool {
         let snapshot = self.snapshot();
         snapshot
@@ -293,7 +297,7 @@ impl ReplicaSet {
             .any(|other| snapshot.nodes[other.node].node.id() != node.id())
     }
 
-    /// Takes the blame off a suspect where its nodes went down: then the sessions ended because of that.
+    /// Clears a suspect if its nodes went down, because then the sessions ended for that reason.
     async fn acquit(&self, repeats: &mut Repeats) {
         if !repeats.is_suspect() {
             return;
@@ -306,7 +310,7 @@ impl ReplicaSet {
         }
     }
 
-    /// Returns `true` if a node on which a session ended is well, once its monitor has looked.
+    /// Returns `true` if a node on which a session ended is up, once its monitor has probed it.
     async fn survived(&self, id: NodeId) -> bool {
         let deadline = Instant::now() + VERDICT;
         while Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! A transaction that is run again when the server asks for it, and only then.
+//! Runs a transaction again if the server asks for it, and only then.
 
 use tokio::time::{Instant, sleep};
 
@@ -11,15 +11,15 @@ use crate::options::WriteOptions;
 impl ReplicaSet {
     /// Runs a function in a transaction on the primary, again if it conflicts with others.
     ///
-    /// Serialization failures (40001) and deadlocks (40P01) end a transaction that had no effect and
-    /// may succeed the next time, so the whole of it is run again, after a jittered wait, up to
-    /// `writes.retries` times. Nothing else is repeated: least of all a COMMIT without an answer.
+    /// Serialization failures (40001) and deadlocks (40P01) end a transaction that had no effect and may succeed the
+    /// next time. So the whole transaction runs again, after a jittered wait, up to `writes.retries` times. Nothing
+    /// else is repeated, least of all a COMMIT without an answer.
     ///
-    /// The function is cloned for each run; what it does besides its statements should bear being repeated.
+    /// The function is cloned for each run. Its effects besides its statements should allow for being repeated.
     ///
     /// # Errors
     ///
-    /// As [`Conn::transaction`]; [`CheckoutError`], made into `E`, where there was no connection to write.
+    /// As [`Conn::transaction`], or [`CheckoutError`], converted into `E`, if no connection to write was available.
     ///
     /// # Cancel safety
     ///
@@ -60,7 +60,7 @@ impl ReplicaSet {
         self.run_write_with(&WriteOptions::new(), function)
     }
 
-    /// Runs a function in a transaction on the primary, as the options say.
+    /// Runs a function in a transaction on the primary, with options for this call.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ impl ReplicaSet {
     ///     .await
     /// }
     /// ```
-    // The future keeps no reference to the options, so that they can be made in the call, also inside `join!`.
+    // The future keeps no reference to the options, so the caller can build them in the call, also inside `join!`.
     pub fn run_write_with<'a, 'set, R, E, F>(
         &'set self,
         options: &WriteOptions,
@@ -113,12 +113,12 @@ impl ReplicaSet {
                     Err(error) if conn.conflicted() && runs < config.writes().retries => {
                         runs += 1;
                         let wait = waits.next().unwrap_or_else(|| config.writes().retry_backoff.max());
-                        // The conflict tells more than that there was no time left.
+                        // The conflict explains more than the lack of time.
                         if limit.is_some_and(|limit| Instant::now() + wait >= limit) {
                             return Err(error);
                         }
                         tracing::debug!(sqlstate = ?conn.last_sqlstate(), runs, ?wait, "a transaction is run again");
-                        // Others may use the connection meanwhile.
+                        // Other callers may use the connection during the wait.
                         drop(conn);
                         sleep(wait).await;
                     }

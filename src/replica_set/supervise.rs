@@ -1,8 +1,8 @@
-//! Monitors that have ended or stand still: noticed, and started again.
+//! Restarts monitors that have ended or stand still.
 //!
-//! A set that was connected on one tokio runtime can be used from another one that lives on. Its monitors end with the
-//! first, and a failover would go unseen. Each checkout and each health report therefore looks whether the
-//! monitors keep their promises, which costs a few loads. If they don't, new ones are started on the caller's runtime.
+//! A set that was connected on one tokio runtime can be used from another one that lives longer. Its monitors end
+//! with the first runtime, and a failover would go unseen. So each checkout and each health report checks that the
+//! monitors are on schedule, which costs a few loads. If they are not, new ones start on the caller's runtime.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,11 +14,13 @@ use tokio::time::{Instant, sleep};
 use super::{Inner, ReplicaSet, watch};
 use crate::topology::Snapshot;
 
-/// Time for which monitors may catch up by themselves: the whole process may have been suspended.
+/// Time for monitors to catch up by themselves.
+///
+/// The whole process may have been suspended.
 const CATCH_UP: Duration = Duration::from_millis(200);
 
 impl ReplicaSet {
-    /// Returns `true` if what is known of the nodes is kept up to date. If not, it sees to it that it will be.
+    /// Returns `true` if the monitors keep the snapshot up to date. If not, restarts them.
     pub(super) fn is_up_to_date(&self, snapshot: &Snapshot, now: Instant) -> bool {
         let watched = snapshot.is_up_to_date(now);
         if !watched {
@@ -29,7 +31,7 @@ impl ReplicaSet {
 
     #[cold]
     fn revive(&self) {
-        // A health report may be asked for outside of a runtime; the next checkout is not.
+        // A health report may be requested outside a runtime; the next checkout is inside one.
         let Ok(runtime) = Handle::try_current() else { return };
         if self.inner.reviving.swap(true, Ordering::AcqRel) {
             return;
@@ -48,7 +50,7 @@ impl ReplicaSet {
 
 impl Inner {
     fn restart_monitors(&self) {
-        // Held throughout, so that a reconfiguration comes before or after.
+        // Held throughout, so that a reconfiguration happens before or after.
         let mut monitors = self.monitors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let snapshot = self.topology.snapshot();
         if self.closed.is_cancelled() || snapshot.is_up_to_date(Instant::now()) {
@@ -60,7 +62,9 @@ impl Inner {
     }
 }
 
-/// Held while monitors are being replaced, also if the runtime that does it ends.
+/// Held while monitors are being replaced.
+///
+/// It is released even if the runtime that replaces them ends.
 struct Reviving(Arc<AtomicBool>);
 
 impl Drop for Reviving {

@@ -1,4 +1,4 @@
-//! The primary, and waiting for one.
+//! Checks out a connection to the primary, and waits if there is none.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,32 +16,32 @@ use crate::pool::{PoolError, Queueing};
 use crate::topology::{PrimaryStatus, Role};
 use crate::{IntentKind, Write};
 
-/// How long to wait before the primary is tried again, unless the topology changes before.
+/// Longest pause before the primary is tried again; a change of the topology ends it.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What the primary answered.
+/// The answer of the primary.
 enum Asked {
     Served(Conn<Write>),
     Failed(Option<NodeFailure>),
-    /// Its settings were replaced.
+    /// Its settings were replaced, and so was its pool.
     Retired,
 }
 
 impl ReplicaSet {
-    /// Checks out a connection to write: from the primary that was discovered.
+    /// Checks out a connection to write, from the discovered primary.
     ///
-    /// While there is none, it waits for one, up to `writes.failover_wait`. At most
-    /// `writes.max_waiters` callers wait at once; the others fail at once. A pool in which all
-    /// connections are in use is waited for up to `timeouts.checkout`, and so is a primary without a free connection slot;
-    /// a primary that refuses the login is not waited for.
+    /// While there is no primary, this waits for one, up to `writes.failover_wait`. At most `writes.max_waiters`
+    /// callers wait at once; others fail immediately. If all connections of the pool are in use, this waits up to
+    /// `timeouts.checkout`, and equally if the primary has no free connection slot. If the primary rejects the login,
+    /// this fails at once.
     ///
     /// # Errors
     ///
-    /// [`CheckoutError`]; nothing was sent to a server then. Split brain is not waited out.
+    /// [`CheckoutError`]; nothing was sent to a server. A split brain is an error at once.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future takes no connection, and gives its place among the waiters up.
+    /// A dropped future takes no connection, and releases its permit to wait.
     ///
     /// ```no_run
     /// # use pointsman::prelude::*;
@@ -54,7 +54,7 @@ impl ReplicaSet {
         self.write_before(&WriteOptions::new(), None).await
     }
 
-    /// Checks out a connection to write, as the options say.
+    /// Checks out a connection to write, with options for this call.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl ReplicaSet {
     /// # Ok(())
     /// # }
     /// ```
-    // The future keeps no reference to the options, so that they can be made in the call, also inside `join!`.
+    // The future keeps no reference to the options, so the caller can build them in the call, also inside `join!`.
     pub fn write_with<'set>(
         &'set self,
         options: &WriteOptions,
@@ -115,7 +115,7 @@ impl ReplicaSet {
         let mut refused_since = None;
         loop {
             self.check_open()?;
-            // Whoever waited for a primary has waited for none of its connections yet.
+            // The wait for a primary does not count as a wait for one of its connections.
             let checkout = live.config.timeouts().checkout;
             let patience = limit.unwrap_or_else(|| Instant::now() + checkout);
             let tried = match self.try_write(began, patience, queueing).await? {
@@ -147,7 +147,7 @@ impl ReplicaSet {
                         self.check_open()?;
                         return Err(CheckoutError::TooManyWaiters { limit: settings.max_waiters });
                     };
-                    // Whatever changed since the last look at the snapshot is seen as a change.
+                    // All changes since the last read of the snapshot are reported as a change.
                     waiting.insert((self.watch(), permit))
                 }
             };
@@ -155,7 +155,7 @@ impl ReplicaSet {
         }
     }
 
-    /// Asks the present primary, if there is one; the inner error is what it answered.
+    /// Asks the present primary, if there is one; the inner error is the primary's answer.
     async fn try_write(
         &self,
         began: Instant,
@@ -164,7 +164,7 @@ impl ReplicaSet {
     ) -> Result<Result<Conn<Write>, Option<NodeFailure>>, CheckoutError> {
         loop {
             match self.ask_primary(began, deadline, queueing).await? {
-                // The primary is still there, with other settings: in another snapshot.
+                // The primary is still in the set, with a new pool in a newer snapshot.
                 Asked::Retired => yield_now().await,
                 Asked::Served(conn) => return Ok(Ok(conn)),
                 Asked::Failed(failure) => return Ok(Err(failure)),
@@ -179,7 +179,7 @@ impl ReplicaSet {
         queueing: Queueing,
     ) -> Result<Asked, CheckoutError> {
         let snapshot = self.snapshot();
-        // No monitor would notice that the primary was replaced.
+        // The monitors have stopped, so a replaced primary would go unnoticed.
         if !self.is_up_to_date(&snapshot, Instant::now()) {
             return Ok(Asked::Failed(None));
         }
@@ -219,7 +219,7 @@ impl ReplicaSet {
     }
 }
 
-/// A primary that is up and turns logins away: that is no failover to be waited for.
+/// A primary that is up but rejects logins, so waiting for a failover would not help.
 struct Refusal {
     node: String,
     error: Arc<ConnectError>,
@@ -231,8 +231,9 @@ impl Refusal {
         Some(Self { node: failure.node.clone(), error: Arc::clone(error) })
     }
 
-    /// Returns `true` if waiting is of no use: a slot may be free again soon, as a connection of the pool may; a login that is
-    /// refused stays so.
+    /// Returns `true` if waiting cannot help.
+    ///
+    /// A connection slot may be free again soon, as a connection of the pool may. A rejected login stays rejected.
     fn is_final(&self, since: Option<Instant>, checkout: Duration) -> bool {
         !matches!(*self.error, ConnectError::Full(_))
             || since.is_some_and(|since| since.elapsed() >= checkout)

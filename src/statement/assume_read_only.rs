@@ -1,4 +1,4 @@
-//! The adapter for statements that read, though their type cannot show it.
+//! The adapter for statements that read, although their type cannot show it.
 
 use diesel::backend::Backend;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -16,11 +16,13 @@ pub struct AssumeReadOnly<Q> {
 
 /// Vouches that a statement only reads.
 ///
-/// This is the way for raw SQL onto a `Conn<Read>`, and its name is long so that a review finds
-/// it. If the promise is false, the server refuses changes of tables: a session of a read pool is read-only at the
-/// server also when the primary serves it, and the statement ends with SQLSTATE 25006. That
-/// guards against mistakes, not against malice: SQL that first switches the session to read-write (`SET …`) gets
-/// through, and so does [what PostgreSQL lets a read-only transaction do](ReadOnly#what-it-does-not-say). Where that matters, give the URLs of the read pools a role without the privilege to write.
+/// It allows raw SQL on a `Conn<Read>`, and its name is long so that a review finds it. If the promise is false, the
+/// server rejects changes of tables. A session of a read pool is read-only at the server, also if the primary serves
+/// it, and the statement ends with SQLSTATE 25006.
+///
+/// That protects against mistakes, not against malice. SQL that first switches the session to read-write (`SET …`)
+/// passes, and so does [what PostgreSQL lets a read-only transaction do](ReadOnly#what-it-does-not-say). If that
+/// matters, give the URLs of the read pools a role without the privilege to write.
 ///
 /// ```
 /// use diesel::sql_types::BigInt;
@@ -68,7 +70,7 @@ where
     }
 }
 
-// The wrapper adds no SQL, so the wrapped statement's identity in the statement cache is its own.
+// The wrapper adds no SQL, so it has the wrapped statement's identity in the statement cache.
 impl<Q: QueryId> QueryId for AssumeReadOnly<Q> {
     type QueryId = Q::QueryId;
     const HAS_STATIC_QUERY_ID: bool = Q::HAS_STATIC_QUERY_ID;

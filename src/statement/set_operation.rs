@@ -17,9 +17,9 @@ use super::ReadOnly;
 
 /// A set operation, which remembers the types of its two sides.
 ///
-/// Diesel keeps the type of `a.union(b)` private, so it cannot be marked [`ReadOnly`] from
-/// outside. [`CombineDsl`] builds the same statement inside this type, which is `ReadOnly` if both sides `L` and
-/// `R` are. Results nest: a `SetOperation` is a side of the next one.
+/// Diesel keeps the type of `a.union(b)` private, so no other crate can mark it [`ReadOnly`]. [`CombineDsl`] builds the
+/// same statement inside this type, which is `ReadOnly` if both sides `L` and `R` are. Results nest: a `SetOperation`
+/// is a side of the next one.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "a query does nothing until it is run, with `load` or `get_result`"]
 pub struct SetOperation<Q, L, R> {
@@ -38,7 +38,7 @@ mod sealed {
     pub trait Operand {
         /// The value that Diesel combines.
         type Operand: diesel::CombineDsl;
-        /// The statement that ends up in the result, and must be `ReadOnly` for the result to be.
+        /// The statement inside the result, which must be `ReadOnly` for the result to be.
         type Checked;
 
         fn operand(self) -> Self::Operand;
@@ -46,7 +46,7 @@ mod sealed {
 
     impl<T: diesel::CombineDsl> Operand for T {
         type Operand = T;
-        // What Diesel combines is of this type, whatever `AsQuery` says.
+        // Diesel's combination has this type, whatever `AsQuery` declares.
         type Checked = T::Query;
 
         fn operand(self) -> T {
@@ -69,11 +69,12 @@ type Columns<L> = <<<L as Operand>::Operand as diesel::CombineDsl>::Query as Que
 
 macro_rules! set_operations {
     ($($(#[$doc:meta])* $name:ident -> $output:ident),* $(,)?) => {
-        /// Combines two statements by `UNION`, `INTERSECT` or `EXCEPT`, so that a [`Conn<Read>`](crate::Conn) runs the result.
+        /// Combines two statements by `UNION`, `INTERSECT` or `EXCEPT`.
         ///
-        /// The methods have the names and the meaning that they have in [`diesel::CombineDsl`], in whose place this
-        /// trait stands in [`pointsman::prelude`](crate::prelude). Both sides must have the same SQL types. If one of
-        /// them locks its rows, the result is not [`ReadOnly`], and only a `Conn<Write>` runs it.
+        /// A [`Conn<Read>`](crate::Conn) runs the result. The methods have the names and the meaning of
+        /// [`diesel::CombineDsl`], which this trait replaces in [`pointsman::prelude`](crate::prelude). Both sides must
+        /// have the same SQL types. If one of them locks its rows, the result is not [`ReadOnly`], and only a
+        /// `Conn<Write>` runs it.
         ///
         /// ```
         /// use pointsman::prelude::*;
@@ -103,15 +104,15 @@ macro_rules! set_operations {
 set_operations! {
     /// Keeps the rows of either side, each once.
     union -> Union,
-    /// Keeps the rows of either side, as often as they come.
+    /// Keeps the rows of either side, with duplicates.
     union_all -> UnionAll,
     /// Keeps the rows that both sides have, each once.
     intersect -> Intersect,
-    /// Keeps the rows that both sides have, as often as both have them.
+    /// Keeps the rows that both sides have, with common duplicates.
     intersect_all -> IntersectAll,
     /// Keeps the rows of the left side that the right side lacks, each once.
     except -> Except,
-    /// Keeps the rows of the left side, less as many of the right side.
+    /// Keeps the rows of the left side, less one for each equal row of the right side.
     except_all -> ExceptAll,
 }
 
@@ -145,9 +146,10 @@ impl<Q, L, R> SetOperation<Q, L, R> {
         SetOperation::new(self.query.positional_order_by(column))
     }
 
-    /// Unwraps Diesel's own set operation, as `exists` needs it: `diesel::dsl::exists(a.union(b).into_subselect())`.
+    /// Unwraps Diesel's own set operation, as `exists` needs it.
     ///
-    /// `eq_any` and an insert take the `SetOperation` as it is. Diesel keeps the trait private that would let `exists` do so.
+    /// Write `diesel::dsl::exists(a.union(b).into_subselect())`. `eq_any` and an insert take the `SetOperation` as it
+    /// is. For `exists`, Diesel keeps the necessary trait private.
     pub fn into_subselect(self) -> Q {
         self.query
     }
@@ -197,7 +199,7 @@ where
     }
 }
 
-// The wrapper adds no SQL, so the wrapped statement's identity in the statement cache is its own.
+// The wrapper adds no SQL, so it has the wrapped statement's identity in the statement cache.
 impl<Q: QueryId, L, R> QueryId for SetOperation<Q, L, R> {
     type QueryId = Q::QueryId;
     const HAS_STATIC_QUERY_ID: bool = Q::HAS_STATIC_QUERY_ID;

@@ -1,21 +1,23 @@
-//! Whether a node is being watched: a promise that its monitor renews.
+//! Signs that a node's monitor is alive: a promise that the monitor renews.
 //!
-//! What is known of the nodes is worth as much as the monitors that keep it up to date. A monitor can end without a word,
-//! because its tokio runtime was shut down or no thread drives it. So after each look it promises when the next
-//! result is there at the latest, and a promise that was broken makes everything that is known old.
+//! The state of the nodes is only as good as the monitors that keep it up to date. A monitor can end silently,
+//! because its tokio runtime was shut down or no thread drives it. So after each probe, the monitor promises the
+//! latest time of its next result. A broken promise makes the whole state stale.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The last promise of a node's monitor, and its last look.
+/// The last promise of a node's monitor, and its last probe.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     origin: Instant,
-    /// Microseconds from the origin to the end of the promise; [`NEVER`] before the first one, 0 when the monitor has ended.
+    /// Microseconds from the origin to the end of the promise.
+    ///
+    /// [`NEVER`] before the first promise, 0 when the monitor has ended.
     until: AtomicU64,
-    /// Microseconds from the origin to the last result; [`NEVER`] before the first one.
+    /// Microseconds from the origin to the last result; [`NEVER`] at first.
     looked: AtomicU64,
 }
 
@@ -28,27 +30,27 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// Promises a result until then.
+    /// Promises a result by this instant.
     pub(crate) fn promise(&self, until: Instant) {
         self.until.store(self.micros(until), Ordering::Release);
     }
 
-    /// Notes that the monitor has ended, although its owner did not ask it to.
+    /// Records that the monitor ended without its owner's request.
     pub(crate) fn forsake(&self) {
         self.until.store(0, Ordering::Release);
     }
 
-    /// Notes a result, whatever it was.
+    /// Records a result, good or bad.
     pub(crate) fn looked(&self, now: Instant) {
         self.looked.store(self.micros(now), Ordering::Release);
     }
 
-    /// Returns `true` if the monitor has ended, or promised a result that is not there.
+    /// Returns `true` if the monitor has ended, or its result is overdue.
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {
         self.micros(now) > self.until.load(Ordering::Acquire)
     }
 
-    /// Returns how long ago the last result was there.
+    /// Returns the time since the last result.
     pub(crate) fn age(&self, now: Instant) -> Option<Duration> {
         match self.looked.load(Ordering::Acquire) {
             NEVER => None,
@@ -57,7 +59,7 @@ impl Heartbeat {
     }
 
     fn micros(&self, at: Instant) -> u64 {
-        // One more than 0, which stands for the end of the monitor.
+        // One more than 0, because 0 marks the end of the monitor.
         let micros = at.saturating_duration_since(self.origin).as_micros().saturating_add(1);
         u64::try_from(micros).unwrap_or(NEVER - 1).min(NEVER - 1)
     }
@@ -80,7 +82,7 @@ mod tests {
         heartbeat.promise(now + secs(3));
         assert!(!heartbeat.is_overdue(now + secs(3)));
         assert!(heartbeat.is_overdue(now + secs(4)));
-        // A process that stood still catches up by itself.
+        // A process that was suspended catches up by itself.
         heartbeat.looked(now + secs(5));
         heartbeat.promise(now + secs(8));
         assert!(!heartbeat.is_overdue(now + secs(6)));

@@ -1,13 +1,13 @@
-//! How long a node's answers take.
+//! The average time of a node's answers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// An exponentially weighted moving average of the time that a node's answers take.
+/// An exponentially weighted moving average of a node's answer times.
 ///
-/// A slower answer moves the average by an eighth of its distance, the factor that TCP uses for its round-trip
-/// time (RFC 6298), so one slow answer does not rule. A faster one moves it by half: a node that gets few reads because
-/// it was slow a moment ago is asked by little more than its monitor, and must not wait long to be believed.
+/// A slower answer moves the average by an eighth of its distance, so one slow answer does not dominate. TCP uses
+/// this factor for its round-trip time (RFC 6298). A faster answer moves the average by half. A node that was slow
+/// a moment ago gets few queries besides its probes, so the average must recover after few answers.
 #[derive(Debug, Default)]
 pub(crate) struct LatencyEwma {
     /// In nanoseconds; 0 until the first answer.
@@ -15,10 +15,11 @@ pub(crate) struct LatencyEwma {
 }
 
 impl LatencyEwma {
-    /// Adds one answer.
+    /// Records one answer.
     pub(crate) fn record(&self, took: Duration) {
         let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
-        // Two threads may record at once and lose one sample: an average bears that, a lock would cost more.
+        // Two threads may record at once and lose one sample: an average tolerates that, and a lock would cost
+        // more.
         let old = self.average.load(Ordering::Relaxed);
         let new = match old {
             0 => sample,
@@ -28,7 +29,7 @@ impl LatencyEwma {
         self.average.store(new.max(1), Ordering::Relaxed);
     }
 
-    /// The average, or `None` before the first answer.
+    /// Returns the average, or `None` before the first answer.
     pub(crate) fn average(&self) -> Option<Duration> {
         match self.average.load(Ordering::Relaxed) {
             0 => None,

@@ -1,4 +1,4 @@
-//! What a node's connections notice about it, between two looks of its monitor.
+//! Statistics from a node's connections, between two probes of its monitor.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -11,51 +11,57 @@ use super::LatencyEwma;
 use super::heartbeat::Heartbeat;
 use super::server::LastSeenServer;
 
-/// Signs of life and of trouble, gathered without asking the node anything.
+/// Signs of life and of trouble, collected without an extra query.
 #[derive(Debug, Default)]
 pub(crate) struct NodeStats {
-    /// How long its answers take.
+    /// Average time of the node's answers.
     pub(crate) latency: LatencyEwma,
     /// Read connections that are checked out, or waited for.
     pub(crate) in_flight: AtomicU32,
-    /// Read connections that were handed out since the start.
+    /// Read connections checked out since the start.
     pub(crate) reads: AtomicU64,
-    /// Write connections that were handed out since the start.
+    /// Write connections checked out since the start.
     pub(crate) writes: AtomicU64,
-    /// Probes that its monitor began since the start.
+    /// Probes that the monitor began since the start.
     pub(crate) probes: AtomicU64,
-    /// Whether its monitor lives.
+    /// Heartbeat of the node's monitor.
     pub(crate) heartbeat: Heartbeat,
-    /// Answers that its sessions got since the start.
+    /// Answers that the node's sessions received since the start.
     pub(crate) answers: AtomicU64,
-    /// Sessions of the pools that are open, as far as this machine knows.
+    /// Open sessions of the pools, as far as this machine knows.
     sessions: AtomicU32,
     /// The server behind the node's address.
     pub(crate) server: LastSeenServer,
     suspected: AtomicBool,
-    /// Answers to reads that take far longer than usual, at present.
+    /// Reads in flight whose answer takes far longer than usual.
     overdue: AtomicU32,
-    /// When the monitor asked what it has no answer to yet; 0 when it has.
+    /// When the monitor sent a probe that has no answer yet; 0 if there is none.
     probed: Moment,
     /// When a slow answer last woke the monitor.
     looked: Moment,
     wake: Notify,
 }
 
-/// Slow answers wake the monitor at most so often: slow is not dead, and a part of all answers is always slow.
+/// Shortest time between two wakes of the monitor by slow answers.
+///
+/// Slow is not down, and some answers are always slow.
 const SLOW_ANSWERS: Duration = Duration::from_secs(1);
 
-/// A probe is one cheap query. One that takes this long, and many times what answers of the node take, means that the node
-/// hangs or is about to be called suspect.
+/// Time after which a probe can be overdue.
+///
+/// A probe is one cheap query. If a probe takes this long, and many times the node's average, the node hangs or is
+/// about to be marked suspect.
 const OVERDUE_PROBE: Duration = Duration::from_millis(100);
 
 /// Multiple of the node's average latency from which a probe is overdue.
 const OVERDUE_FACTOR: u32 = 4;
 
 impl NodeStats {
-    /// Notes a sign of trouble: the monitor looks at once, and reads go elsewhere until it has.
+    /// Records a sign of trouble, so that the monitor probes at once.
     ///
-    /// Many signs between two looks are one.
+    /// Reads avoid the node until then.
+    ///
+    /// Several signs between two probes count as one.
     pub(crate) fn suspect(&self) {
         self.suspected.store(true, Ordering::Release);
         self.wake.notify_one();
@@ -66,7 +72,9 @@ impl NodeStats {
         self.wake.notify_one();
     }
 
-    /// Counts a read as in flight while it waits for its connection, so that those who choose meanwhile see it.
+    /// Counts a read as in flight while it waits for its connection.
+    ///
+    /// So concurrent routing decisions see the read.
     pub(crate) fn enter(&self) -> InFlightGuard<'_> {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         InFlightGuard(self)
@@ -78,22 +86,22 @@ impl NodeStats {
         OpenSession(Arc::clone(self))
     }
 
-    /// Returns how many sessions of the pools are open.
+    /// Returns the number of open sessions of the pools.
     pub(crate) fn sessions(&self) -> u32 {
         self.sessions.load(Ordering::Acquire)
     }
 
-    /// Whether there was a sign of trouble since the monitor last found the node well.
+    /// Returns `true` if there was trouble since the last healthy probe.
     pub(crate) fn is_suspected(&self) -> bool {
         self.suspected.load(Ordering::Acquire)
     }
 
-    /// The monitor found the node well.
+    /// Clears the suspicion, because the monitor found the node healthy.
     pub(crate) fn clear_suspicion(&self) {
         self.suspected.store(false, Ordering::Release);
     }
 
-    /// Wakes the monitor because an answer takes far longer than usual, which is no sign of trouble by itself.
+    /// Wakes the monitor for a slow answer, which is no trouble by itself.
     pub(crate) fn wake_monitor_for_slow_answer(&self) {
         let now = Instant::now();
         if self.looked.elapsed(now).is_none_or(|elapsed| elapsed >= SLOW_ANSWERS) {
@@ -108,18 +116,20 @@ impl NodeStats {
         Overdue(self)
     }
 
-    /// Answers that are overdue at present.
+    /// Returns the number of answers that are overdue now.
     pub(crate) fn overdue_answers(&self) -> u32 {
         self.overdue.load(Ordering::Relaxed)
     }
 
-    /// Notes that the monitor asks the node, until the guard is dropped.
+    /// Marks a probe as in flight until the guard is dropped.
     pub(crate) fn probing(&self) -> Probing<'_> {
         self.probed.set(Instant::now());
         Probing(self)
     }
 
-    /// Returns `true` if reads rather go elsewhere: there was a sign of trouble, or the monitor has been waiting for its answer.
+    /// Returns `true` if reads should prefer other nodes.
+    ///
+    /// Then there was a sign of trouble, or the monitor's probe is overdue.
     pub(crate) fn is_doubtful(&self, now: Instant) -> bool {
         self.is_suspected()
             || self.probed.elapsed(now).is_some_and(|elapsed| {
@@ -144,7 +154,7 @@ impl Drop for OpenSession {
     }
 }
 
-/// A moment, or none.
+/// An instant, or none.
 #[derive(Debug)]
 struct Moment {
     origin: Instant,
@@ -168,7 +178,7 @@ impl Moment {
         self.micros.store(0, Ordering::Relaxed);
     }
 
-    /// How long ago it was.
+    /// Returns the time since this instant.
     fn elapsed(&self, now: Instant) -> Option<Duration> {
         let micros = self.micros.load(Ordering::Relaxed);
         (micros != 0).then(|| now.duration_since(self.origin).saturating_sub(Duration::from_micros(micros)))
@@ -185,7 +195,7 @@ impl Drop for Overdue<'_> {
     }
 }
 
-/// A monitor that waits for its node's answer.
+/// A probe that waits for the node's answer.
 #[derive(Debug)]
 pub(crate) struct Probing<'v>(&'v NodeStats);
 

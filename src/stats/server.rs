@@ -1,4 +1,6 @@
-//! The server process behind a node's address, which every new session of the node must have reached as well.
+//! The server process behind a node's address.
+//!
+//! Each new session of the node must have reached this process.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,26 +8,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-/// One running server process, as it names itself whichever way it is reached.
+/// The identity of one running server process, by whichever way it is reached.
 ///
-/// Two names or addresses with one identity lead to one server. It changes when the server is restarted.
+/// Two names or addresses with one identity lead to one server. The identity changes when the server restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ServerIdentity {
-    /// When the postmaster started (`pg_postmaster_start_time()`), in microseconds since 1970.
-    pub started_at_micros: i64,
-    /// The port in the server's own settings, whatever a proxy in front of it uses.
-    pub port: u16,
-    /// The address at which the session reached the server; `None` over a socket file.
+    /// Start of the postmaster, in microseconds since 1970.
     ///
-    /// A server may have several, so it decides nothing: see [`is_same_server`](Self::is_same_server).
+    /// The value comes from `pg_postmaster_start_time()`.
+    pub started_at_micros: i64,
+    /// The port in the server's own settings, even behind a proxy.
+    pub port: u16,
+    /// The address that the session reached; `None` over a socket file.
+    ///
+    /// A server may have several addresses, so none decides: see [`is_same_server`](Self::is_same_server).
     pub address: Option<IpAddr>,
 }
 
 impl ServerIdentity {
-    /// Returns `true` if both are the same server process, reached by whichever address.
+    /// Returns `true` if both are the same server process, at any address.
     ///
-    /// Two servers of one cluster that have the same port and started in the same microsecond are not told apart.
+    /// Two servers of one cluster count as the same if they have the same port and started in the same microsecond.
     pub fn is_same_server(&self, other: &Self) -> bool {
         (self.started_at_micros, self.port) == (other.started_at_micros, other.port)
     }
@@ -35,11 +39,11 @@ impl ServerIdentity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SeenServer {
     pub(crate) server: ServerIdentity,
-    /// The cluster's; `None` if the monitor's role may not ask for it.
+    /// The cluster's identifier; `None` if the monitor's role may not query it.
     pub(crate) system_identifier: Option<u64>,
 }
 
-/// What the sessions of a node and its monitor tell each other about the server behind the node's address.
+/// The server behind a node's address, shared by sessions and monitor.
 #[derive(Debug, Default)]
 pub(crate) struct LastSeenServer {
     last: ArcSwapOption<SeenServer>,
@@ -52,9 +56,9 @@ impl LastSeenServer {
         self.last.load_full()
     }
 
-    /// Notes what a probe showed; returns `true` if the server before was another one.
+    /// Records the server of a probe; returns `true` if it has changed.
     ///
-    /// Sessions that were opened before are sessions of that other server then.
+    /// In that case, earlier sessions belong to the other server.
     pub(crate) fn note(&self, server: Option<ServerIdentity>, system_identifier: Option<u64>) -> bool {
         let Some(server) = server else { return false };
         let now = SeenServer { server, system_identifier };
@@ -67,12 +71,14 @@ impl LastSeenServer {
         moved
     }
 
-    /// Notes that a new session reached another server, so that the monitor's own session proves nothing any more.
+    /// Requests a new monitor session.
+    ///
+    /// A new session of a pool reached another server, so the monitor's own session proves nothing any more.
     pub(crate) fn ask_for_redial(&self) {
         self.redial.store(true, Ordering::Release);
     }
 
-    /// Returns `true` once after a session asked for it.
+    /// Returns `true` once after each request for a new monitor session.
     pub(crate) fn take_redial(&self) -> bool {
         self.redial.swap(false, Ordering::AcqRel)
     }

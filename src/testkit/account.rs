@@ -1,4 +1,4 @@
-//! The user that the servers run as.
+//! The operating system's user that runs the servers.
 
 use super::error::{Result, TestkitError, file};
 use nix::unistd::{User, geteuid};
@@ -17,12 +17,12 @@ const CANDIDATES: [&str; 2] = ["postgres", "nobody"];
 pub(super) struct OsUser {
     uid: u32,
     gid: u32,
-    /// Whether a process has to change to this user, because the test runs as root.
+    /// `true` if a process has to change to this user, because the test runs as root.
     drops: bool,
 }
 
 impl OsUser {
-    /// Takes the user of this process, or an unprivileged one where it is root.
+    /// Takes the user of this process, or an unprivileged one if it is root.
     pub(super) fn find() -> Result<Self> {
         let own = geteuid();
         if !own.is_root() {
@@ -44,14 +44,14 @@ impl OsUser {
 
     /// Prepares a program that runs as this user, in `folder`.
     ///
-    /// It gets a process group of its own: Ctrl-C in a terminal ends the test, and the watchdog
-    /// then ends the servers in order. And it never inherits the test's output, which would keep
-    /// a pipe like `cargo test | tee` open.
+    /// The program gets a separate process group: Ctrl-C in a terminal ends the test, and the watchdog then ends the
+    /// servers in order. It never inherits the test's output, because that would keep a pipe like `cargo test | tee`
+    /// open.
     pub(super) fn command(self, program: &Path, folder: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir(folder).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // A variable like PGPORT or PGOPTIONS would reach into the cluster.
+        // A variable like PGPORT or PGOPTIONS would change how programs reach the cluster.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
                 command.env_remove(name);
@@ -64,14 +64,14 @@ impl OsUser {
         command
     }
 
-    /// Runs a program to its end.
+    /// Runs a program until it ends.
     pub(super) fn run(self, program: &Path, folder: &Path, arguments: &[&str]) -> Result<String> {
         let mut command = self.command(program, folder);
         command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         finish(program, command.output())
     }
 
-    /// Gives a file to this user.
+    /// Changes the owner of a file to this user.
     pub(super) fn own(self, path: &Path) -> Result<()> {
         if self.drops {
             std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid))
@@ -80,7 +80,7 @@ impl OsUser {
         Ok(())
     }
 
-    /// Writes a file of this user, all at once, so that a server never reads half of it.
+    /// Writes a file of this user atomically, so that a server never reads half of it.
     pub(super) fn write(self, path: &Path, content: &str) -> Result<()> {
         let draft = path.with_extension("draft");
         std::fs::write(&draft, content).map_err(file("write", &draft))?;
@@ -89,7 +89,7 @@ impl OsUser {
     }
 }
 
-/// Turns the end of a program into its output, or into an error with its last words.
+/// Turns the end of a program into its output, or into an error with its last output.
 pub(super) fn finish(program: &Path, output: std::io::Result<std::process::Output>) -> Result<String> {
     let program = program.display().to_string();
     let output = output

@@ -1,4 +1,4 @@
-//! What a cluster is to be like.
+//! The settings of a cluster, and its start.
 
 use super::account::OsUser;
 use super::cluster::Cluster;
@@ -14,11 +14,12 @@ use futures_util::future::try_join_all;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-/// How often a cluster is tried again with other ports, on systems where a port can be lost
-/// between its choice and its use.
+/// Attempts to start a cluster with other ports.
+///
+/// On some systems another process can take a port between its choice and its use.
 const ATTEMPTS: usize = 3;
 
-/// Collects what a cluster is to be like, and starts it.
+/// Collects the settings of a cluster, and starts it.
 ///
 /// # Examples
 ///
@@ -59,13 +60,13 @@ impl ClusterBuilder {
         }
     }
 
-    /// Sets the number of streaming replicas; there are none without it.
+    /// Sets the number of streaming replicas; the default is none.
     pub fn replicas(mut self, replicas: usize) -> Self {
         self.replicas = replicas;
         self
     }
 
-    /// Names the database of the application, which is `app` otherwise.
+    /// Sets the name of the application's database, `app` by default.
     pub fn database(mut self, name: impl Into<String>) -> Self {
         self.database = name.into();
         self
@@ -77,16 +78,18 @@ impl ClusterBuilder {
         self
     }
 
-    /// Adds a line of `postgresql.conf` on the replicas alone, stronger than [`setting`](Self::setting).
+    /// Adds a line of `postgresql.conf` on the replicas only.
+    ///
+    /// It overrides [`setting`](Self::setting).
     pub fn replica_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.replica_settings.push((name.into(), value.into()));
         self
     }
 
-    /// Lets a commit wait until a replica has it, so that its promotion loses nothing.
+    /// Makes each commit wait until a replica has it, so that its promotion loses nothing.
     ///
-    /// It is the first replica that is waited for, and the next one while that one is away. A
-    /// commit hangs while no replica is connected. A replica that is promoted waits for nobody.
+    /// A commit waits for the first replica, and for the next one while the first is away. It hangs while no replica is
+    /// connected. A promoted replica commits without waiting.
     pub fn synchronous(mut self) -> Self {
         self.synchronous = true;
         self
@@ -100,10 +103,10 @@ impl ClusterBuilder {
         self
     }
 
-    /// Names the folder of the server programs, such as `/usr/lib/postgresql/15/bin`.
+    /// Sets the folder of the server programs, such as `/usr/lib/postgresql/15/bin`.
     ///
-    /// Without it they are looked for in `PG_BIN`, where `pg_config --bindir` says, in the places
-    /// where Debian, Fedora and Homebrew keep them, and in `PATH`.
+    /// By default the search goes through `PG_BIN`, the output of `pg_config --bindir`, the folders of Debian, Fedora
+    /// and Homebrew, and `PATH`.
     pub fn programs(mut self, folder: impl Into<PathBuf>) -> Self {
         self.programs = Some(folder.into());
         self
@@ -113,12 +116,12 @@ impl ClusterBuilder {
     ///
     /// # Errors
     ///
-    /// Where PostgreSQL is not installed, is too old, refuses one of the settings, or the
-    /// system lacks room or rights. Each error says what helps.
+    /// Fails if PostgreSQL is not installed, is too old or refuses one of the settings, or if the system lacks room or
+    /// rights. Each error names the remedy.
     ///
     /// # Cancel safety
     ///
-    /// What was started ends when the future is dropped.
+    /// If the future is dropped, the servers that it started end.
     ///
     /// # Examples
     ///
@@ -195,7 +198,7 @@ impl ClusterBuilder {
     }
 
     async fn run(&self, cluster: &Cluster) -> Result<()> {
-        // All at once: a replica that is early tries again, and the copies are ready anyway.
+        // All at once: a replica that starts early tries again, and the copies are ready anyway.
         try_join_all(cluster.servers().iter().map(Server::start)).await?;
         try_join_all(cluster.replicas().iter().map(|replica| replica.wait_streaming(cluster.primary())))
             .await?;

@@ -8,14 +8,14 @@ use super::watchdog::Watchdog;
 use futures_util::future::try_join_all;
 use std::path::Path;
 
-/// Where the header of a WAL page ends: 24 bytes, and 40 on the first page of a segment.
+/// The size of a WAL page, and of its header: 24 bytes, and 40 on the first page of a segment.
 const PAGE: u64 = 8192;
 const HEADERS: [u64; 2] = [24, 40];
 
 /// Runs a PostgreSQL primary and its replicas until it is dropped.
 ///
-/// Dropping it ends every server and removes the folder; the same happens when the test panics, exits
-/// or is killed. Clones of its servers may outlive it, but nothing answers any more.
+/// Dropping it ends every server and removes the folder; the same happens when the test panics, exits or is killed.
+/// Clones of its servers may outlive it, but those servers no longer answer.
 ///
 /// # Examples
 ///
@@ -37,7 +37,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Begins to describe a cluster.
+    /// Returns a builder for a cluster.
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder::new()
     }
@@ -48,8 +48,8 @@ impl Cluster {
 
     /// Returns the server that *started* as the primary.
     ///
-    /// It keeps this place whatever happens to it; [`current_primary`](Self::current_primary) asks
-    /// the servers.
+    /// The server keeps this place in the list after a failover; [`current_primary`](Self::current_primary) asks the
+    /// servers.
     pub fn primary(&self) -> &Server {
         &self.servers[0]
     }
@@ -58,7 +58,7 @@ impl Cluster {
     ///
     /// # Panics
     ///
-    /// As the index of a slice does, where there are fewer replicas.
+    /// Panics if there are fewer replicas, as the index of a slice does.
     pub fn replica(&self, index: usize) -> &Server {
         &self.replicas()[index]
     }
@@ -73,17 +73,17 @@ impl Cluster {
         &self.servers
     }
 
-    /// Returns the URLs of the application, that of the primary first.
+    /// Returns the URLs of the application, the primary's first.
     pub fn urls(&self) -> Vec<String> {
         self.servers.iter().map(Server::url).collect()
     }
 
-    /// Returns the folder that everything is in.
+    /// Returns the folder that contains the cluster.
     pub fn folder(&self) -> &Path {
         self.watchdog.folder()
     }
 
-    /// Finds the server that takes writes: of those that run, the one on the highest timeline.
+    /// Finds the server that takes writes: the running primary on the highest timeline.
     ///
     /// # Errors
     ///
@@ -108,12 +108,12 @@ impl Cluster {
         })
     }
 
-    /// Waits until every standby that runs has replayed what the primary has written up to now.
+    /// Waits until every running standby has replayed all WAL written so far.
     ///
     /// # Errors
     ///
-    /// [`TestkitError::Timeout`] if one doesn't get there, because its replay or its process is
-    /// paused or it has lost its primary.
+    /// [`TestkitError::Timeout`] if a standby doesn't get there, because its replay or its process is paused or it has
+    /// lost its primary.
     ///
     /// # Examples
     ///
@@ -144,10 +144,10 @@ impl Cluster {
     }
 }
 
-/// Takes the header of a page off the position where the *next* record will begin.
+/// Subtracts the page header from the position where the *next* record will begin.
 ///
-/// At the end of a page the insert position already points behind the header of the next one, and
-/// a standby that has replayed everything would never report it.
+/// At the end of a page the insert position already points behind the header of the next one. A standby that has
+/// replayed everything would never report that position.
 fn end_of_last_record(insert: u64) -> u64 {
     let beyond = insert % PAGE;
     if HEADERS.contains(&beyond) { insert - beyond } else { insert }

@@ -1,14 +1,14 @@
-//! What can go wrong with a cluster, and what to do about it.
+//! The errors of the test kit, and their remedies.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Says how the server programs are installed on the systems most people use.
+/// The commands that install the server programs on common systems.
 const INSTALL: &str = "install them (Debian, Ubuntu: `apt-get install postgresql`; Fedora: `dnf install \
     postgresql-server`; macOS: `brew install postgresql`), or set PG_BIN to the folder that holds them";
 
-/// Reports what stopped the test kit, and what helps.
+/// Reports why the test kit failed, and the remedy.
 ///
 /// # Examples
 ///
@@ -24,13 +24,15 @@ const INSTALL: &str = "install them (Debian, Ubuntu: `apt-get install postgresql
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TestkitError {
-    /// The server programs of PostgreSQL are not on this machine, or not where the test kit looks.
+    /// The server programs of PostgreSQL were not found.
     #[error("PostgreSQL's server programs (initdb, postgres) are not in {searched}: {INSTALL}")]
     ProgramsMissing {
-        /// The places that were looked at.
+        /// The folders that were searched.
         searched: String,
     },
-    /// The programs are older than what the faults need (a paused replay that reports itself came with 14).
+    /// The programs are too old for the faults.
+    ///
+    /// A paused replay that reports itself came with 14.
     #[error(
         "found PostgreSQL {found}, and the test kit needs 14 or newer: set PG_BIN to the folder of a newer one"
     )]
@@ -47,30 +49,32 @@ pub enum TestkitError {
         /// The names that were tried.
         tried: String,
     },
-    /// A file or folder could not be read or written; most often the disk is full or rights are missing.
+    /// A file or folder could not be read or written.
+    ///
+    /// Most often the disk is full or rights are missing.
     #[error("cannot {doing} {}: see that its file system has room and that the user of the servers may write there (TMPDIR moves it)", path.display())]
     File {
-        /// What was attempted, as a verb.
+        /// The attempted action, as a verb.
         doing: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The folder of templates belongs to somebody else, so what is in it cannot be trusted.
+    /// The folder of templates belongs to another user, so its contents cannot be trusted.
     #[error("{} is not a private folder of user {uid}: remove it, or set TMPDIR to a folder of your own", path.display())]
     Untrusted {
         /// The folder.
         path: PathBuf,
-        /// The user it should belong to.
+        /// The user that should own the folder.
         uid: u32,
     },
-    /// A program could not be started, or said that it failed.
+    /// A program could not be started, or reported a failure.
     #[error("`{program}` failed: {output}")]
     Program {
         /// The program.
         program: String,
-        /// Its last words.
+        /// The end of its output.
         output: String,
     },
     /// The template is of a format that this version of the test kit does not know.
@@ -78,10 +82,12 @@ pub enum TestkitError {
         "cannot give a copy of the template its own identity ({reason}): use a released version of PostgreSQL"
     )]
     Template {
-        /// What was unexpected.
+        /// The unexpected part.
         reason: &'static str,
     },
-    /// A server ended while it was starting; its log says why (often a setting that it does not know).
+    /// A server ended while it was starting.
+    ///
+    /// Its log has the reason, often an unknown setting.
     #[error("{server} did not start; its log ends with:\n{log}")]
     NotStarted {
         /// The server.
@@ -89,14 +95,14 @@ pub enum TestkitError {
         /// The end of its log.
         log: String,
     },
-    /// Something did not happen in time.
+    /// A condition was not met in time.
     #[error("waited {} s for {server} {waiting_for} in vain: see its log, or whether the machine is overloaded", limit.as_secs())]
     Timeout {
         /// The server.
         server: String,
-        /// What was waited for.
+        /// The condition.
         waiting_for: String,
-        /// How long.
+        /// The time limit.
         limit: Duration,
     },
     /// A statement failed, or the server could not be reached.
@@ -104,10 +110,10 @@ pub enum TestkitError {
     Sql {
         /// The server.
         server: String,
-        /// What the driver said.
+        /// The driver's error.
         source: tokio_postgres::Error,
     },
-    /// A query that was to give a value gave no row.
+    /// A query that should return a value returned no row.
     #[error("the query on {server} gave no row: select exactly one value")]
     NoValue {
         /// The server.
@@ -118,23 +124,23 @@ pub enum TestkitError {
     State {
         /// The server.
         server: String,
-        /// What it is.
+        /// The server's state.
         is: &'static str,
-        /// What to do first.
+        /// The remedy.
         remedy: &'static str,
     },
-    /// A port or a socket could not be had from the system.
+    /// The system did not provide a port or a socket.
     #[error("cannot {doing}: see that 127.0.0.1 works and that there are free ports")]
     Network {
-        /// What was attempted, as a verb.
+        /// The attempted action, as a verb.
         doing: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A set could not be made.
+    /// A set could not be built.
     #[error("cannot make a set")]
     Set {
-        /// What the set said.
+        /// The set's error.
         source: crate::Error,
     },
     /// The thread that forwards the connections of a proxy has ended.
@@ -142,10 +148,12 @@ pub enum TestkitError {
     ProxyEnded,
 }
 
-/// The result of what the test kit does.
+/// The result of the test kit's operations.
 pub type Result<T, E = TestkitError> = std::result::Result<T, E>;
 
-/// Turns an error of the file system into ours, with the path that it leaves out.
+/// Turns an error of the file system into a [`TestkitError`].
+///
+/// It adds the path, which the original leaves out.
 pub(super) fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TestkitError {
     let path = path.to_owned();
     move |source| TestkitError::File { doing, path, source }

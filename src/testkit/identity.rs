@@ -1,8 +1,8 @@
-//! A system identifier of its own for every cluster.
+//! A separate system identifier for every cluster.
 //!
-//! `initdb` draws the identifier, so all copies of one template would have the same, and a test
-//! could never show a *foreign* server. It stands in two places: at the start of
-//! `global/pg_control`, which has a checksum, and in the header of each WAL segment.
+//! `initdb` draws the identifier, so all copies of one template would have the same, and a test could never show a
+//! *foreign* server. The identifier is stored in two places: at the start of `global/pg_control`, which has a
+//! checksum, and in the header of each WAL segment.
 
 use super::error::{Result, TestkitError, file};
 use std::fs::{File, OpenOptions};
@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Where a WAL segment has the identifier: behind the short page header of 20 bytes, aligned.
+/// Offset of the identifier in a WAL segment: after the short page header of 20 bytes, aligned.
 const OFFSET_IN_WAL: u64 = 24;
 
 /// Draws an identifier as `initdb` does: the time, with the rest filled up.
@@ -19,7 +19,7 @@ pub(super) fn draw() -> u64 {
     (seconds << 32) | u64::from(fastrand::u32(..))
 }
 
-/// Gives the data directory of a server that never ran the identifier `new`.
+/// Writes the identifier `new` into the data directory of a server that never ran.
 pub(super) fn assign(data_dir: &Path, new: u64) -> Result<()> {
     let control = data_dir.join("global/pg_control");
     let mut bytes = std::fs::read(&control).map_err(file("read", &control))?;
@@ -45,7 +45,7 @@ pub(super) fn assign(data_dir: &Path, new: u64) -> Result<()> {
     Ok(())
 }
 
-/// Writes the identifier into a segment that has the old one (one that was never used has none).
+/// Writes the identifier into a segment that has the old one (an unused segment has none).
 fn relabel(segment: &File, old: [u8; 8], new: u64) -> std::io::Result<()> {
     let mut found = [0; 8];
     segment.read_exact_at(&mut found, OFFSET_IN_WAL)?;

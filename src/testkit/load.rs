@@ -1,4 +1,4 @@
-//! A steady load, and what its users noticed while something broke.
+//! A steady load, and its users' experience while a node fails.
 
 use std::fmt;
 use std::future::Future;
@@ -11,14 +11,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// How a write ended, as its user sees it.
+/// The outcome of a write, as its user sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// It was acknowledged, so it must not be lost.
     Acknowledged,
-    /// It failed, and is known not to have been carried out.
+    /// It failed, and the server is known not to have applied it.
     Failed(String),
-    /// It may or may not have been carried out.
+    /// The server may or may not have applied it.
     Unknown(String),
 }
 
@@ -26,18 +26,18 @@ pub enum WriteOutcome {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Sample {
-    /// Its number; reads and writes are counted apart.
+    /// Its number; reads and writes are counted separately.
     pub id: u64,
-    /// When it was due.
+    /// The scheduled start.
     pub began: Instant,
-    /// When it ended.
+    /// The end.
     pub ended: Instant,
-    /// How it ended.
+    /// The outcome.
     pub outcome: WriteOutcome,
 }
 
 impl Sample {
-    /// How long it took.
+    /// Returns the time from the scheduled start to the end.
     pub fn took(&self) -> Duration {
         self.ended.duration_since(self.began)
     }
@@ -49,8 +49,8 @@ impl Sample {
 
 /// A steady load of reads and writes, at fixed rates whatever the answers take.
 ///
-/// The next operation starts when it is due, not when the last one has ended (an *open loop*): users
-/// don't wait for each other either, and a load that waits hides the very gap that it should measure.
+/// The next operation starts when it is due, not when the last one has ended (an *open loop*). Users don't wait for
+/// each other either, and a load that waits hides the gap that it should measure.
 ///
 /// ```
 /// use std::time::Duration;
@@ -79,11 +79,13 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts so many reads and writes per second. The functions get the number of the operation.
+    /// Starts a load with these rates per second.
+    ///
+    /// The functions get the number of the operation.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub fn start<Read, ReadFut, Write, WriteFut>(
         reads_per_second: u32,
         writes_per_second: u32,
@@ -109,7 +111,7 @@ impl Load {
         Self { stop, tasks, done }
     }
 
-    /// Waits until so many more operations have ended.
+    /// Waits until this many more operations have ended.
     pub async fn done(&self, more: u64) {
         let target = self.done.load(Ordering::Relaxed) + more;
         while self.done.load(Ordering::Relaxed) < target {
@@ -143,7 +145,7 @@ where
     let mut running = JoinSet::new();
     if per_second > 0 {
         let mut due = interval(Duration::from_secs(1) / per_second);
-        // What was due while the machine was busy is caught up with, so that the rate holds.
+        // Operations that were due while the machine was busy start late, so that the rate holds.
         due.set_missed_tick_behavior(MissedTickBehavior::Burst);
         for id in 0.. {
             let began = tokio::select! {
@@ -168,7 +170,7 @@ where
     samples
 }
 
-/// What the users of a load noticed.
+/// The operations of a load, as its users saw them.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Record {
@@ -179,33 +181,33 @@ pub struct Record {
 }
 
 impl Record {
-    /// The reads that failed.
+    /// Returns the reads that failed.
     pub fn failed_reads(&self) -> impl Iterator<Item = &Sample> {
         self.reads.iter().filter(|read| !read.succeeded())
     }
 
-    /// The writes that failed, or whose outcome is unknown.
+    /// Returns the writes that failed, or whose outcome is unknown.
     pub fn failed_writes(&self) -> impl Iterator<Item = &Sample> {
         self.writes.iter().filter(|write| !write.succeeded())
     }
 
-    /// The numbers of the writes that were acknowledged.
+    /// Returns the numbers of the writes that were acknowledged.
     pub fn acknowledged(&self) -> impl Iterator<Item = u64> + '_ {
         self.writes.iter().filter(|write| write.succeeded()).map(|write| write.id)
     }
 
-    /// The longest time between two reads that succeeded.
+    /// Returns the longest time between two reads that succeeded.
     pub fn longest_read_gap(&self) -> Duration {
         let ends: Vec<_> = self.reads.iter().filter(|read| read.succeeded()).map(|read| read.ended).collect();
         ends.windows(2).map(|pair| pair[1].duration_since(pair[0])).max().unwrap_or_default()
     }
 
-    /// The longest that a read took, whether it succeeded or not.
+    /// Returns the longest duration of a read, whether it succeeded or not.
     pub fn slowest_read(&self) -> Duration {
         self.reads.iter().map(Sample::took).max().unwrap_or_default()
     }
 
-    /// How long after an instant the first write was acknowledged that began, or still waited, then.
+    /// Returns the time from an instant to the next acknowledged write.
     pub fn first_write_after(&self, instant: Instant) -> Option<Duration> {
         let ended = self.writes.iter().filter(|write| write.succeeded() && write.ended >= instant);
         ended.map(|write| write.ended.duration_since(instant)).min()

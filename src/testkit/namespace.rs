@@ -1,4 +1,4 @@
-//! A second network namespace, in which an address vanishes without a word.
+//! A second network namespace, in which an address can stop answering.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -10,13 +10,13 @@ use nix::sched::{CloneFlags, setns};
 use super::error::{Result, TestkitError};
 use super::wait::blocking;
 
-/// A network namespace of the test's own, joined to this one by a pair of virtual interfaces.
+/// A separate network namespace, joined to this one by a pair of virtual interfaces.
 ///
-/// A [`Proxy`](super::Proxy) cannot lose packets: what is sent to it is acknowledged, whatever it does then. Here the link can be
-/// [taken down](Self::cut_off), and whoever talks to an address in the namespace hears nothing any more, not even a
-/// refusal: what the loss of a machine or of its switch is like. Needs Linux, root and `ip` of iproute2.
+/// A [`Proxy`](super::Proxy) cannot lose packets, because the system acknowledges all that arrives. Here the interface
+/// can be [taken down](Self::cut_off). A client of an address in the namespace then gets no answer, not even a refusal,
+/// as when a machine or its switch is lost. Needs Linux, root and `ip` of iproute2.
 ///
-/// It only makes and changes what it made itself, and removes that when it is dropped.
+/// The kit changes only interfaces that it made itself, and removes them when this is dropped.
 ///
 /// ```no_run
 /// use pointsman::testkit::{Cluster, Namespace};
@@ -25,7 +25,7 @@ use super::wait::blocking;
 /// let namespace = Namespace::create().await?;
 /// let addr = namespace.reach(cluster.primary().port()).await?;
 /// namespace.cut_off().await?;
-/// // … connections to `addr` hang: nobody says that it is gone …
+/// // … connections to `addr` hang: no packet says that it is gone …
 /// namespace.join().await?;
 /// # let _ = addr; Ok(()) }
 /// ```
@@ -41,11 +41,11 @@ pub struct Namespace {
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl Namespace {
-    /// Says whether the system allows a namespace.
+    /// Checks that the system allows a namespace.
     ///
     /// # Errors
     ///
-    /// [`TestkitError::Program`] with the reason why it does not.
+    /// [`TestkitError::Program`] with the reason if it does not.
     pub async fn available() -> Result<()> {
         Self::create().await.map(drop)
     }
@@ -58,7 +58,7 @@ impl Namespace {
     ///
     /// # Cancel safety
     ///
-    /// What was made is removed also when the future is dropped.
+    /// If the future is dropped, the parts that were already made are removed too.
     pub async fn create() -> Result<Self> {
         blocking(|| {
             if !nix::unistd::geteuid().is_root() {
@@ -84,11 +84,13 @@ impl Namespace {
         .await
     }
 
-    /// Makes a server of this side, by its port on 127.0.0.1, reachable at an address inside of the namespace.
+    /// Makes a local server reachable at an address inside the namespace.
+    ///
+    /// `port` is the server's port on 127.0.0.1.
     ///
     /// # Errors
     ///
-    /// When the system has no thread or no socket for it.
+    /// Fails if the system has no thread or no socket for it.
     pub async fn reach(&self, port: u16) -> Result<SocketAddr> {
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let inside = SocketAddr::from((self.addr(2), port));
@@ -128,16 +130,16 @@ impl Namespace {
         Ok(inside)
     }
 
-    /// Takes the link down: packets vanish in both directions, and nobody is told.
+    /// Takes the interface down: packets vanish in both directions, without an error.
     ///
     /// # Errors
     ///
-    /// [`TestkitError::Program`] when the system refuses.
+    /// [`TestkitError::Program`] if the system refuses.
     pub async fn cut_off(&self) -> Result<()> {
         self.set_inner("down").await
     }
 
-    /// Takes the link up again.
+    /// Takes the interface up again.
     ///
     /// # Errors
     ///
@@ -166,7 +168,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Runs `ip`, and says why it failed.
+/// Runs `ip`, and returns its error output if it fails.
 fn ip(arguments: &[&str]) -> Result<()> {
     let program = || format!("ip {}", arguments.join(" "));
     let output = Command::new("ip").args(arguments).stdin(Stdio::null()).output();

@@ -1,21 +1,20 @@
-//! Ports that stay ours from the moment they are chosen.
+//! Ports that stay reserved from the moment they are chosen.
 //!
-//! To bind port 0, note the number and close the socket is a race: another test, or an outgoing
-//! connection, takes the port before the server does, or while the server is down. So the
-//! socket stays bound for as long as the cluster lives, without listening. Linux lets a second
-//! socket with `SO_REUSEADDR` listen on a port whose other sockets don't listen, gives the port to
-//! nobody who asks for just any, and refuses connections while the server is down.
+//! Binding port 0, noting the number and closing the socket is a race. Another test, or an outgoing connection, can
+//! take the port before the server does, or while the server is down. So the socket stays bound for as long as the
+//! cluster lives, without listening. Linux lets a second socket with `SO_REUSEADDR` listen on a port whose other
+//! sockets don't listen. It never assigns such a port automatically, and refuses connections while the server is down.
 
 use super::error::{Result, TestkitError};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-/// A port of 127.0.0.1 that nobody else gets.
+/// A port of 127.0.0.1 that no other process gets.
 #[derive(Debug)]
 pub(super) struct Port {
     number: u16,
-    /// Keeps the port. Other systems than Linux don't let a second socket bind it.
+    /// Reserves the port. Only Linux lets a second socket bind it.
     _reservation: Option<Socket>,
 }
 
@@ -42,7 +41,7 @@ impl Port {
         Ok(socket.into())
     }
 
-    /// Says whether somebody else listens on the port.
+    /// Returns `true` if another process listens on the port.
     pub(super) fn is_taken(&self) -> bool {
         self.listen().is_err()
     }

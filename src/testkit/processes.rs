@@ -1,9 +1,8 @@
-//! The processes of a server: the postmaster and whatever it started.
+//! The processes of a server: the postmaster and its children.
 //!
-//! Each backend leads a process group of its own, so a signal to the postmaster's group reaches
-//! the postmaster alone. And a backend that is busy outlives a postmaster that was killed. On Linux
-//! they are known by the directory they stand in, which is the data directory for all of them, from
-//! the moment they are born and also after they lost their parent.
+//! Each backend leads a separate process group, so a signal to the postmaster's group reaches the postmaster alone. A
+//! busy backend also outlives a postmaster that was killed. On Linux, the kit finds the processes by their working
+//! directory, which is the data directory for all of them, even after they lost their parent.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,7 +34,7 @@ pub(super) fn of(data_dir: &Path) -> Vec<Process> {
             // `pid (name) state …`, where the name may hold anything.
             let (before, after) = stat.rsplit_once(") ")?;
             let state = after.chars().next()?;
-            // A shell that looks around in the folder is not a server, and a zombie is dead.
+            // A shell in the folder is not a server, and a zombie is dead.
             let is_ours = before.ends_with("(postgres") && !matches!(state, 'Z' | 'X');
             is_ours.then(|| Process { pid: Pid::from_raw(pid), state })
         })

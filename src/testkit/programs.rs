@@ -1,11 +1,11 @@
-//! Where the server programs of PostgreSQL are.
+//! Finds the server programs of PostgreSQL.
 
 use super::account::{OsUser, finish};
 use super::error::{Result, TestkitError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The oldest major version with everything that the faults need.
+/// The oldest major version that supports all faults.
 const OLDEST: u32 = 14;
 
 /// The folder of PostgreSQL's server programs, and their version.
@@ -16,7 +16,7 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Finds the programs in `folder`, or else in the places where systems keep them.
+    /// Finds the programs in `folder`, or else in the folders where systems install them.
     pub(super) fn find(account: OsUser, folder: Option<&Path>) -> Result<Self> {
         let candidates = match (folder, std::env::var_os("PG_BIN")) {
             (Some(folder), _) => vec![folder.to_owned()],
@@ -40,7 +40,7 @@ impl Programs {
         self.folder.join(program)
     }
 
-    /// The version as the programs say it, such as `15.14`.
+    /// The version as the programs print it, such as `15.14`.
     pub(super) fn version(&self) -> &str {
         &self.version
     }
@@ -52,7 +52,7 @@ fn major(version: &str) -> u32 {
     digits.parse().unwrap_or(0)
 }
 
-/// Lists the folders where the programs may be, the best guess first.
+/// Lists the folders that may hold the programs, the most likely first.
 fn usual_places() -> Vec<PathBuf> {
     let mut places = Vec::new();
     // Debian keeps the server programs out of PATH, and `pg_config` knows where they are.

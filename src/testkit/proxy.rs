@@ -1,10 +1,9 @@
 //! A TCP proxy that breaks the network on request.
 //!
-//! What a program does when a connection is refused, reset, silent or cut in the middle of a message
-//! differs from what it does when a server ends, and a server that runs cannot be made to do it.
-//! The proxy lives on a thread and a runtime of its own: neither a test that blocks nor the clock
-//! of a paused runtime changes what it does. On that one thread a change of mode is
-//! complete when the call returns: nothing is forwarded afterwards that the new mode forbids.
+//! A program reacts differently to a refused, reset, silent or cut connection than to a server that ends. A running
+//! server cannot be made to do these. The proxy runs on a separate thread and runtime, so neither a test that blocks
+//! nor the clock of a paused runtime affects it. Because it is one thread, a change of mode is complete when the call
+//! returns: nothing is forwarded afterwards that the new mode forbids.
 
 mod connection;
 
@@ -22,7 +21,7 @@ use tokio::task::JoinSet;
 
 /// Forwards connections to a server, or breaks them in a chosen way.
 ///
-/// It is a handle: a clone means the same proxy, which ends with its last handle.
+/// It is a handle: clones are the same proxy, which ends with its last handle.
 ///
 /// # Examples
 ///
@@ -48,7 +47,7 @@ pub struct Proxy {
     accepted: Arc<AtomicU64>,
 }
 
-/// What the thread is asked to do, with the place for its answer.
+/// A command to the thread, with the channel for its answer.
 #[derive(Debug)]
 struct Command {
     action: Action,
@@ -64,11 +63,13 @@ enum Action {
 }
 
 impl Proxy {
-    /// Listens on a free port of 127.0.0.1 and forwards to `target`, as after [`pass`](Self::pass).
+    /// Listens on a free port of 127.0.0.1 and forwards to `target`.
+    ///
+    /// The mode is that of [`pass`](Self::pass).
     ///
     /// # Errors
     ///
-    /// When the system has no port or no thread for it.
+    /// Fails if the system has no port or no thread for it.
     pub async fn start(target: SocketAddr) -> Result<Self> {
         let port = Arc::new(Port::reserve()?);
         let (commands, inbox) = mpsc::unbounded_channel();
@@ -102,7 +103,7 @@ impl Proxy {
         self.port.number()
     }
 
-    /// Returns how many connections were accepted up to now, also those that were not forwarded.
+    /// Returns the number of accepted connections, including those not forwarded.
     ///
     /// # Examples
     ///
@@ -118,18 +119,18 @@ impl Proxy {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Forwards everything, also what a [`stall`](Self::stall) has kept.
+    /// Forwards everything, including the bytes that a [`stall`](Self::stall) has kept.
     ///
     /// # Errors
     ///
-    /// When the port cannot be listened on again. The same holds for the other modes.
+    /// Fails if the port cannot be listened on again. The same holds for the other modes.
     pub async fn pass(&self) -> Result<()> {
         self.ask(Action::Behave(Behaviour::Pass)).await
     }
 
-    /// Refuses new connections, as a machine without the server does; those that are open go on.
+    /// Refuses new connections, as a machine without the server does.
     ///
-    /// The port stays taken. For the loss of a server use [`reset`](Self::reset) as well.
+    /// Open connections go on, and the port stays taken. For the loss of a server use [`reset`](Self::reset) as well.
     ///
     /// # Errors
     ///
@@ -138,7 +139,7 @@ impl Proxy {
         self.ask(Action::Refuse).await
     }
 
-    /// Resets (RST) every connection that is open, and leaves the mode as it is.
+    /// Resets (RST) every open connection, and leaves the mode unchanged.
     ///
     /// # Errors
     ///
@@ -147,8 +148,9 @@ impl Proxy {
         self.ask(Action::Reset).await
     }
 
-    /// Accepts connections and forwards nothing, in no direction, as a network that loses all
-    /// packets does.
+    /// Accepts connections and forwards nothing in either direction.
+    ///
+    /// A network that loses all packets does the same.
     ///
     /// # Errors
     ///
@@ -157,7 +159,7 @@ impl Proxy {
         self.ask(Action::Behave(Behaviour::Stall)).await
     }
 
-    /// Lets each reply arrive this much later; the rate stays.
+    /// Delays each reply by this time; the rate stays.
     ///
     /// # Errors
     ///
@@ -168,8 +170,8 @@ impl Proxy {
 
     /// Forwards exactly this many more bytes of replies on each connection, then closes it.
     ///
-    /// It counts for those that are open and for new ones, until another mode is chosen. With a few
-    /// bytes a connection ends in the middle of a message.
+    /// It applies to open and new connections until another mode is chosen. With a few bytes, a connection ends in the
+    /// middle of a message.
     ///
     /// # Errors
     ///
@@ -178,8 +180,9 @@ impl Proxy {
         self.ask(Action::Behave(Behaviour::CutAfter(bytes))).await
     }
 
-    /// Forwards new connections to another address, as a floating address that moves does; those that are open go on
-    /// to where they were.
+    /// Forwards new connections to another address, as a moved floating address does.
+    ///
+    /// Open connections keep their target.
     ///
     /// # Errors
     ///
@@ -225,7 +228,7 @@ impl Forwarder {
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(Command { action, done }) => {
-                        // Whoever asked may have gone.
+                        // The caller may have gone.
                         let _ = done.send(self.act(action).await);
                     }
                     None => return,
@@ -253,7 +256,7 @@ impl Forwarder {
                 self.link.send_modify(|link| link.behave(Behaviour::Pass));
             }
             Action::Reset => {
-                // What the system has accepted for us is open for the client.
+                // A connection that the system has accepted for us is open for the client.
                 while let Some(Ok((client, _))) =
                     self.listener.as_ref().map(|listener| SockRef::from(listener).accept())
                 {
@@ -268,12 +271,12 @@ impl Forwarder {
     }
 }
 
-/// Accepts a connection, and waits for ever where nobody listens.
+/// Accepts a connection, and waits for ever if there is no listener.
 async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     loop {
         match listener {
-            // An error is the failure of one connection, or a lack of file descriptors: not to be
-            // asked again at once.
+            // An error is the failure of one connection, or a lack of file descriptors. Retrying at once would not
+            // help.
             Some(listener) => match listener.accept().await {
                 Ok((client, _)) => return client,
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,

@@ -1,17 +1,17 @@
 //! A set whose work is rolled back: one session, in a transaction that is never committed.
 //!
-//! A [`RollbackSet`] is a [`ReplicaSet`] that was built as any other. What differs is the server that it
-//! connects to: a port of this process that speaks PostgreSQL's protocol, and gives all connections turns in one session.
-//! So the pools, the types, the transactions and the errors are those of production.
+//! A [`RollbackSet`] is a [`ReplicaSet`] built like any other, except for the server that it connects to. That server
+//! is a port of this process which speaks PostgreSQL's protocol, and gives all connections turns in one session. So the
+//! pools, the types, the transactions and the errors are those of production.
 //!
 //! * `server`: the port, and the thread that serves it
 //! * `login`: the first messages of a connection; a monitor goes through to the server itself
 //! * `client`: one connection of the set, and its turns
-//! * `translate`: a message of a connection, as the one session gets it
+//! * `translate`: rewrites a connection's message for the one session
 //! * `session`: the one session at the server, with its savepoints
 //! * `lent`: the socket on which the driver logs in to it
-//! * `settings`: what a connection is to be set to in its turn
-//! * `statement`: what a statement does to transactions (pure)
+//! * `settings`: the settings of a connection, for its turn
+//! * `statement`: the effect of a statement on transactions (pure)
 //! * `message`: the messages of the protocol
 
 use std::ops::Deref;
@@ -36,36 +36,38 @@ mod translate;
 
 /// A [`ReplicaSet`] whose work is rolled back when it is dropped.
 ///
-/// Both intents are served from one session at the primary, inside a transaction that is never committed. So what one
-/// checkout wrote is seen by the next, and by no other session. The set needs nothing of the database
-/// but its tables, and tests that run in parallel on one database, each with a set of its own, see nothing of each other.
+/// One session at the primary serves both intents, inside a transaction that is never committed. So each checkout sees
+/// what an earlier one wrote, and no other session does. The set needs only the tables of the database. Parallel tests
+/// on one database, each with a separate set, do not see each other's work.
 ///
-/// It dereferences to the set, so it is passed to code that takes a `&ReplicaSet`. Clones of the set are closed when
-/// this is dropped, and so is the session: the drop waits until the server has rolled back.
+/// It dereferences to the set, so it is passed to code that takes a `&ReplicaSet`. When it is dropped, clones of the
+/// set are closed, and so is the session: the drop waits until the server has rolled back.
 ///
 /// # What is as in production
 ///
 /// * A `Conn<Read>` is read-only at the server. A failed statement outside a transaction does no harm to later ones.
 /// * Transactions of the application are savepoints: rolled back after an error, after a failed statement, and
 ///   when they are dropped half-way. Deferred constraints are checked when they are committed.
-/// * Connections that do not belong to one transaction may be held side by side. Statements and transactions of different
-///   connections are carried out one after the other, in the order in which they asked.
+/// * Connections that do not belong to one transaction may be held side by side. Statements and transactions of
+///   different connections run one after the other, in the order of their requests.
 ///
 /// # What differs
 ///
-/// * A statement waits while *another* connection is inside a transaction. If one task does both, it would wait for
-///   itself: the statement fails with SQLSTATE 55P03 before `timeouts.checkout` is over.
-/// * The isolation level and `DEFERRABLE` of a transaction have no effect: all is `READ COMMITTED`. `READ ONLY` has.
-/// * `now()` is the same moment all the time, and so is the transaction's id. `clock_timestamp()` goes on.
-/// * Sequences keep the values that they gave out. `NOTIFY` is delivered to no session.
+/// * A statement waits while *another* connection is inside a transaction. If one task does both, the statement would
+///   wait for itself, so it fails with SQLSTATE 55P03 before `timeouts.checkout` is over.
+/// * The isolation level and `DEFERRABLE` have no effect: every transaction is `READ COMMITTED`. `READ ONLY` has an
+///   effect.
+/// * `now()` and the transaction's id stay the same all the time. `clock_timestamp()` goes on.
+/// * Sequences keep the values that they handed out. `NOTIFY` is delivered to no session.
 /// * Settings (`SET`), temporary tables, advisory locks and cursors belong to the one session. `SET LOCAL` and
 ///   `set_config('name', …, true)` end with their transaction; a name that is a bound value does not.
-/// * [`settle`](ReplicaSet::settle) cannot tell the outcome of a transaction.
-/// * What cannot run in a transaction is refused: `VACUUM`, `CREATE INDEX CONCURRENTLY`, two-phase commits, procedures that commit.
-/// * Locks are held until the set is dropped. Two sets that insert the same key wait for each other, and so do two that
-///   create the same table: migrate the database before.
+/// * [`resolve`](ReplicaSet::resolve) cannot find the outcome of a transaction.
+/// * Statements that cannot run in a transaction are refused: `VACUUM`, `CREATE INDEX CONCURRENTLY`, two-phase
+///   commits, procedures that commit.
+/// * Locks are held until the set is dropped. Two sets that insert the same key wait for each other, and so do two
+///   that create the same table. Migrate the database before.
 ///
-/// A set whose session was lost fails from then on, and never goes on in another transaction.
+/// If the session is lost, the set fails from then on, and never continues in another transaction.
 ///
 /// ```
 /// use pointsman::prelude::*;
@@ -103,17 +105,18 @@ pub struct RollbackSet {
 impl RollbackSet {
     /// Begins the transaction, and connects a set to it.
     ///
-    /// Of the nodes of the configuration, the primary serves all. Everything else of it counts: limits, timeouts, retries.
+    /// The primary among the configured nodes serves everything. The rest of the configuration applies: limits,
+    /// timeouts, retries.
     ///
     /// # Errors
     ///
-    /// [`TestkitError`] if none of the nodes is a primary that lets a session begin, or if its URL asks for TLS.
+    /// [`TestkitError`] if no node is a primary that lets a session begin, or if its URL asks for TLS.
     ///
     /// # Cancel safety
     ///
     /// A dropped future leaves nothing behind.
     pub async fn connect(config: Config) -> Result<Self> {
-        // Before the checkout is over, so that its error says what it waited for.
+        // Before the checkout times out, so that the error names the reason for the wait.
         let limit = config.timeouts().checkout.min(config.timeouts().connect) * 3 / 4;
         let mut last = None;
         for node in config.nodes() {
@@ -134,7 +137,7 @@ impl RollbackSet {
     }
 }
 
-/// Refuses a node whose sessions cannot be looked into, or that is reached in a way that the set cannot be led off.
+/// Refuses a node whose sessions cannot be inspected or redirected.
 fn check(node: &NodeConfig) -> Result<()> {
     let (is, remedy) = if node.tls().mode > TlsMode::Prefer {
         ("asks for TLS", "leave `sslmode` out of the URL, or write `sslmode=disable`")
@@ -148,7 +151,7 @@ fn check(node: &NodeConfig) -> Result<()> {
 
 impl Drop for RollbackSet {
     fn drop(&mut self) {
-        // Clones of the set refuse at once, instead of looking for a primary that is not there any more.
+        // Clones of the set refuse at once, instead of searching for a primary that no longer exists.
         if Handle::try_current().is_ok() {
             let _ = self.set.close().now_or_never();
         }

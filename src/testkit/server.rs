@@ -1,4 +1,4 @@
-//! One server of a cluster: who it is, and SQL for administration.
+//! One server of a cluster: its identity, and SQL for administration.
 //!
 //! - `server/lifecycle.rs`: start, stop, kill, pause.
 //! - `server/replication.rs`: promote, rejoin, follow, lag.
@@ -26,13 +26,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 use tokio_postgres::Config;
 
-/// How many lines of the log are shown: enough for a crash and what led to it.
+/// Lines of the log that are shown: enough for a crash and its cause.
 const LOG_LINES: usize = 60;
 
 /// One PostgreSQL server of a [`Cluster`](super::Cluster), with its faults.
 ///
-/// It is a handle: a clone means the same server, and can move into a task. Each fault returns when its
-/// effect is there, so the next line of a test can rely on it.
+/// It is a handle: clones are the same server, and can move into a task. Each fault returns once it is in effect, so
+/// the next line of a test can rely on it.
 ///
 /// # Examples
 ///
@@ -59,7 +59,7 @@ struct Inner {
     shared: Arc<Shared>,
 }
 
-/// What the servers of a cluster have in common.
+/// The state that the servers of a cluster share.
 pub(super) struct Shared {
     pub(super) account: OsUser,
     pub(super) programs: Programs,
@@ -95,22 +95,22 @@ impl Server {
         Ok(server)
     }
 
-    /// Returns the name, `primary` or `replica-1` and so on, by what the server started as.
+    /// Returns the name, such as `primary` or `replica-1`, by the role at the start.
     ///
     /// It is also the server's `cluster_name`, and a standby's `application_name`.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// Returns the port on 127.0.0.1, which stays the server's own also while it is down.
+    /// Returns the port on 127.0.0.1, which stays reserved while the server is down.
     pub fn port(&self) -> u16 {
         self.inner.port.number()
     }
 
     /// Returns the URL for the program under test: the role `app`, which owns its database.
     ///
-    /// The role is no superuser and authenticates with a password (SCRAM), which is the current one
-    /// also after [`change_password`](Self::change_password).
+    /// The role is no superuser and authenticates with a password (SCRAM). The URL has the current password, also after
+    /// [`change_password`](Self::change_password).
     pub fn url(&self) -> String {
         self.app_url(self.port(), &self.lock(&self.inner.shared.app_password))
     }
@@ -130,7 +130,7 @@ impl Server {
         matches!(child.try_wait(), Ok(None)).then(|| child.id())
     }
 
-    /// Says whether the postmaster lives; it may still be starting, or be paused.
+    /// Returns `true` if the postmaster lives; it may still be starting, or be paused.
     pub fn is_running(&self) -> bool {
         self.pid().is_some()
     }
@@ -158,11 +158,11 @@ impl Server {
 
     /// Runs one or several statements as the superuser, in the database of the application.
     ///
-    /// What they create, the role `app` may use.
+    /// The role `app` may use the objects that they create.
     ///
     /// # Errors
     ///
-    /// When the server cannot be reached, or refuses the statement. It gives up after half a minute.
+    /// Fails if the server cannot be reached, or refuses the statement. It gives up after half a minute.
     pub async fn execute(&self, sql: &str) -> Result<()> {
         self.admin_session().await?.execute(sql).await
     }
@@ -171,7 +171,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// As [`execute`](Self::execute), and when the query gives no row.
+    /// As [`execute`](Self::execute), and if the query returns no row.
     ///
     /// # Examples
     ///
@@ -197,7 +197,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When there is no port for it.
+    /// Fails if there is no port for it.
     ///
     /// # Examples
     ///
@@ -205,7 +205,7 @@ impl Server {
     /// # async fn example(cluster: pointsman::testkit::Cluster) -> pointsman::testkit::Result<()> {
     /// let url = cluster.replica(0).proxied_url().await?;
     /// cluster.replica(0).proxy().await?.stall().await?;
-    /// // … whoever uses `url` now waits …
+    /// // … clients of `url` now wait …
     /// # Ok(()) }
     /// ```
     pub async fn proxy(&self) -> Result<&Proxy> {
@@ -227,12 +227,12 @@ impl Server {
         self.session_on(&self.inner.shared.database).await
     }
 
-    /// Connects to the database that is always there, whatever a test does to its own.
+    /// Connects to the database that always exists, whatever a test does to its own.
     pub(super) async fn maintenance_session(&self) -> Result<Session> {
         self.session_on(ADMIN).await
     }
 
-    /// Renames a database, which nobody may be connected to.
+    /// Renames a database, which must have no connections.
     pub(super) async fn rename_database(&self, from: &str, to: &str) -> Result<()> {
         let to = to.replace('"', "\"\"");
         self.maintenance_session()
@@ -271,7 +271,7 @@ impl Server {
         shared.account.write(&self.settings_path(), &text)
     }
 
-    /// Makes the server a standby of `other` from its next start on.
+    /// Makes the server a standby of `other`, from its next start.
     fn become_standby_of(&self, other: &Self) -> Result<()> {
         self.set_source(other)?;
         let signal = self.inner.data_dir.join("standby.signal");
@@ -305,7 +305,7 @@ impl Server {
     }
 }
 
-/// Writes what has a meaning in a URL as `%` and two digits.
+/// Percent-encodes the characters that have a meaning in a URL.
 fn percent_encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut url, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -329,7 +329,7 @@ impl fmt::Debug for Server {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The watchdog has ended the process; this takes it off the table.
+        // The watchdog has ended the process; this reaps it.
         let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(child) = process {
             let _ = child.try_wait();

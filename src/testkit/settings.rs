@@ -1,31 +1,31 @@
 //! The configuration file of a server.
 //!
-//! It stands beside the data directory: `pg_rewind` replaces what is inside by what the other
-//! server has, and would make two servers of one port.
+//! It stands beside the data directory, because `pg_rewind` replaces the contents of that directory with the other
+//! server's, and would give two servers one port.
 
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// What every server of a cluster has, and why.
+/// The settings of every server in a cluster, with their reasons.
 const BASE: &[(&str, &str)] = &[
-    // Nothing has to survive a power failure; a process that is killed loses nothing without it.
+    // Nothing has to survive a power failure; a killed process loses nothing without it.
     ("fsync", "off"),
     ("wal_init_zero", "off"),
     ("full_page_writes", "on"),
-    // `pg_rewind` needs one of this and data checksums.
+    // `pg_rewind` needs this or data checksums.
     ("wal_log_hints", "on"),
     ("wal_level", "replica"),
     ("hot_standby", "on"),
     ("max_wal_senders", "10"),
     // No replication slots: a standby that was away for the length of a test finds its WAL.
     ("wal_keep_size", "512MB"),
-    // A standby that lost its primary tries again after this; the usual 5 s are 5 s of test.
+    // A standby that lost its primary tries again after this; the usual 5 s would slow the tests.
     ("wal_retrieve_retry_interval", "100ms"),
     ("wal_receiver_status_interval", "100ms"),
     ("max_connections", "100"),
     ("shared_buffers", "16MB"),
-    // In the folder, which goes away, and not in /dev/shm, where a killed server leaves it.
+    // In the folder, which is removed, and not in /dev/shm, where a killed server leaves it.
     ("dynamic_shared_memory_type", "mmap"),
     ("unix_socket_directories", ""),
     ("listen_addresses", "127.0.0.1"),
@@ -34,10 +34,10 @@ const BASE: &[(&str, &str)] = &[
     ("jit", "off"),
 ];
 
-/// Who may connect: everybody with a password.
+/// The access rules: every client needs a password.
 ///
-/// The superuser's connections never leave the machine and are opened often: they send it as it is,
-/// and leave the costly part of SCRAM to the server.
+/// The superuser's connections never leave the machine and are opened often. They send the password as it is, and leave
+/// the costly part of SCRAM to the server.
 pub(super) const HBA: &str = "\
 host all postgres 127.0.0.1/32 password
 host replication postgres 127.0.0.1/32 password
@@ -49,14 +49,14 @@ host all all all scram-sha-256
 pub(super) struct Settings {
     /// The server that this one follows, if it is a standby.
     pub(super) source: Option<Source>,
-    /// Whether it is to have a connection to that server.
+    /// `true` if it should have a connection to that server.
     pub(super) connected: bool,
     pub(super) replay_delay: Duration,
-    /// The settings of the test, the later the stronger.
+    /// The settings of the test; later ones override earlier ones.
     pub(super) own: Vec<(String, String)>,
 }
 
-/// Where a standby gets its WAL.
+/// The server that a standby gets its WAL from.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     pub(super) port: u16,

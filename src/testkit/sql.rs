@@ -1,7 +1,7 @@
 //! SQL for administration, on a connection per call.
 //!
-//! A connection that is kept would belong to the runtime of the test that opened it, and a
-//! cluster may be shared by tests with a runtime each.
+//! A connection that is kept would belong to the runtime of the test that opened it, but tests with separate runtimes
+//! may share a cluster.
 
 use super::error::{Result, TestkitError};
 use super::wait::LIMIT;
@@ -50,7 +50,9 @@ impl Drop for Session {
     }
 }
 
-/// Names the server in the error, and never waits for ever: the server may be stopped.
+/// Adds the server's name to the error, and limits the wait.
+///
+/// The server may be stopped.
 async fn limited<T>(
     server: &str,
     waiting_for: &str,

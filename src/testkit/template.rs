@@ -1,7 +1,7 @@
 //! A data directory that was initialised once, and is copied for every server.
 //!
-//! `initdb` takes a second, a copy a tenth of one. The template stays in the folder for temporary
-//! files, for all test programs of one user and version of PostgreSQL. Nobody else may write there.
+//! `initdb` takes a second, a copy a tenth of one. The template stays in the folder for temporary files, for all test
+//! programs of one user and version of PostgreSQL. No other user may write there.
 
 use super::account::{OsUser, finish};
 use super::error::{Result, TestkitError, file};
@@ -19,8 +19,9 @@ use nix::fcntl::{Flock, FlockArg};
 /// Changes whenever a template is made differently, so that an old one is never used.
 const LAYOUT: u32 = 2;
 
-/// The smallest settings that a server can have, which the template remembers: a standby refuses to start
-/// with less than what its primary last had, and a test may want little.
+/// The smallest settings of a server, which the template remembers.
+///
+/// A standby refuses to start with less than its primary last had, and a test may want little.
 const LEAST: [&str; 6] = [
     "max_connections=1",
     "superuser_reserved_connections=0",
@@ -30,15 +31,16 @@ const LEAST: [&str; 6] = [
     "max_locks_per_transaction=10",
 ];
 
-/// Systems delete temporary files that are days old, one by one; a template with holes would be
-/// worse than none, so it is renewed in time.
+/// Age at which a template is renewed.
+///
+/// Systems delete temporary files that are days old, one by one, and a template with holes would be worse than none.
 const LONGEST_USE: Duration = Duration::from_secs(24 * 3600);
 
 /// A template, ready to be copied.
 #[derive(Debug)]
 pub(super) struct Template {
     data: PathBuf,
-    /// The password of the superuser, drawn when the template was made.
+    /// The superuser's password, drawn when the template was made.
     pub(super) admin_password: String,
     /// Keeps others from renewing the template while it is copied.
     _in_use: Flock<File>,
@@ -70,7 +72,9 @@ impl Template {
         Ok(Self { data: folder.join("data"), admin_password, _in_use: in_use })
     }
 
-    /// Copies the template to each of `targets`, at once, as one cluster with its own identifier.
+    /// Copies the template to each of `targets`, at once.
+    ///
+    /// The copies are one cluster with its own identifier.
     pub(super) fn copy(&self, account: OsUser, folder: &Path, targets: &[PathBuf]) -> Result<()> {
         let cp = Path::new("cp");
         let start = |target: &PathBuf| -> std::io::Result<Child> {
@@ -87,7 +91,9 @@ impl Template {
     }
 }
 
-/// Makes, or checks, the folder of templates: a superuser's files must not come from a stranger.
+/// Makes or checks the folder of templates.
+///
+/// A superuser's files must not come from another user.
 fn private_folder(account: OsUser) -> Result<PathBuf> {
     let temp = std::env::temp_dir();
     let temp = temp.canonicalize().map_err(file("find", &temp))?;
@@ -122,8 +128,8 @@ fn make(account: OsUser, programs: &Programs, cache: &Path, folder: &Path) -> Re
     account.own(draft.path())?;
     let data = draft.path().join("data");
     let place = data.display().to_string();
-    // With checksums a server can be rewound after a crash, too: the recovery before it runs with the
-    // settings in the data directory, which are not ours.
+    // With checksums, a server can also be rewound after a crash. The recovery before that runs with the settings in
+    // the data directory, which are not ours.
     let shape = ["--data-checksums", "--locale=C", "--encoding=UTF8", "--no-sync"];
     let rest = ["--auth=reject", "-U", ADMIN, "-D", &place];
     account.run(&programs.path("initdb"), draft.path(), &[&shape[..], &rest[..]].concat())?;
@@ -140,20 +146,20 @@ fn make(account: OsUser, programs: &Programs, cache: &Path, folder: &Path) -> Re
              CREATE DATABASE {APP} OWNER {APP};\n"
         ),
     )?;
-    // What a test makes with `Server::execute` is for the program under test, too.
+    // The program under test may use the objects that a test makes with `Server::execute`.
     let grants = ["TABLES", "SEQUENCES", "ROUTINES"]
         .map(|kind| format!("ALTER DEFAULT PRIVILEGES FOR ROLE {ADMIN} GRANT ALL ON {kind} TO {APP};\n"));
     run_sql(account, programs, &data, APP, &grants.concat())?;
     account.write(&draft.path().join("admin-password"), &password)?;
 
-    // Readers hold the lock, so the place is empty or holds what is too old.
+    // Readers hold the lock, so the place is empty or holds an outdated template.
     if folder.exists() {
         std::fs::remove_dir_all(folder).map_err(file("remove", folder))?;
     }
     std::fs::rename(draft.keep(), folder).map_err(file("write", folder))
 }
 
-/// Runs statements, one a line, in a server of one process: it needs no port.
+/// Runs statements, one a line, in a single-process server, which needs no port.
 fn run_sql(account: OsUser, programs: &Programs, data: &Path, database: &str, sql: &str) -> Result<()> {
     let postgres = programs.path("postgres");
     let mut command = account.command(&postgres, data);
@@ -171,8 +177,9 @@ fn run_sql(account: OsUser, programs: &Programs, data: &Path, database: &str, sq
     finish(&postgres, run()).map(drop)
 }
 
-/// Draws a password from the system: the ports are open to every user of this machine, and a
-/// superuser's connection can run programs.
+/// Draws a random password from the system.
+///
+/// The ports are open to every user of this machine, and a superuser's connection can run programs.
 fn draw_password() -> Result<String> {
     use std::io::Read;
     let source = Path::new("/dev/urandom");

@@ -4,14 +4,15 @@ use super::error::{Result, TestkitError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// How long anything may take. Long, because only what is broken takes long, and a machine that
-/// is busy with other tests is not broken.
+/// Time limit of every wait.
+///
+/// It is long because a machine that is busy with other tests is slow, but not broken.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
-/// How often a condition is looked at: seldom enough to leave the processor to the servers.
+/// Time between two checks of a condition, so that the servers get the processor.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Waits until `check` says yes, and fails with what was waited for after [`LIMIT`].
+/// Waits until `check` returns `true`, and fails with the condition's name after [`LIMIT`].
 pub(super) async fn until<F>(server: &str, waiting_for: &str, mut check: impl FnMut() -> F) -> Result<()>
 where
     F: Future<Output = Result<bool>>,
@@ -33,7 +34,7 @@ where
     }
 }
 
-/// Runs what blocks on a thread that may block.
+/// Runs a blocking function on a thread that may block.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

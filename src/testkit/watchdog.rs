@@ -1,9 +1,9 @@
-//! What tidies up, however the test ends.
+//! Tidies up, however the test ends.
 //!
-//! `Drop` doesn't run after `process::exit`, after an abort or after SIGKILL. So a small shell
-//! holds one end of a pipe, and this process the other. When the other end closes, for
-//! whatever reason, the shell ends every server in the folder and removes it. `Drop` takes the
-//! same way: it closes the pipe and waits, so the only way to tidy up is the tested one.
+//! `Drop` doesn't run after `process::exit`, after an abort or after SIGKILL. So a small shell holds one end of a pipe,
+//! and this process the other. When this process's end closes, for any reason, the shell ends every server in the
+//! folder and removes the folder. `Drop` takes the same way: it closes the pipe and waits, so the only way to tidy up
+//! is the tested one.
 
 use super::account::OsUser;
 use super::error::{Result, TestkitError, file};
@@ -14,7 +14,7 @@ use std::process::{Child, Stdio};
 /// Ends the servers and removes the folder once its standard input closes.
 const SCRIPT: &str = include_str!("watchdog.sh");
 
-/// The folder of a cluster, which goes away with everything in it, also with what runs there.
+/// The folder of a cluster, which is removed with its contents and its processes.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     folder: PathBuf,
@@ -53,7 +53,7 @@ impl Watchdog {
 impl Drop for Watchdog {
     fn drop(&mut self) {
         drop(self.shell.stdin.take());
-        // It cannot hang: the shell kills and never waits for a server's good will.
+        // It cannot hang: the shell kills processes and never waits for a server to cooperate.
         let _ = self.shell.wait();
     }
 }

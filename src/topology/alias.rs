@@ -1,9 +1,11 @@
-//! One server under several names: `localhost` beside `127.0.0.1`, a service or proxy that leads to the primary beside
-//! the instances' own addresses, a DNS alias.
+//! One server under several names.
 //!
-//! The server process tells: two nodes of one cluster whose server started in the same microsecond, and has the same port
-//! in its settings, are one server. One of them represents it, and the others are its aliases for as long as they lead
-//! there. An address may lead to another server at the next probe.
+//! Examples are `localhost` beside `127.0.0.1`, a DNS alias, or a proxy that leads to the primary beside the
+//! instances' addresses.
+//!
+//! The server process identifies the server. Two nodes of one cluster are one server if their server started in the
+//! same microsecond, and has the same port in its settings. One of them represents the server. The others are its
+//! aliases for as long as they lead there. An address may lead to another server at the next probe.
 
 use std::net::IpAddr;
 
@@ -11,10 +13,10 @@ use super::history::RoleHistory;
 use super::{Observation, Seen};
 use crate::stats::ServerIdentity;
 
-/// Finds for each node the place of the one that represents its server, if that is another one.
+/// Finds, for each alias, the place of the node that represents its server.
 ///
-/// An address that leads to one server for good represents it rather than one that was seen to move; then the server's own
-/// address and port; then the first in the configuration.
+/// An address that never moved is preferred; then the server's own address and port; then the first node in the
+/// configuration.
 pub(super) fn representatives(history: &RoleHistory, nodes: &[Seen<'_>]) -> Vec<Option<usize>> {
     let server = |place: usize| nodes[place].last_seen.observation().and_then(identity);
     let rank = |place: usize| {
@@ -42,7 +44,7 @@ fn identity(observation: &Observation) -> Option<(u64, ServerIdentity)> {
     Some((observation.system_identifier?, observation.server?))
 }
 
-/// Notes to which servers the addresses lead, so that one that moves is known to.
+/// Records which server each address leads to, so that a moving address is known.
 pub(super) fn follow(history: &mut RoleHistory, nodes: &[Seen<'_>]) {
     for Seen { node, last_seen, .. } in nodes {
         let (Some(past), Some(now)) =
@@ -68,7 +70,7 @@ mod tests {
     use super::*;
     use crate::topology::{LastSeen, NodeRole, Roles, resolve_roles};
 
-    /// A server at its own port of 127.0.0.1, where it started then.
+    /// Returns a server at its own port of 127.0.0.1 that started at this time.
     fn by(port: u16, started_at_micros: i64, observation: Observation) -> LastSeen {
         let address = Some(IpAddr::from([127, 0, 0, 1]));
         LastSeen::Observed(Observation {
@@ -87,7 +89,7 @@ mod tests {
     const B: &str = "127.0.0.1:5002";
     const WRITER: &str = "haproxy:5000";
 
-    /// It was a split brain for ever.
+    /// This was reported as a split brain for ever.
     #[test]
     fn one_server_under_two_names_is_one_server() {
         let now = Instant::now();
@@ -96,7 +98,7 @@ mod tests {
         let roles = see(&mut history, &[("localhost:5001", primary()), (A, primary())]);
         assert_eq!(roles.by_node, [NodeRole::Alias, NodeRole::Primary], "its own address represents it");
         assert_eq!((roles.primary, roles.aliases[0]), (Some(1), Some(1)));
-        // The same port on another machine, or a start at another time, is another server.
+        // The same port on another machine, or another start time, is another server.
         let roles = see(
             &mut RoleHistory::default(),
             &[(B, by(5001, 11, Observation::primary(1, 100, now))), (A, primary())],
@@ -104,7 +106,7 @@ mod tests {
         assert_eq!(roles.by_node, [NodeRole::Conflicting; 2]);
     }
 
-    /// The writer's address moves to the new primary, sooner or later than that is seen.
+    /// The writer's address moves to the new primary, before or after the promotion is seen.
     #[test]
     fn a_floating_address_follows_a_failover() {
         let now = Instant::now();
@@ -114,10 +116,10 @@ mod tests {
         let mut history = RoleHistory::default();
         let roles = see(&mut history, &[(WRITER, a()), (A, a()), (B, standby())]);
         assert_eq!(roles.by_node, [NodeRole::Alias, NodeRole::Primary, NodeRole::Replica]);
-        // The instance is gone, and the proxy still shows it for a moment.
+        // The instance is gone, and the proxy still leads to it for a moment.
         let roles = see(&mut history, &[(WRITER, a()), (A, LastSeen::Down), (B, b())]);
         assert_eq!(roles.by_node, [NodeRole::StalePrimary, NodeRole::Unknown, NodeRole::Primary]);
-        // It moves before the promotion of the instance is seen.
+        // The proxy moves before a probe sees the instance's promotion.
         let roles = see(&mut history, &[(WRITER, b()), (A, LastSeen::Down), (B, LastSeen::Down)]);
         assert_eq!(roles.primary, Some(0));
         let roles = see(&mut history, &[(WRITER, LastSeen::Down), (A, LastSeen::Down), (B, b())]);
@@ -132,7 +134,7 @@ mod tests {
         }
     }
 
-    /// The proxy led to the higher timeline; what proves that it is gone is the instance behind it.
+    /// The proxy led to the higher timeline; only the instance behind it can prove that timeline gone.
     #[test]
     fn an_alias_keeps_no_timeline_that_its_server_has_lost() {
         let now = Instant::now();

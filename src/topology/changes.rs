@@ -1,8 +1,8 @@
-//! What differs between two snapshots: what users are told, what restarts a search, and what is logged.
+//! Differences between two snapshots, for subscribers, searches and the log.
 
 use crate::topology::{Health, LostHistory, NodeStatus, PrimaryStatus, Topology};
 
-/// Returns `true` if two topologies differ in nothing but measurements.
+/// Returns `true` if two topologies differ in measurements only.
 pub(super) fn same_for_users(a: &Topology, b: &Topology) -> bool {
     let of = |node: &NodeStatus| {
         (node.name.clone(), node.role, node.health, node.serves_reads, node.serves_writes)
@@ -10,7 +10,9 @@ pub(super) fn same_for_users(a: &Topology, b: &Topology) -> bool {
     a.primary == b.primary && a.nodes.iter().map(of).eq(b.nodes.iter().map(of))
 }
 
-/// Returns `true` if a node went down or came back, or a role changed: then a primary may be found soon.
+/// Returns `true` if a node went down or came back, or a role changed.
+///
+/// A primary may then be found soon.
 pub(super) fn has_moved(before: &Topology, after: &Topology) -> bool {
     let is_there =
         |node: &NodeStatus| !matches!(node.health, Health::Unknown | Health::Down | Health::Starting);
@@ -18,7 +20,7 @@ pub(super) fn has_moved(before: &Topology, after: &Topology) -> bool {
     !before.nodes.iter().map(of).eq(after.nodes.iter().map(of))
 }
 
-/// Tells the operator that a history is gone.
+/// Logs a lost history for the operator.
 pub(super) fn log_lost_history(lost: &LostHistory, now: u32) {
     tracing::error!(
         timeline = lost.timeline,
@@ -29,7 +31,7 @@ pub(super) fn log_lost_history(lost: &LostHistory, now: u32) {
     );
 }
 
-/// Logs another primary, and nodes that are fenced.
+/// Logs a new primary and newly fenced nodes.
 pub(super) fn log_changes(before: &Topology, after: &Topology) {
     if before.primary != after.primary {
         match &after.primary {

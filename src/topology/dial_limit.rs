@@ -1,38 +1,40 @@
-//! How long a monitor lets a new session take.
+//! The time limit for a monitor's new session.
 //!
-//! The time that the last one took is the best guess, and a few times that much tells a slow way from a node that hangs.
-//! But ways become slower and servers busier. A limit that only successes change would keep a monitor
-//! from ever succeeding again, so each attempt that times out doubles it, up to what any session may take.
+//! The time of the last one is the best guess, and a few times that much tells a slow path from a node that hangs.
+//! But network paths become slower and servers busier. If only successes changed the limit, a monitor might never
+//! succeed again. So each attempt that times out doubles the limit, up to the maximum for any session.
 
 use std::time::Duration;
 
 /// The limit of a monitor's next attempt to open a session.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DialLimit {
-    /// How long the last session took to open.
+    /// Time that the last session took to open.
     took: Option<Duration>,
-    /// Attempts in a row that timed out since.
+    /// Consecutive attempts that have timed out since.
     timed_out: u32,
 }
 
-/// A new session may take this many times as long as the last one: over a long way it takes many round trips, and
-/// the probe's timeout alone would call such a node lost.
+/// Multiple of the last session's time that a new session may take.
+///
+/// Over a long path, a session takes many round trips. With the probe's timeout alone, such a node would be marked
+/// down.
 const SLACK: u32 = 3;
 
 impl DialLimit {
-    /// Returns the limit of the next attempt, between a probe's timeout and the longest that any session may take.
+    /// Returns the next attempt's limit, from a probe's timeout to `longest`.
     pub(crate) fn next(&self, probe_timeout: Duration, longest: Duration) -> Duration {
         let Some(took) = self.took else { return longest };
         let limit = took.saturating_mul(SLACK).max(probe_timeout);
         limit.saturating_mul(2_u32.saturating_pow(self.timed_out)).min(longest)
     }
 
-    /// Notes a session that was opened.
+    /// Records the time that a session took to open.
     pub(crate) fn on_open(&mut self, took: Duration) {
         *self = Self { took: Some(took), timed_out: 0 };
     }
 
-    /// Notes an attempt that reached its limit.
+    /// Records an attempt that reached its limit.
     pub(crate) fn on_timeout(&mut self) {
         self.timed_out = self.timed_out.saturating_add(1);
     }
@@ -54,7 +56,7 @@ mod tests {
         assert_eq!(DialLimit::default().next(PROBE, LONGEST), LONGEST);
     }
 
-    /// The limit grew on success only, so a node to which the way had become slower was lost for good.
+    /// The limit grew on success only, so a node with a slower path stayed down for good.
     #[test]
     fn the_limit_doubles_with_each_timeout_and_a_session_takes_it_back() {
         let mut limit = DialLimit::default();

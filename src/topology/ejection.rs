@@ -1,8 +1,9 @@
-//! How a node that comes back is taken in again.
+//! Outlier ejection and slow start of a node that comes back.
 //!
-//! It gets its share in steps (1, 2, 4, … reads at once), so that cold caches and a queue of connects don't throw it
-//! down again. A node that keeps falling is *ejected*: left out for a while that doubles with each
-//! repeat, and forgiven when it has held out. Neither ever empties the set: such a node still serves what nobody else can.
+//! During the slow start, the read limit grows in steps (1, 2, 4, … reads at once). So cold caches and a queue of
+//! connects don't bring the node down again. A node that keeps failing is *ejected*: it gets no reads for a time
+//! that doubles with each failure. It is forgiven once it has stayed up. Neither rule ever empties the set, because
+//! such a node still serves reads that no other node can.
 
 use std::time::Duration;
 
@@ -10,22 +11,23 @@ use tokio::time::Instant;
 
 use crate::config::ReadSettings;
 
-/// The losses of a node, and its way back.
+/// The failures of a node, and its slow start.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OutlierEjection {
-    /// Losses in short succession.
+    /// Failures in short succession.
     losses: u32,
     returned: Option<Instant>,
     ejected_until: Option<Instant>,
 }
 
-/// Doublings of the share during the slow start: from one read at once to as many as a pool usually holds.
+/// Doublings of the read limit in slow start: from one read to a usual pool size.
 const SLOW_START_STEPS: u32 = 5;
 
 impl OutlierEjection {
-    /// The node is lost.
+    /// Records that the node went down.
     ///
-    /// Its earlier losses are forgiven if it was up for long since it returned; the time for which it is away does not count.
+    /// Earlier failures are forgiven if the node was up for long enough since its return. Time spent down does not
+    /// count.
     pub(crate) fn on_loss(&mut self, settings: &ReadSettings, now: Instant) {
         let held_out = self
             .returned
@@ -33,9 +35,9 @@ impl OutlierEjection {
         self.losses = if held_out { 1 } else { self.losses.saturating_add(1) };
     }
 
-    /// The node is back.
+    /// Records that the node came back.
     pub(crate) fn on_return(&mut self, settings: &ReadSettings, now: Instant) {
-        // The first loss costs no ejection: a restart is no reason to distrust a node.
+        // The first failure causes no ejection, because a restart is no reason to distrust a node.
         let ejection = match self.losses {
             0 | 1 => Duration::ZERO,
             n => settings
@@ -47,12 +49,12 @@ impl OutlierEjection {
         self.ejected_until = Some(now + ejection);
     }
 
-    /// Whether the node is left out for now.
+    /// Returns `true` if the node is ejected for now.
     pub(crate) fn is_ejected(&self, now: Instant) -> bool {
         self.ejected_until.is_some_and(|until| now < until)
     }
 
-    /// How many reads at once the node may have for now; `None` sets no limit.
+    /// Returns the limit of concurrent reads for now; `None` is no limit.
     pub(crate) fn allowance(&self, settings: &ReadSettings, now: Instant) -> Option<u32> {
         let begin = self.ejected_until?;
         let elapsed = now.saturating_duration_since(begin);
@@ -101,7 +103,7 @@ mod tests {
         assert!(!recovery.is_ejected(now));
     }
 
-    /// The time for which a node was away counted as time in which it had held out, so it was never left out.
+    /// Time spent down counted as time spent up, so the node was never ejected.
     #[test]
     fn a_node_that_falls_at_once_is_not_forgiven_for_having_been_away() {
         let settings = settings();

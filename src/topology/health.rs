@@ -1,4 +1,4 @@
-//! From looks at a node to its health.
+//! From probes of a node to its health.
 
 use tokio::time::Instant;
 
@@ -7,38 +7,40 @@ use crate::config::ReadSettings;
 use crate::error::{ConnectError, Proof};
 use crate::topology::{Health, LastSeen, Observation, ProbeError};
 
-/// What came of one look.
+/// The outcome of one probe.
 #[derive(Debug, Clone)]
 pub(crate) enum ProbeOutcome {
     /// The node answered.
     Answered(Observation),
-    /// It did not, or not as it should.
+    /// The node gave no answer, or an error.
     Missed(ProbeError, Signs),
-    /// Its monitor got no session, and a session of a pool told all the same how the node is.
+    /// The monitor had no session, but a pool's session brought an answer.
     Borrowed(Observation, ProbeError, Signs),
 }
 
-/// What the sessions of the pools showed while a look was missed.
+/// Signs from the pools' sessions while a probe was missed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Signs {
-    /// Whether any of them got an answer since the look before.
+    /// `true` if any of them got an answer since the last probe.
     pub(crate) answered: bool,
-    /// Whether any of them is open, as far as this machine knows.
+    /// `true` if any of them is open, as far as this machine knows.
     pub(crate) open: bool,
 }
 
-/// What a look changed.
+/// The change that a probe caused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transition {
-    /// Nothing that anybody has to act on.
+    /// No change that requires an action.
     None,
-    /// The node is gone: its connections must end, since nobody knows when they would.
+    /// The node went down, and its connections must close.
+    ///
+    /// Otherwise they could hang without end.
     Down,
-    /// It is back.
+    /// The node came back.
     Up,
 }
 
-/// What is known of one node, and how that came about.
+/// The health of one node, and the probes that led to it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct NodeHealth {
     pub(crate) health: Health,
@@ -46,22 +48,25 @@ pub(crate) struct NodeHealth {
     pub(crate) probe_error: Option<ProbeError>,
     pub(crate) recovery: OutlierEjection,
     misses: u32,
-    /// It was lost, and has not answered since: one that is back often says first that it is starting.
+    /// `true` from when the node went down until it answers.
+    ///
+    /// A node that comes back is often `Starting` first.
     away: bool,
 }
 
-/// Consecutive looks without an answer before a silent node is lost.
+/// Consecutive failed probes before a silent node is marked down.
 ///
-/// One can be a hiccup, of this machine as well.
+/// A single miss can be a hiccup, of this machine as well.
 const MISSES_UNTIL_LOST: u32 = 2;
 
-/// The same for misses that take no time: the way is broken, or something in front of the server hangs up.
+/// Consecutive fast failures of a probe before a node is marked down.
 ///
-/// With the pauses of the default backoff in between, four of them take as long as two that time out.
+/// Such a failure takes no time: the network path is broken, or a proxy before the server closes the connection.
+/// With the pauses of the default backoff in between, four of these take as long as two timeouts.
 const FAST_MISSES_UNTIL_LOST: u32 = 4;
 
 impl NodeHealth {
-    /// Takes a look into account.
+    /// Updates the health by a probe's outcome.
     pub(crate) fn on(&mut self, outcome: ProbeOutcome, settings: &ReadSettings, now: Instant) -> Transition {
         match outcome {
             ProbeOutcome::Answered(observation) => {
@@ -92,7 +97,7 @@ impl NodeHealth {
         }
     }
 
-    /// Acts on what the miss proves about the server, not on the fact that it was missed.
+    /// Reacts to what the failed probe proves about the server.
     fn missed(
         &mut self,
         probe_error: &ProbeError,
@@ -104,7 +109,7 @@ impl NodeHealth {
             ProbeError::Connect(error) => match error.proof() {
                 Proof::Alive => return self.refused(error, signs),
                 Proof::NotListening => return self.lose(settings, now),
-                // Only new sessions cannot be had; those that are open are not concerned.
+                // Only new sessions fail; open ones are not affected.
                 Proof::NotAsked if signs.open && !self.is_gone() => return self.shut_out(Health::Unchecked),
                 Proof::NotAsked | Proof::Silence => FAST_MISSES_UNTIL_LOST,
             },
@@ -114,7 +119,8 @@ impl NodeHealth {
         };
         self.misses += 1;
         if self.misses >= limit || self.health == Health::Unknown {
-            // A slow login or a way that only the monitor cannot take: others get their answers.
+            // A slow login, or a network path that fails for the monitor only: other sessions get their
+            // answers.
             if signs.answered && !self.is_gone() {
                 self.health = Health::Unchecked;
                 return Transition::None;
@@ -127,15 +133,17 @@ impl NodeHealth {
         Transition::None
     }
 
-    /// The node lives, and the sessions that there are go on. What was seen of it stands, so that a password that was
-    /// changed does not take the primary away; a promotion elsewhere still fences it.
+    /// Handles a rejected connection: the node is alive, its sessions continue.
+    ///
+    /// The last observation stands, so that a changed password does not cost the set its primary. A promotion
+    /// elsewhere still fences the node.
     fn refused(&mut self, error: &ConnectError, signs: Signs) -> Transition {
         match error {
             ConnectError::Full(_) => self.shut_out(Health::TooManyConnections),
             ConnectError::Refused { .. } | ConnectError::PasswordMissing(_) => {
                 self.shut_out(Health::LoginRejected)
             }
-            // Shut down in the smart mode, it lets those finish who are there.
+            // A smart shutdown lets open sessions finish.
             ConnectError::NotReady(_) if signs.open => self.shut_out(Health::Starting),
             ConnectError::NotReady(_) => self.set_aside(Health::Starting),
             _ => self.shut_out(Health::Unchecked),
@@ -167,7 +175,7 @@ impl NodeHealth {
         if self.health == Health::Down {
             return Transition::None;
         }
-        // A node that was never there has nothing to come back from, and one that is still away is lost once.
+        // A node that was never up cannot come back, and a node that is still away goes down only once.
         if self.health != Health::Unknown && !self.away {
             self.recovery.on_loss(settings, now);
         }
@@ -244,7 +252,7 @@ mod tests {
         assert_eq!(node_health.on(refused(), &settings, now), Transition::Down);
     }
 
-    /// Its return was noticed only if it answered right after it had been lost.
+    /// The return of a node was noticed only if its first probe after going down succeeded.
     #[test]
     fn a_node_that_is_starting_before_it_is_back_is_taken_in_step_by_step() {
         let (settings, now) = (ReadSettings::default(), Instant::now());
@@ -284,7 +292,7 @@ mod tests {
         assert!(!node_health.recovery.is_ejected(now));
     }
 
-    /// A name that did not resolve, or a program without a descriptor, severed the sessions that worked.
+    /// A name that did not resolve, or a program without a descriptor, closed the sessions that worked.
     #[test]
     fn what_fails_on_this_machine_loses_no_node_whose_sessions_are_open() {
         let (settings, now) = (ReadSettings::default(), Instant::now());
@@ -299,7 +307,7 @@ mod tests {
         assert_eq!(looks.last(), Some(Transition::Down), "nothing is left that could tell");
     }
 
-    /// The login of a monitor timed out while the sessions of the pools were served.
+    /// The login of a monitor timed out while the pools' sessions still got answers.
     #[test]
     fn a_silent_node_whose_sessions_get_answers_is_not_lost_until_they_get_none() {
         let (settings, now) = (ReadSettings::default(), Instant::now());

@@ -1,7 +1,7 @@
-//! What the set remembers of its nodes from one judgement to the next.
+//! Memory of the nodes, from one resolution of their roles to the next.
 //!
-//! A node is remembered by the address that is configured for it, so it keeps its past through a change of the
-//! configuration, and while it is out of sight.
+//! The key is the configured address. So a node keeps its past through a change of the configuration, and while it
+//! is out of sight.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,55 +17,61 @@ use super::recoveries::{Recoveries, Recovery};
 use crate::lsn::Lsn;
 use crate::stats::ServerIdentity;
 
-/// What is remembered from one judgement to the next.
+/// State kept from one resolution of the roles to the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RoleHistory {
     /// The set's system identifier, once a primary has shown it.
     pub(super) system_identifier: Option<u64>,
-    /// The identifier by which the pasts were recorded, which is open until it is adopted.
+    /// The identifier of the recorded pasts; open until the set adopts it.
     recorded_by: Option<u64>,
-    /// The highest timeline that counts: see [`settle_highest`](Self::settle_highest).
+    /// The highest timeline that counts.
+    ///
+    /// See [`settle_highest`](Self::settle_highest).
     pub(super) highest_timeline: u32,
-    /// The highest timeline of nodes that left the configuration so long ago that they are remembered no more.
+    /// The highest timeline of removed nodes whose pasts are already forgotten.
     floor: u32,
     pub(super) pasts: BTreeMap<Arc<str>, Past>,
-    /// Which node was the primary last, to notice when another one is.
+    /// The last primary, to notice when another node takes over.
     pub(super) primary: Option<Arc<str>>,
-    /// Where the primary was, and when.
-    pub(super) history: PrimaryPositions,
-    /// What tells the histories of the nodes apart, by their places.
+    /// Positions of the primary, with their instants.
+    pub(super) positions: PrimaryPositions,
+    /// Data that distinguishes the nodes' histories, by place.
     pub(super) lineages: Lineages,
-    /// The nodes in their places.
+    /// The nodes, each at its place.
     places: Vec<Arc<str>>,
     /// Histories that are gone from some of the nodes that showed them.
     gone: Vec<LostHistory>,
-    /// How the nodes came to write. Shared: it changes once in a failover, and is read when a doubt is resolved.
+    /// The recoveries by which the nodes came to write.
+    ///
+    /// Shared: the list changes once in a failover, and resolving an in-doubt transaction reads it.
     pub(crate) recoveries: Arc<Recoveries>,
 }
 
-/// What is remembered of one node.
+/// The past of one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Past {
-    /// The system identifier that it showed last.
+    /// The last system identifier that the node showed.
     pub(super) system_identifier: Option<u64>,
-    /// What it showed last, until the set has an identity by which it counts.
+    /// The last observation, until the set has an identity by which it counts.
     pub(super) last: Option<Unrecorded>,
-    /// The highest timeline that it showed, until it is proven to be gone from it.
+    /// The highest timeline that the node showed, until it is proven to be gone.
     pub(super) highest: Option<Shown>,
-    /// Where it wrote last, until it can write there no more: see [`Past::forget_writing`].
+    /// The node's last position as a writer, until it can write there no more.
+    ///
+    /// See [`Past::forget_writing`].
     pub(super) wrote: Option<Wrote>,
-    /// The timeline that it showed as a standby, if its last answer was one.
+    /// The timeline that the node showed, if its last answer was a standby's.
     follows: Option<(u32, Option<ServerIdentity>)>,
-    /// Its WAL receiver, and since when a primary on its timeline may feed that.
+    /// The WAL receiver, and since when a primary on its timeline may feed it.
     receives_since: Option<(i32, Instant)>,
-    /// The timeline to which it was promoted although it is not promotable.
+    /// The timeline to which the node was promoted although it is not promotable.
     promoted_to: Option<u32>,
     configured: bool,
-    /// The server to which its address led last.
+    /// The server that the address reached last.
     pub(super) server: Option<ServerIdentity>,
-    /// Its address led to different servers.
+    /// `true` if the address has led to different servers.
     pub(super) floats: bool,
-    /// It was an alias when it was last seen.
+    /// `true` if the node was an alias in its last observation.
     pub(super) was_alias: bool,
 }
 
@@ -73,7 +79,7 @@ pub(super) struct Past {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unrecorded {
     pub(super) observation: Observation,
-    /// It could be promoted.
+    /// `true` if the node could be promoted.
     pub(super) promotable: bool,
 }
 
@@ -81,31 +87,33 @@ pub(super) struct Unrecorded {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shown {
     pub(super) timeline: u32,
-    /// Its last known position there.
+    /// The node's last known position on this timeline.
     pub(super) position: Lsn,
-    /// Up to where it had recovered when it began to write there: the fork of the timeline.
+    /// The fork of the timeline, from which the node began to write.
     pub(super) fork: Option<Lsn>,
     server: Option<ServerIdentity>,
-    /// Only its WAL receiver or its position showed it, and not yet its control file.
+    /// `true` if the control file does not show the timeline yet.
+    ///
+    /// Then only the WAL receiver or the position showed it.
     volatile: bool,
 }
 
-/// Where a node was seen out of recovery.
+/// A position at which a node was seen out of recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wrote {
     pub(super) timeline: u32,
-    /// Up to where it was seen to write.
+    /// The last position that the node was seen to write.
     pub(super) position: Lsn,
     pub(super) server: Option<ServerIdentity>,
 }
 
-/// A history that is gone: every node that showed it was seen on a lower timeline since.
+/// A lost history: every node that showed it has since shown a lower timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LostHistory {
     pub(crate) timeline: u32,
-    /// Where it parted from the timeline before, if that was seen.
+    /// The fork from the timeline before, if a probe saw it.
     pub(crate) fork: Option<Lsn>,
-    /// Up to where it was seen.
+    /// The last position seen.
     pub(crate) position: Lsn,
 }
 
@@ -113,28 +121,35 @@ pub(crate) struct LostHistory {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answer<'e> {
     pub(super) observation: &'e Observation,
-    /// Its timeline is a conclusion from its position.
+    /// `true` if the timeline is inferred from the position.
     pub(super) implied: bool,
-    /// A primary on its timeline is seen, and is as far, so that it may have sent what the node has.
+    /// `true` if a primary on the timeline may have sent the node's data.
+    ///
+    /// The primary is seen, and is at least as far.
     pub(super) fed: bool,
-    /// It may be promoted.
+    /// `true` if the node may be promoted.
     pub(super) promotable: bool,
 }
 
-/// How long one WAL receiver must live to show what it receives: one that asks for a history that its sender does not have
-/// ends within milliseconds.
+/// Lifetime after which a WAL receiver counts as receiving.
+///
+/// A receiver that asks for a history its sender lacks ends within milliseconds.
 const RECEIVES: Duration = Duration::from_secs(1);
 
-/// Nodes that left the configuration and are remembered one by one.
+/// Removed nodes whose pasts are kept.
+///
+/// If there are more, the set keeps only their highest timeline.
 const DEPARTED: usize = 64;
 
 impl RoleHistory {
-    /// Forgets everything: the operator says that what was seen before decides nothing any more.
+    /// Forgets everything, because the operator discards earlier observations.
     pub(crate) fn forget(&mut self, now: Instant) {
         *self = Self { recoveries: Arc::new(Recoveries::since(now)), ..Self::default() };
     }
 
-    /// Notes which nodes are configured. One that is not proves nothing any more, and its writes do not count.
+    /// Keeps the configured nodes.
+    ///
+    /// A removed node proves nothing any more, and its writes do not count.
     pub(super) fn keep<'k>(&mut self, configured: impl Iterator<Item = &'k Arc<str>> + Clone) {
         if configured.clone().eq(&self.places) {
             return;
@@ -159,7 +174,9 @@ impl RoleHistory {
         }
     }
 
-    /// Goes by an identity. What was recorded by another one is forgotten, and what was seen before there was one counts.
+    /// Adopts an identity.
+    ///
+    /// The pasts recorded under another identity are forgotten. Observations from before the first identity count.
     pub(super) fn go_by(&mut self, identifier: u64) {
         if self.recorded_by.replace(identifier) != Some(identifier) {
             (self.highest_timeline, self.floor, self.gone) = (0, 0, Vec::new());
@@ -178,7 +195,7 @@ impl RoleHistory {
         if self.system_identifier.is_some() {
             return;
         }
-        // A promotion that was not watched from the beginning is not witnessed, so no recovery is noted of it.
+        // A promotion not watched from the beginning is not witnessed, so no recovery is recorded for it.
         for past in self.pasts.values_mut() {
             if let Some(Unrecorded { observation, promotable }) =
                 past.last.clone().filter(|last| last.observation.system_identifier == Some(identifier))
@@ -190,7 +207,7 @@ impl RoleHistory {
         }
     }
 
-    /// A node is an alias of one that shows this timeline: what it showed counts for the node that is the server.
+    /// Credits an alias's timeline to the node that represents the server.
     pub(super) fn record_alias(&mut self, node: &Arc<str>, timeline: u32) {
         let known_elsewhere = |shown: &Shown| {
             let place = |server: ServerIdentity| (server.address, server.port);
@@ -214,7 +231,9 @@ impl RoleHistory {
         }
     }
 
-    /// Draws the highest timeline from the pasts. Returns the history that is gone, if it fell.
+    /// Sets the highest timeline from the pasts.
+    ///
+    /// Returns the lost history if the timeline fell.
     pub(super) fn settle_highest(&mut self) -> Option<LostHistory> {
         let highest = self.pasts.values().filter_map(Past::timeline).fold(self.floor, u32::max);
         let before = std::mem::replace(&mut self.highest_timeline, highest);
@@ -231,7 +250,7 @@ impl RoleHistory {
         })
     }
 
-    /// Takes in what a node of the set shows.
+    /// Records an answer of a node of the set.
     pub(super) fn record(&mut self, node: &Arc<str>, answer: &Answer<'_>) {
         let observation = answer.observation;
         self.pasts.entry(Arc::clone(node)).or_default().was_alias = false;
@@ -256,7 +275,7 @@ impl Past {
         self.highest.map(|shown| shown.timeline)
     }
 
-    /// It is gone for good as a primary: it is a standby, belongs to another cluster, or left the configuration.
+    /// Ends the claim to write of a standby, a foreign node or a removed one.
     pub(super) fn forget_writing(&mut self) {
         self.wrote = None;
         self.follows = None;
@@ -284,7 +303,7 @@ impl Past {
         self.receives_since = since.or_else(|| Some((receiver?, answer.observation.at)));
     }
 
-    /// Takes in what the node shows. Returns the history that is gone from it, if one is.
+    /// Records an answer; returns the node's lost history, if there is one.
     fn record(&mut self, answer: &Answer<'_>) -> Option<LostHistory> {
         let &Answer { observation, promotable, .. } = answer;
         if observation.in_recovery {
@@ -302,7 +321,7 @@ impl Past {
                 });
             }
         }
-        // What it wrote by itself is no history of the set, whether it still writes or only replays it again.
+        // Writes after such a promotion are no history of the set, even if the node only replays them again.
         if self.promoted_to == Some(observation.timeline) && !promotable {
             return None;
         }
@@ -333,11 +352,12 @@ impl Past {
 }
 
 impl Shown {
-    /// Returns `true` if a lower timeline proves that the node has this history no more.
+    /// Returns `true` if a lower timeline proves this history lost.
     ///
-    /// The control file of one data directory never shows a lower timeline than before, so the directory was replaced
-    /// (rebuilt, rewound, restored), for which the server was restarted. Another address is another server's: a floating one
-    /// moved. What the control file did not show may just be out of sight, so the node must receive from another history.
+    /// The control file of one data directory never falls back to a lower timeline. So the directory was replaced
+    /// (rebuilt, rewound, restored), for which the server was restarted. Another address belongs to another server,
+    /// because a floating address moved. What the control file did not show may just be out of sight. So the node
+    /// must receive from another history.
     fn is_gone(&self, observation: &Observation, receives: Option<(i32, Instant)>) -> bool {
         let another_process = self.server.zip(observation.server).is_some_and(|(before, now)| {
             let moved = before.port != now.port

@@ -1,23 +1,25 @@
 //! Which cluster the set belongs to: the system identifier that most nodes show.
 //!
-//! No node's word counts more than another's, whatever role is configured: a host that was initialised anew says
-//! `pg_is_in_recovery() = false` as the true primary does.
+//! All nodes have the same vote, whatever role is configured. A host that ran `initdb` again shows
+//! `pg_is_in_recovery() = false`, exactly as the true primary does.
 
-/// What the identifiers that the configured nodes showed last decide.
+/// The decision by the last identifiers of the configured nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Vote {
-    /// More than half of the nodes that showed one agree, or the set keeps what it adopted.
+    /// More than half of the shown identifiers agree, or the adopted one stays.
     One(u64),
-    /// Not every node was probed yet, so a minority may still prove to be one.
+    /// Some nodes were not probed yet, so a minority may still be refuted.
     Open,
-    /// None has the majority, or most of all nodes speak against the one that was adopted.
+    /// No majority agrees, or most of all nodes contradict the adopted one.
     Refused,
 }
 
-/// Decides by what each configured node showed last; `pending` of them were not probed yet.
+/// Decides by the last identifier of each configured node.
+///
+/// `pending` nodes were not probed yet.
 pub(super) fn vote(adopted: Option<u64>, shown: &[Option<u64>], pending: usize) -> Vote {
     let votes = |identifier: u64| shown.iter().filter(|other| **other == Some(identifier)).count();
-    // One with more than half of them, of which there can be no second.
+    // An identifier with more than half of them; there can be no second.
     let most = |of: usize| shown.iter().flatten().copied().find(|identifier| 2 * votes(*identifier) > of);
     let of_all = most(shown.len());
     match (adopted, of_all) {

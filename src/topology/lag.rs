@@ -1,10 +1,12 @@
-//! How far a replica is behind.
+//! Replication lag of a replica.
 //!
-//! `now() - pg_last_xact_replay_timestamp()`, which most tools show, lies twice: it grows on an idle
-//! primary though nothing is missing, and it compares the clocks of two machines. Here the primary's own positions are
-//! remembered with the instants at which they were seen. A replica that has replayed up to a position misses nothing
-//! that is older than that instant; so the newest such instant bounds its lag, whatever the clocks say. A replica that
-//! is further back than all of them may be behind by any time, so its lag is unknown.
+//! Most tools show `now() - pg_last_xact_replay_timestamp()`, which is wrong in two ways. It grows on an idle
+//! primary although nothing is missing, and it compares the clocks of two machines.
+//!
+//! This module remembers the primary's own positions, each with the instant of its probe. A replica that has
+//! replayed up to a position misses nothing older than that instant. So the newest such instant bounds the lag,
+//! whatever the clocks show. A replica behind all remembered positions may lag by any time, so its lag is
+//! unknown.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,28 +16,34 @@ use tokio::time::Instant;
 use super::{Lag, Observation};
 use crate::lsn::Lsn;
 
-/// Where the primary was, and when it was seen there.
+/// Positions of the primary, each with the instant at which a probe saw it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PrimaryPositions {
     samples: VecDeque<(Instant, Lsn)>,
-    /// The timeline on which the last of them lies.
+    /// The timeline of the newest position.
     timeline: u32,
 }
 
-/// Samples kept: back to the first one, the sparser the older they are, so that a lag is overstated by a few percent.
+/// Samples kept.
+///
+/// Older ones are sparser, back to the first, so the lag is overstated by a few percent.
 const SAMPLES: usize = 240;
 
-/// Closer samples than this are not kept apart, so that the fast probes of a failover don't thin out the record.
+/// Minimum time between two samples.
+///
+/// Otherwise the fast probes of a failover would thin out the record.
 const SPACING: Duration = Duration::from_millis(250);
 
-/// Silence of the primary's monitor after which the record goes on with what its standbys receive.
+/// Silence of the primary's monitor after which standbys extend the record.
+///
+/// Their received positions then count.
 const SILENCE: Duration = Duration::from_secs(1);
 
 impl PrimaryPositions {
-    /// Remembers where the primary is.
+    /// Records the position of the primary.
     ///
-    /// `waited` is when the node was last asked and still in recovery. Up to its fork, the history of a new primary is that of
-    /// the old one, and until `waited` nothing was written after the fork.
+    /// `waited` is when the monitor last asked the node and found it still in recovery. Up to its fork, a new
+    /// primary shares the history of the old one. Until `waited`, nothing was written after the fork.
     pub(crate) fn follow(&mut self, primary: &Observation, waited: Option<Instant>) {
         if primary.timeline != self.timeline {
             match primary.recovered_to {
@@ -52,10 +60,12 @@ impl PrimaryPositions {
         self.record(primary.at, primary.position);
     }
 
-    /// Goes on with what a standby receives from the primary, while the primary does not let its monitor in.
+    /// Extends the record by a standby's received position.
     ///
-    /// The primary is at least there. It may be further: a standby that is cut off without noticing it lets the record say
-    /// too little until its `wal_receiver_timeout`.
+    /// The record needs this while the primary's monitor has no session.
+    ///
+    /// The primary is at least at that position, and may be further. If a standby is cut off and does not
+    /// notice, the record understates the lag until its `wal_receiver_timeout`.
     pub(crate) fn follow_standby(&mut self, standby: &Observation) {
         let Some(received) = standby.received.filter(|_| standby.streaming) else { return };
         let silent = |(at, lsn): &(Instant, Lsn)| {
@@ -68,9 +78,9 @@ impl PrimaryPositions {
 
     fn record(&mut self, at: Instant, position: Lsn) {
         match self.samples.back().copied() {
-            // The same look again, or one that is older.
+            // The same probe again, or an older one.
             Some((last, _)) if at <= last => return,
-            // It has not moved: it was here later still.
+            // The primary has not moved, so the position also holds at the later instant.
             Some((_, lsn)) if lsn == position => {
                 self.samples.pop_back();
             }
@@ -101,22 +111,22 @@ impl PrimaryPositions {
         }
     }
 
-    /// Returns the timeline on which the primary was last.
+    /// Returns the timeline of the newest sample.
     pub(crate) fn timeline(&self) -> u32 {
         self.timeline
     }
 
-    /// Forgets everything: another primary writes another history.
+    /// Forgets all samples, because another primary writes another history.
     pub(crate) fn clear(&mut self) {
         self.samples.clear();
     }
 
-    /// The primary's last known position.
+    /// Returns the primary's last known position.
     pub(crate) fn last(&self) -> Option<Lsn> {
         self.samples.back().map(|(_, lsn)| *lsn)
     }
 
-    /// How far a replica is behind, as of now.
+    /// Returns the lag of a replica as of `now`.
     pub(crate) fn lag(&self, replica: &Observation, now: Instant) -> Lag {
         let bytes = self.last().map(|primary| primary.bytes_after(replica.position));
         let passed = self.samples.iter().rev().find(|(_, lsn)| *lsn <= replica.position);
@@ -156,7 +166,7 @@ mod tests {
         assert_eq!(lag, Lag { bytes: Some(16_500), time: Some(Duration::from_secs(18)) });
     }
 
-    /// A clock that was slow by half an hour made such a replica fresh: "0 ns behind".
+    /// A clock that was half an hour slow made such a replica fresh: "0 ns behind".
     #[test]
     fn further_back_than_the_record_nothing_is_known() {
         let start = Instant::now();
@@ -177,7 +187,8 @@ mod tests {
         );
     }
 
-    /// Replicas that missed nothing were out for a part of each interval: 700 ms were accepted as `max_lag`.
+    /// Replicas that missed nothing were excluded for a part of each interval: 700 ms were accepted as
+    /// `max_lag`.
     #[test]
     fn a_healthy_replica_stays_within_the_smallest_max_lag() {
         let probe = crate::config::ProbeSettings::default();
@@ -189,7 +200,8 @@ mod tests {
             let mut history = PrimaryPositions::default();
             let mut worst = Duration::ZERO;
             for number in 0..20 {
-                // Each is asked once a round. Its answer is as old as the question, and used until the next one's.
+                // Each monitor probes once a round. An answer dates from its probe, and counts until the next
+                // one.
                 let (primary, replica) =
                     (start + round * number, start + round * number + round * phase / 20);
                 history.record(primary, written(primary));
@@ -223,7 +235,7 @@ mod tests {
         }
     }
 
-    /// After each switchover, what a replica missed was forgotten, and another machine's clock was asked.
+    /// Each switchover erased what a replica had missed, and the lag then relied on another machine's clock.
     #[test]
     fn a_promotion_keeps_what_the_histories_share() {
         let start = Instant::now();
@@ -231,7 +243,7 @@ mod tests {
         history.follow(&Observation::primary(1, 1000, at(start, 1)), None);
         history.follow(&Observation::primary(1, 2000, at(start, 2)), None);
         history.follow(&Observation::primary(1, 3000, at(start, 3)), None);
-        // It was still waiting six seconds later, so nothing that counts was written before.
+        // The node was still in recovery six seconds later, so no earlier write counts.
         let promoted = |position, seconds| Observation {
             recovered_to: Some(Lsn::new(2500)),
             ..Observation::primary(2, position, at(start, seconds))
@@ -245,7 +257,7 @@ mod tests {
         assert_eq!(lag(900, 10), None);
     }
 
-    /// After `max_lag` a primary that had no slot for its monitor took every replica out: 6 of 6 reads failed.
+    /// After `max_lag`, a primary without a slot for its monitor excluded every replica: 6 of 6 reads failed.
     #[test]
     fn the_record_goes_on_while_the_primary_refuses_its_monitor() {
         let start = Instant::now();
@@ -258,7 +270,7 @@ mod tests {
         assert_eq!(lag, Lag { bytes: Some(0), time: Some(Duration::from_secs(1)) });
         let behind = history.lag(&standby(1, 1300, at(start, 59)), at(start, 60));
         assert_eq!(behind.time, Some(Duration::from_secs(30)));
-        // One that is not connected tells nothing of the primary, and neither does one that is behind the record.
+        // A standby that is not connected, or is behind the record, proves nothing about the primary.
         let before = history.clone();
         history.follow_standby(&Observation { streaming: false, ..standby(1, 1590, at(start, 70)) });
         history.follow_standby(&standby(1, 1500, at(start, 70)));

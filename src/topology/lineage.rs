@@ -1,20 +1,23 @@
-//! Which history a standby is on (pure).
+//! Which history a standby follows (pure).
 //!
-//! After a promotion, a standby that was ahead of the new primary, or that goes on following the old one, has rows
-//! that the primary does not have, and no lag. Its timeline would tell, but an ordinary role sees it only in the control
-//! file, which may show it minutes late. So positions must tell. The promotion's *fork* is the position up to which the new
-//! primary had recovered. Before it, the histories are one, but a standby that is still
-//! attached to the old primary may leave it any time. A standby past the fork is on the new history or has parted:
+//! After a promotion, a standby may have rows that the primary lacks, and show no lag. Either it was ahead of the
+//! new primary, or it still follows the old one. Its timeline would show this. But an ordinary role sees the
+//! timeline in the control file only, which may be minutes late. So positions must decide.
 //!
-//! * Its timeline, where it shows, decides.
-//! * It **parted** if it was past the fork while the new primary was still in recovery, or if it was further than the
-//!   new primary was later: no standby can receive what was not written yet.
-//! * It **follows** if its receiver brought it past the fork, and only the new primary can have sent that: the receiver
-//!   was started after the promotion, and no old primary is there or none that is as far. Or its receiver may be such a
-//!   one, and it was seen where the new primary rests, or keeps step with it.
+//! The *fork* of a promotion is the position up to which the new primary had recovered. Before the fork, the
+//! histories are one, but a standby still attached to the old primary may diverge at any time. A standby past the
+//! fork is on the new history or has diverged:
+//!
+//! * Its timeline, if visible, decides.
+//! * It **parted** if it was past the fork while the new primary was still in recovery. It also parted if it was
+//!   further than the new primary was later, because no standby can receive what is not written yet.
+//! * It **follows** if its receiver brought it past the fork, and only the new primary can have sent that. This
+//!   holds if the receiver was started after the promotion, and no old primary is there or none is as far. It also
+//!   holds if the receiver may be that new. Then the standby must have been seen where the new primary rests, or
+//!   keep step with it.
 //! * Otherwise it is **unproven**, and serves no read while there is a primary.
 //!
-//! The same bound gives an old primary away: a standby that was further than its primary is later follows another one.
+//! The same bound exposes an old primary: a standby that is further than its primary is later follows another one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,54 +27,54 @@ use tokio::time::Instant;
 use super::{LastSeen, NodeRole, Observation};
 use crate::lsn::Lsn;
 
-/// How a standby's history relates to that of the primary.
+/// The relation of a standby's history to the primary's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lineage {
-    /// All that it has is the primary's, as far as anything tells.
+    /// All that the standby has is the primary's, as far as is known.
     Shared,
-    /// It may follow an old primary: nothing shows yet that it follows this one.
+    /// The standby may follow an old primary; nothing disproves that yet.
     Unproven {
-        /// Where the primary's timeline began.
+        /// The position at which the primary's timeline began.
         fork: Lsn,
     },
-    /// It has what the primary never had.
+    /// The standby has what the primary never had.
     Parted {
-        /// Where the primary's timeline began; `None` if that was not seen.
+        /// The start of the primary's timeline; `None` if no probe saw it.
         fork: Option<Lsn>,
     },
 }
 
-/// What is remembered of all nodes to tell their histories apart.
+/// Memory of all nodes' positions, to tell their histories apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Lineages {
-    /// Promotions, by their timelines in ascending order.
+    /// Promotions, in ascending order of their timelines.
     forks: Vec<Fork>,
-    /// By the nodes' places.
+    /// One track per node, by place.
     tracks: Vec<Track>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fork {
     timeline: u32,
-    /// Up to where the new primary had recovered.
+    /// The position up to which the new primary had recovered.
     end: Lsn,
     /// The new primary's place, until the places change.
     primary: Option<usize>,
 }
 
-/// What one node showed lately.
+/// Recent observations of one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Track {
-    /// The oldest first.
+    /// Oldest first.
     samples: VecDeque<Sample>,
     started_at_micros: Option<i64>,
-    /// It was out of recovery when it was last seen.
+    /// `true` if the node was out of recovery in its last observation.
     wrote: bool,
-    /// The highest timeline that it was found to follow.
+    /// Highest timeline that the node is proven to follow.
     proven: u32,
-    /// The timeline on which it was found not to be, though past its fork.
+    /// The timeline that the node, though past the fork, does not follow.
     parted: Option<u32>,
-    /// Its receiver before the last promotion: `None` if it was not seen then.
+    /// The receiver before the last promotion; `None` if unobserved.
     receiver_before: Option<Option<i32>>,
 }
 
@@ -85,20 +88,24 @@ struct Sample {
     receiver: Option<i32>,
 }
 
-/// Samples kept per node: seconds of regular probes, or the last half second of a failover's.
+/// Samples kept per node.
+///
+/// They cover seconds of regular probes, or the last half second of a failover's.
 const SAMPLES: usize = 16;
 
-/// Promotions kept: a standby that is further behind than all of them is behind by any measure.
+/// Promotions kept: a standby behind all of them is behind by any measure.
 const FORKS: usize = 8;
 
-/// Positions in step with the new primary's that make a standby its follower; one may be chance.
+/// Positions in step with the new primary's that prove a follower.
+///
+/// A single one may be chance.
 const STEPS: usize = 3;
 
-/// Longest time between two of the primary's samples that enclose a standby's position.
+/// Longest time between two primary samples that enclose a standby's position.
 const STEP: Duration = Duration::from_secs(2);
 
 impl Lineages {
-    /// Keeps what holds for the whole set when its nodes change.
+    /// Returns what holds for the whole set when its nodes change.
     pub(crate) fn carry_over(&self) -> Self {
         let forks = self.forks.iter().map(|fork| Fork { primary: None, ..fork.clone() }).collect();
         Self { forks, tracks: Vec::new() }
@@ -113,7 +120,7 @@ impl Lineages {
         }
     }
 
-    /// Remembers what the nodes show.
+    /// Records what the nodes show.
     pub(crate) fn observe(&mut self, all_last_seen: &[LastSeen]) {
         self.tracks.resize_with(all_last_seen.len(), Track::default);
         for (track, last_seen) in self.tracks.iter_mut().zip(all_last_seen) {
@@ -123,16 +130,17 @@ impl Lineages {
         }
     }
 
-    /// When a node was last asked and still in recovery.
+    /// Returns when the node was last asked and still in recovery.
     pub(crate) fn last_in_recovery(&self, place: usize) -> Option<Instant> {
         let samples = &self.tracks.get(place)?.samples;
         samples.iter().rev().find(|sample| sample.in_recovery).map(|sample| sample.sent)
     }
 
-    /// The timeline of which a standby is proof, if its primary is overtaken by another one's standby; 0 otherwise.
+    /// Returns the timeline that a standby proves, or 0 if it proves none.
     ///
-    /// Only a standby that is known to have followed the timeline of this primary proves that: one that may have parted
-    /// from it earlier does not fence the true primary.
+    /// A standby proves a later timeline if it was further than its primary is now, so it follows another one. Only
+    /// a standby known to have followed this primary's timeline proves that. One that may have parted earlier does
+    /// not fence the true primary.
     pub(crate) fn implied_timeline(&self, standby: usize, all_last_seen: &[LastSeen]) -> u32 {
         let Some(of) = all_last_seen[standby].observation().filter(|e| e.in_recovery && e.streaming) else {
             return 0;
@@ -148,7 +156,7 @@ impl Lineages {
         all_last_seen.iter().enumerate().filter_map(overtaken).max().unwrap_or(0)
     }
 
-    /// Finds for each node how its history relates to that of the primary.
+    /// Returns how each node's history relates to the primary's.
     pub(crate) fn trace(
         &mut self,
         all_last_seen: &[LastSeen],
@@ -176,12 +184,14 @@ impl Lineages {
         lineages
     }
 
-    /// Remembers where the primary's timeline began, and what the others showed before.
+    /// Records where the primary's timeline began.
+    ///
+    /// For the other nodes, the receivers and positions before the promotion are recorded.
     fn note_promotion(&mut self, primary: usize, observation: &Observation) {
         let Some(end) = observation.recovered_to.filter(|_| observation.timeline > 1) else { return };
         let known = self.forks.iter().position(|fork| fork.timeline == observation.timeline);
         match known.map(|known| &mut self.forks[known]) {
-            // A later restart has an end of its own, which is no fork.
+            // A later restart recovers to another position, which is no fork.
             Some(fork) if fork.primary.is_none_or(|place| place == primary) => {
                 fork.primary = Some(primary);
                 return;
@@ -205,7 +215,7 @@ impl Lineages {
             }
             let before = waited.and_then(|waited| track.samples.iter().rev().find(|s| s.answered <= waited));
             track.receiver_before = before.map(|sample| sample.receiver);
-            // The new primary had not even been promoted.
+            // At that time the new primary was still in recovery.
             if before.is_some_and(|sample| sample.in_recovery && sample.position > end) {
                 track.parted = Some(observation.timeline);
             }
@@ -225,7 +235,7 @@ impl Lineages {
             Some(observation) => observation.timeline,
             None => self.forks.last().map_or(0, |fork| fork.timeline),
         };
-        // A proof by positions falls with the proof of the opposite.
+        // A proof by positions is void once the opposite is proven.
         let ahead = primary.is_some_and(|primary| self.tracks[place].passed(&self.tracks[primary]));
         if ahead && observation.timeline < timeline {
             let track = &mut self.tracks[place];
@@ -234,7 +244,7 @@ impl Lineages {
         let rivals = Rivals::of(&self.tracks, all_last_seen, by_node, place, primary);
         let unseen = Fork { timeline, end: Lsn::default(), primary };
         let is_seen = self.forks.iter().any(|fork| fork.timeline == timeline);
-        // Without the promotion, a standby is suspected only if there is another server that it may follow.
+        // If no probe saw the promotion, suspect a standby only if it may follow another server.
         let unseen = Some(&unseen).filter(|_| !is_seen && !rivals.alive.is_empty());
         let track = &self.tracks[place];
         let mut proven = track.proven;
@@ -272,7 +282,7 @@ impl Lineages {
 impl Track {
     fn observe(&mut self, observation: &Observation) {
         let started = observation.server.map(|server| server.started_at_micros);
-        // A server is rewound or rebuilt while it is down.
+        // A server is rewound or rebuilt only while it is down.
         if started.is_some() && self.started_at_micros.is_some() && self.started_at_micros != started {
             *self = Self::default();
         }
@@ -293,28 +303,32 @@ impl Track {
         });
     }
 
-    /// Returns `true` if the standby was further than this primary was later, so that it had that from elsewhere.
+    /// Returns `true` if the standby was further than this primary was later.
+    ///
+    /// It must have received the rest from another server.
     fn passed(&self, primary: &Self) -> bool {
-        // A position grows, so the last sample out of recovery is the one that says most.
+        // A position only grows, so the last sample out of recovery proves most.
         let Some(later) = primary.samples.back().filter(|sample| !sample.in_recovery) else { return false };
         let before = self.samples.iter().rev().find(|sample| sample.answered <= later.sent);
         before.is_some_and(|sample| sample.in_recovery && sample.position > later.position)
     }
 
-    /// Returns `true` if its receiver is another one than before the promotion.
+    /// Returns `true` if the receiver has changed since the promotion.
     fn reconnected(&self) -> bool {
         let now = self.samples.back().and_then(|sample| sample.receiver);
         self.receiver_before.is_some_and(|before| now.is_some() && now != before)
     }
 
-    /// Returns `true` if it was seen exactly where the primary was, past the fork.
+    /// Returns `true` if the standby met the primary's position past the fork.
     fn met(&self, primary: &Self, end: Lsn) -> bool {
         let rests = |sample: &&Sample| sample.receiver.is_some() && sample.position > end;
         let written = |position| primary.samples.iter().any(|s| !s.in_recovery && s.position == position);
         self.samples.iter().filter(rests).any(|sample| written(sample.position))
     }
 
-    /// Positions past the fork that lie between two of the primary's, taken right before and after.
+    /// Counts positions past the fork between two primary samples.
+    ///
+    /// One sample was taken just before, the other just after.
     fn steps(&self, primary: &Self, end: Lsn) -> usize {
         let mut steps: Vec<Lsn> =
             self.samples.iter().filter_map(|sample| sample.step(primary, end)).collect();
@@ -336,11 +350,11 @@ impl Sample {
     }
 }
 
-/// The nodes, other than the primary, from which a standby may have got what it has.
+/// Nodes other than the primary that a standby may have received from.
 struct Rivals<'t> {
-    /// They are seen out of recovery.
+    /// Rivals seen out of recovery.
     alive: Vec<&'t Track>,
-    /// There is one that may be out of recovery, and is not seen.
+    /// `true` if an unseen node may be out of recovery.
     absent: bool,
 }
 
@@ -370,22 +384,27 @@ impl<'t> Rivals<'t> {
         }
     }
 
-    /// Returns `true` if the standby may get an old primary's writes any time, between two probes as well.
+    /// Returns `true` if an old primary may feed the standby.
+    ///
+    /// This may happen at any time, even between two probes.
     fn may_feed(&self, standby: &Track) -> bool {
         let receives = standby.samples.back().is_some_and(|sample| sample.receiver.is_some());
         !self.alive.is_empty() || (self.absent && receives && !standby.reconnected())
     }
 
-    /// Returns `true` if the standby can have what is past the fork from the primary alone.
+    /// Returns `true` if only the primary can have sent the standby's data.
+    ///
+    /// Only the data past the fork counts.
     fn proves(&self, standby: &Track, primary: &Track, end: Lsn) -> bool {
         let Some(last) = standby.samples.back() else { return false };
-        // A standby that has parted asks in vain: what it receives ends at the fork.
+        // A parted standby asks in vain: what it receives ends at the fork.
         if last.receiver.is_none() || last.received.is_none_or(|received| received < last.position) {
             return false;
         }
         let reconnected = standby.reconnected();
         let alone = !self.absent && self.alive.is_empty();
-        // Two primaries with the same load write as much, so where a standby is tells nothing of one that never moved.
+        // Two primaries with the same load write equally fast, so a standby's position proves nothing if it never
+        // reconnected.
         let moved = reconnected || alone || standby.receiver_before.is_none();
         let not_absent = reconnected || (!self.absent && (!alone || standby.receiver_before.is_none()));
         let not_alive = self.alive.iter().all(|rival| standby.passed(rival));

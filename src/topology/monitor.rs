@@ -1,4 +1,4 @@
-//! The task that looks at one node.
+//! The task that probes one node.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -22,11 +22,11 @@ use crate::topology::Node;
 use crate::topology::{Observation, ProbeError};
 use crate::wire::{SessionKind, WireConnection};
 
-/// The owner's end of a monitor; dropping it ends the task.
+/// The owner's handle of a monitor; dropping it ends the task.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     task: AbortHandle,
-    /// Whether the owner ended the task.
+    /// `true` if the owner ended the task.
     released: Arc<AtomicBool>,
 }
 
@@ -37,11 +37,11 @@ impl Drop for Monitor {
     }
 }
 
-/// The shortest time between two looks, whatever the reason.
+/// The shortest time between two probes, whatever the reason.
 const SPACING: Duration = Duration::from_millis(10);
 
 impl Monitor {
-    /// Starts to look at a node, until the monitor or the board is gone.
+    /// Starts to probe a node, until the monitor or the state is dropped.
     pub(crate) fn start(
         node: Arc<Node>,
         topology: &Arc<TopologyState>,
@@ -81,24 +81,28 @@ struct MonitorTask {
     topology: Weak<TopologyState>,
     probe: ProbeSettings,
     backoff: Backoff,
-    /// The connection, kept from one look to the next.
+    /// The connection, kept from one probe to the next.
     link: Option<WireConnection>,
-    /// When it was opened.
+    /// When the connection was opened.
     opened: Instant,
-    /// What earlier probes told.
+    /// Results of earlier probes.
     known: Known,
     schedule: Schedule,
     dial_limit: DialLimit,
-    /// Answers that the node's sessions had when the last look was posted.
+    /// Answers that the sessions had received at the last posted outcome.
     answers_before: u64,
     released: Arc<AtomicBool>,
 }
 
-/// Age at which the session to a fenced node is renewed: an address that moved back is in use again by then. A
-/// fenced server has nothing else to do, so a login now and then is no load.
+/// Age at which the session to a fenced node is renewed.
+///
+/// By then, an address that moved back is in use again. A fenced server has nothing else to do, so an occasional
+/// login is no load.
 const FENCED_SESSION: Duration = Duration::from_secs(10);
 
-/// Time for which a result may be late before the monitor counts as dead: a busy machine makes all of them late.
+/// Time by which a result may be late before the monitor counts as dead.
+///
+/// On a busy machine, all results are late.
 const LATE: Duration = Duration::from_secs(2);
 
 impl Drop for MonitorTask {
@@ -116,13 +120,13 @@ impl MonitorTask {
         let mut retry = self.backoff.delays();
         loop {
             let began = Instant::now();
-            // Reads go elsewhere as soon as the answer is overdue, before it is missed.
+            // Reads go elsewhere as soon as the answer is overdue, before the probe has failed.
             let node = Arc::clone(&self.node);
             let probing = node.stats().probing();
             let outcome = self.probe().await;
             drop(probing);
             let answered = outcome.is_ok();
-            // A second look follows a miss at once, on a connection of its own: it tells a hiccup from a loss.
+            // A second probe follows a timeout at once, on a new connection: it tells a hiccup from an outage.
             let timed_out = matches!(outcome, Err(ProbeError::TimedOut { .. }));
             let probe = match outcome {
                 Ok(observation) => ProbeOutcome::Answered(observation),
@@ -138,11 +142,12 @@ impl MonitorTask {
             topology.post(&self.node, probe, Instant::now());
             self.node.stats().heartbeat.looked(Instant::now());
             self.answers_before = self.node.stats().answers.load(Ordering::Relaxed);
-            // It was removed, and has drained.
+            // The node was removed, and has drained.
             if !topology.is_watched(&self.node) {
                 return;
             }
-            // No pool connects to a fenced node, so nothing else notices that its address leads elsewhere by now.
+            // No pool connects to a fenced node, so only a new session notices that the address leads elsewhere by
+            // now.
             if self.opened.elapsed() >= FENCED_SESSION && topology.is_fenced(&self.node) {
                 self.link = None;
             }
@@ -155,12 +160,12 @@ impl MonitorTask {
                 retry.next();
                 Duration::ZERO
             } else {
-                // A monitor never gives up: when a schedule has an end, its last step goes on.
+                // A monitor never gives up: when the schedule ends, its last step repeats.
                 retry.next().unwrap_or_else(|| self.backoff.max())
             };
             self.promise(pause);
             let due = Instant::now() + pause;
-            // A node that is down gains nothing from being asked sooner: it is answered by its backoff.
+            // An earlier probe does not help a node that is down, so only its backoff counts.
             if answered {
                 self.rest(due, &mut looking).await;
             } else {
@@ -170,7 +175,9 @@ impl MonitorTask {
         }
     }
 
-    /// Promises the next result, after a pause: within that, a probe on the old session, a new session and a probe on it.
+    /// Promises the next result, after a pause.
+    ///
+    /// The time covers a probe on the old session, a new session, and a probe on that.
     fn promise(&self, pause: Duration) {
         let dial = self.dial_limit.next(self.probe.timeout, self.node.dialer().limit());
         let probe = dial.saturating_add(self.probe.timeout * 2).saturating_add(LATE);
@@ -178,7 +185,7 @@ impl MonitorTask {
         self.node.stats().heartbeat.promise(until.unwrap_or_else(Instant::now));
     }
 
-    /// Waits until the next look is due, or there is a reason to look sooner.
+    /// Waits until the next probe is due, or there is a reason to probe sooner.
     async fn rest(&mut self, mut due: Instant, looking: &mut watch::Receiver<Option<Instant>>) {
         let mut is_woken = false;
         loop {
@@ -189,7 +196,7 @@ impl MonitorTask {
                     due = due.min(self.schedule.wake(Instant::now()));
                 }
                 Ok(()) = looking.changed() => {
-                    // The end of a search is no reason to look.
+                    // The end of a search is no reason to probe.
                     if looking.borrow_and_update().is_some() {
                         due = due.min(Instant::now() + self.schedule.first_of_search());
                     }
@@ -198,11 +205,11 @@ impl MonitorTask {
         }
     }
 
-    /// Looks once, over a new connection where there is none or the old one ended.
+    /// Probes once, over a new connection if there is none or the old one ended.
     async fn probe(&mut self) -> Result<Observation, ProbeError> {
         self.node.stats().probes.fetch_add(1, Ordering::Relaxed);
         let limit = self.probe.timeout;
-        // A session that reached another server proves more than one that has been open for long.
+        // A session that reached another server proves more than a long-open one.
         let redial = self.node.stats().server.take_redial();
         if let Some(link) = self.link.take().filter(|link| !redial && !link.is_closed()) {
             match probe(&link, limit, &mut self.known).await {
@@ -222,7 +229,9 @@ impl MonitorTask {
         Ok(self.met(observation))
     }
 
-    /// Looks through an idle session of a pool, while the server is alive and has no session for its monitor.
+    /// Probes through a pool's idle session, if the monitor can open none.
+    ///
+    /// This happens only while the server is alive, or was not asked.
     async fn probe_through_pool(&mut self, probe_error: &ProbeError) -> Option<Observation> {
         match probe_error {
             ProbeError::Connect(error) if matches!(error.proof(), Proof::Alive | Proof::NotAsked) => {}
@@ -233,7 +242,9 @@ impl MonitorTask {
         probe(&lease, self.probe.timeout, &mut self.known).await.ok()
     }
 
-    /// Notes which server answered. Sessions at another one, which was here before, end: no monitor watches them any more.
+    /// Records which server answered.
+    ///
+    /// If an earlier server was another one, its sessions close, because no monitor watches them any more.
     fn met(&self, observation: Observation) -> Observation {
         if self.node.stats().server.note(observation.server, observation.system_identifier) {
             tracing::info!(
@@ -262,7 +273,7 @@ impl MonitorTask {
         }
     }
 
-    /// What the sessions of the pools showed since the last look was posted.
+    /// Returns what the pools' sessions showed since the last posted outcome.
     fn signs(&self) -> Signs {
         let stats = self.node.stats();
         let answered = stats.answers.load(Ordering::Relaxed) != self.answers_before;

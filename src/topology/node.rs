@@ -13,12 +13,12 @@ use crate::pool::{Gate, Lease, Limits, NodePool};
 use crate::stats::{NodeStats, P99Estimator};
 use crate::wire::{Dialer, SessionKind};
 
-/// Which server a node is: the same for as long as its host, port and database are.
+/// Identity of a server, until its host, port or database changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct NodeId(u64);
 
 impl NodeId {
-    /// Makes an id that no other node of this process has.
+    /// Returns an id that no other node of this process has.
     pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -27,37 +27,37 @@ impl NodeId {
 
 /// One server of the set, with the settings of one configuration.
 ///
-/// When the settings change, another `Node` of the same server [succeeds](Node::succeed) it, with the same identity. It
-/// takes over what is known of the server, and the connections that were opened before, until they are returned.
+/// When the settings change, another `Node` of the same server [succeeds](Node::succeed) this one, with the same
+/// identity. The successor takes over the statistics, and earlier connections until they are returned.
 pub(crate) struct Node {
     config: NodeConfig,
     dialer: Arc<Dialer>,
     pool: PoolSettings,
     timeouts: TimeoutSettings,
-    /// Waits between logins that fail.
+    /// Pauses between failed logins.
     backoff: Backoff,
     server: Arc<Server>,
     read_pool: Arc<NodePool>,
-    /// There only while the node is the primary.
+    /// Present only while the node is the primary.
     write_pool: ArcSwapOption<NodePool>,
-    /// Pools that were replaced, as long as connections of them are in use.
+    /// Replaced pools, as long as connections of them are in use.
     retired: Mutex<Vec<Retired>>,
 }
 
-/// What stays when the settings change.
+/// The part of a node that stays when the settings change.
 struct Server {
     id: NodeId,
     stats: Arc<NodeStats>,
     read_times: P99Estimator,
     limits: Arc<Limits>,
     reads: Gate,
-    /// Another one after each fencing, because sessions that were severed hold no place at the server.
+    /// Replaced at each fencing, because closed sessions hold no slot.
     writes: ArcSwap<Gate>,
-    /// The newest one, for the monitor.
+    /// The newest dialer, for the monitor.
     dialer: ArcSwap<Dialer>,
 }
 
-/// A pool that was replaced.
+/// A replaced pool.
 #[derive(Debug, Clone)]
 pub(crate) struct Retired {
     kind: SessionKind,
@@ -65,18 +65,18 @@ pub(crate) struct Retired {
 }
 
 impl Retired {
-    /// Connections of it that are in use.
+    /// Returns the number of its connections in use.
     pub(crate) fn leased(&self) -> u32 {
         self.pool.leased()
     }
 }
 
 impl Node {
-    /// Prepares a node; nothing is connected yet.
+    /// Prepares a node, without any connection yet.
     ///
     /// # Errors
     ///
-    /// A certificate file that cannot be used.
+    /// Fails if a certificate file cannot be used.
     pub(crate) fn new(node: &NodeConfig, config: &Config) -> Result<Self, ConnectError> {
         let dialer = Arc::new(Dialer::new(node.clone(), config.timeouts().clone(), config.probe().timeout)?);
         let server = Arc::new(Server {
@@ -91,13 +91,15 @@ impl Node {
         Ok(Self::with(node, config, dialer, server, None))
     }
 
-    /// Prepares the same server with other settings; nothing of the present node changes yet.
+    /// Prepares the same server with other settings.
+    ///
+    /// The present node does not change yet.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
+    /// The same as for [`new`](Self::new).
     pub(crate) fn succeed(&self, node: &NodeConfig, config: &Config) -> Result<Self, ConnectError> {
-        // The pools of a node that was removed, and comes back before it has drained, hand nothing out any more.
+        // A removed node may come back before it has drained, and its pools hand out no more connections.
         let same_sessions = !self.read_pool.is_retired()
             && self.config.has_same_sessions(node)
             && self.pool == *config.pool()
@@ -133,8 +135,9 @@ impl Node {
         }
     }
 
-    /// Takes over from the node of the same server that it succeeds. What is returned was replaced, and is to be
-    /// [retired](Self::retire) when no caller is sent there any more.
+    /// Takes over from the preceding node; returns the replaced pools.
+    ///
+    /// [Retire](Self::retire) them when no caller is sent there any more.
     pub(crate) fn take_over(&self, before: &Self) -> Vec<Retired> {
         self.server.limits.resize(&self.pool);
         self.server.reads.resize(self.pool.max_size);
@@ -158,14 +161,14 @@ impl Node {
         replaced
     }
 
-    /// Ends what is idle, and lets those who wait turn to what took its place.
+    /// Closes idle connections, and sends waiting callers to the new pools.
     pub(crate) fn retire(replaced: &[Retired]) {
         for retired in replaced {
             retired.pool.retire();
         }
     }
 
-    /// Lets what is in use finish, and nothing new begin: the node was removed.
+    /// Drains a removed node: only connections in use may finish.
     pub(crate) fn drain(&self) {
         self.read_pool.retire();
         if let Some(pool) = self.write_pool() {
@@ -173,7 +176,7 @@ impl Node {
         }
     }
 
-    /// Returns `true` if connections of both are the same.
+    /// Returns `true` if both nodes share their connections.
     pub(crate) fn shares_sessions_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.read_pool, &other.read_pool)
     }
@@ -190,7 +193,7 @@ impl Node {
         &self.config
     }
 
-    /// The newest settings of the server, also where this node was succeeded.
+    /// Returns the newest settings of the server, even after a succession.
     pub(crate) fn dialer(&self) -> Arc<Dialer> {
         self.server.dialer.load_full()
     }
@@ -211,12 +214,12 @@ impl Node {
         self.write_pool.load_full()
     }
 
-    /// Takes an idle session of either pool, to ask the server through it.
+    /// Checks out an idle session of either pool, to probe the server through it.
     pub(crate) fn idle_session(&self) -> Option<Lease> {
         self.read_pool.try_idle().or_else(|| self.write_pool()?.try_idle())
     }
 
-    /// Lets the node take writes: it is the primary.
+    /// Opens the node for writes, because it is the primary.
     pub(crate) fn open_writes(&self) {
         if self.write_pool.load().is_none() {
             let gate = Gate::clone(&self.server.writes.load());
@@ -226,7 +229,9 @@ impl Node {
         }
     }
 
-    /// Fences the node: every connection that could write to it ends at once, and none is made.
+    /// Fences the node: closes every connection that could write.
+    ///
+    /// No new one is opened.
     pub(crate) fn close_writes(&self) {
         let mut earlier = self.earlier();
         let pool = self.write_pool.swap(None);
@@ -241,7 +246,9 @@ impl Node {
         }
     }
 
-    /// Ends every connection to the node at once, so that nobody waits for a server that does not answer.
+    /// Closes every connection at once.
+    ///
+    /// So no caller waits for a silent server.
     pub(crate) fn close_now(&self) {
         self.read_pool.close_now();
         if let Some(pool) = self.write_pool() {
@@ -252,14 +259,14 @@ impl Node {
         }
     }
 
-    /// Ends every connection to the node for good.
+    /// Closes every connection to the node for good.
     pub(crate) fn close(&self) {
         self.close_writes();
         self.close_now();
         self.read_pool.close();
     }
 
-    /// The server is known to be well, so that the pools may log in again at once.
+    /// Lets the pools log in again at once, because the server is healthy.
     pub(crate) fn on_well(&self) {
         self.read_pool.on_well();
         if let Some(pool) = self.write_pool() {
@@ -267,29 +274,32 @@ impl Node {
         }
     }
 
-    /// How many connections are handed out, those with earlier settings as well.
+    /// Returns the connections in use, including those with earlier settings.
     pub(crate) fn leased(&self) -> u32 {
         let mut earlier = self.earlier();
-        // Nothing else asks whether they are still needed. What was given up may still be cancelled at the server.
+        // No other code checks whether they are still needed. An abandoned session may still be cancelled at the
+        // server.
         earlier.retain(|retired| retired.pool.connections() > 0 || retired.pool.unfinished() > 0);
         let leased: u32 = earlier.iter().map(Retired::leased).sum();
         leased + self.read_pool.leased() + self.write_pool().map_or(0, |pool| pool.leased())
     }
 
-    /// How many sessions are handed out, or were given up and have not ended.
+    /// Returns the sessions in use, or abandoned and not yet ended.
     pub(crate) fn unfinished(&self) -> u32 {
         let earlier: u32 = self.earlier().iter().map(|retired| retired.pool.unfinished()).sum();
         earlier + self.read_pool.unfinished() + self.write_pool().map_or(0, |pool| pool.unfinished())
     }
 
-    /// How many connections there are, in use or idle, those with earlier settings as well.
+    /// Returns all connections, in use or idle.
+    ///
+    /// Connections with earlier settings count as well.
     pub(crate) fn connections(&self) -> u32 {
         let earlier: u32 = self.earlier().iter().map(|retired| retired.pool.connections()).sum();
         earlier + self.read_pool.connections() + self.write_pool().map_or(0, |pool| pool.connections())
     }
 
     fn earlier(&self) -> MutexGuard<'_, Vec<Retired>> {
-        // Nothing panics while it is held.
+        // No code panics while it holds this lock.
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What a look at a node shows.
+//! The result of a probe.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,47 +9,53 @@ use crate::error::ConnectError;
 use crate::lsn::Lsn;
 use crate::stats::ServerIdentity;
 
-/// What one successful probe showed of a node.
+/// The state of a node, as one successful probe showed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Observation {
-    /// Whether the node is in recovery: a standby, or a server that is starting.
+    /// `true` if the node is in recovery: a standby, or a starting server.
     pub in_recovery: bool,
-    /// The cluster's identity, given by `initdb` and shared by all its copies.
+    /// The cluster's identity, set by `initdb` and shared by all copies.
     ///
     /// `None` if the monitor's role may not ask for it: `EXECUTE` on `pg_control_system()` was revoked.
     pub system_identifier: Option<u64>,
-    /// The server process that answered, which has one identity under all its names and addresses.
+    /// The server process that answered, under any name or address.
     pub server: Option<ServerIdentity>,
-    /// The timeline that a primary writes, or the highest one that a standby is known to follow.
+    /// The timeline that a primary writes, or the highest that a standby follows.
     ///
     /// A standby's control file may show a new timeline minutes late, so a low one proves nothing. With
-    /// `pg_read_all_stats`, it shows at once. 0 if the role may see none.
+    /// `pg_read_all_stats`, the new one shows at once. 0 if the role may see none.
     pub timeline: u32,
-    /// How far it has flushed its log (a primary) or replayed it (a standby).
+    /// The position that a primary has flushed, or a standby has replayed.
     pub position: Lsn,
-    /// How far a standby has received, where it has received anything.
+    /// The position that a standby has received, if any.
     ///
-    /// It falls back to the start of a segment when the receiver begins to stream another timeline.
+    /// The position falls back to the start of a segment when the receiver begins to stream another timeline.
     pub received: Option<Lsn>,
-    /// Up to where a primary had recovered when it took over or started, where it had to.
+    /// The position up to which a primary recovered at its start, if it did.
+    ///
+    /// A promotion counts as a start.
     pub recovered_to: Option<Lsn>,
-    /// Whether a WAL receiver lives: the standby is connected to a primary, or tries to be.
+    /// `true` if a WAL receiver runs.
+    ///
+    /// Then the standby is connected to a primary, or tries to be.
     pub streaming: bool,
-    /// The process of the WAL receiver, which is another one after each reconnection.
+    /// Process id of the WAL receiver, which changes with each reconnection.
     pub receiver_pid: Option<i32>,
-    /// The timeline that the WAL receiver receives; `None` without the privileges of `pg_read_all_stats`.
+    /// The timeline that the WAL receiver receives.
+    ///
+    /// `None` without the privileges of `pg_read_all_stats`.
     pub received_timeline: Option<u32>,
-    /// Whether replay is paused.
+    /// `true` if replay is paused.
     pub replay_paused: bool,
-    /// When the probe was sent: all of this is as it was then, or newer.
+    /// When the probe was sent: the values are from this moment or later.
     pub at: Instant,
-    /// When the answer came: all of this was so before.
+    /// When the answer came: the values are from before this moment.
     pub answered_at: Instant,
 }
 
 impl Observation {
-    /// Returns a healthy, streaming standby of the cluster 7, for unit tests to change.
+    /// Returns a healthy, streaming standby of cluster 7, for unit tests.
     #[cfg(test)]
     pub(crate) fn standby(timeline: u32, position: u64, at: Instant) -> Self {
         Self {
@@ -82,22 +88,22 @@ impl Observation {
     }
 }
 
-/// Why a probe did not succeed.
+/// The reason why a probe failed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ProbeError {
     /// No session could be opened.
     Connect(Arc<ConnectError>),
-    /// The session that there was ended.
+    /// The existing session was closed.
     Disconnected,
     /// No answer came in time.
     TimedOut {
-        /// How long was waited.
+        /// The timeout that passed.
         limit: Duration,
     },
-    /// The probe itself failed at the server.
+    /// The server answered the probe with an error.
     Failed {
-        /// The server's words.
+        /// The server's message.
         message: String,
     },
 }
@@ -113,21 +119,21 @@ impl std::fmt::Display for ProbeError {
     }
 }
 
-/// What is known of a node at one moment.
+/// The last observation of a node.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum LastSeen {
-    /// Nothing yet.
+    /// No observation yet.
     #[default]
     Never,
-    /// It showed this, and nothing since says otherwise.
+    /// The node showed this, and no later probe contradicts it.
     Observed(Observation),
-    /// It is gone.
+    /// The node is down.
     Down,
 }
 
 impl LastSeen {
-    /// What the node showed, where it is there.
+    /// Returns the observation, unless the node is unknown or down.
     pub fn observation(&self) -> Option<&Observation> {
         match self {
             Self::Observed(observation) => Some(observation),

@@ -1,7 +1,7 @@
-//! One probe of a node: one query, with nothing that needs a privilege.
+//! One probe of a node: one query that needs no privilege.
 //!
-//! What cannot change during a session (the cluster's identity, the server process) is asked with its first probe only.
-//! A role that may not call the `pg_control_*` functions is asked for the rest: see [`Known`].
+//! Values that cannot change during a session (the cluster's identity, the server process) are queried by its first
+//! probe only. If the role may not call the `pg_control_*` functions, the probe queries the rest: see [`Known`].
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,11 +19,13 @@ use crate::timeout::within;
 use crate::topology::{Observation, ProbeError};
 use crate::wire::WireConnection;
 
-/// The state of a node. Everything is qualified, operators too, so that no `search_path` puts something else in its place.
+/// The query for a node's state.
 ///
-/// A primary's timeline comes from the name of the WAL file that it writes: its control file shows the old one until
-/// the next checkpoint, long after a promotion. A standby's control file is later still, and `received_tli` needs a privilege.
-/// A primary's position is what it has flushed: a standby cannot get more.
+/// All names are qualified, operators too, so that no `search_path` can replace them.
+///
+/// A primary's timeline comes from the name of the WAL file that it writes. Its control file shows the old one
+/// until the next checkpoint, long after a promotion. A standby's control file is later still, and `received_tli`
+/// needs a privilege. A primary's position is what it has flushed, because a standby cannot receive more.
 const STATE: &str = "\
     SELECT r.in_recovery, \
         CASE WHEN r.in_recovery THEN NULL \
@@ -87,14 +89,16 @@ struct Row {
     system_identifier: Option<i64>,
 }
 
-/// What a monitor knows of its node from earlier probes, so that it asks for nothing twice.
+/// Results of a monitor's earlier probes, so that no probe queries them twice.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Asked once per session.
+    /// Queried once per session.
     server: Option<ServerIdentity>,
-    /// Kept from one session to the next as long as they reach the same server process.
+    /// Kept across sessions as long as they reach the same server process.
     identity: Option<(ServerIdentity, u64)>,
-    /// `EXECUTE` on a `pg_control_*` function was revoked, so this session does without.
+    /// `true` if the session may not call the `pg_control_*` functions.
+    ///
+    /// Their `EXECUTE` privilege was revoked.
     without_control: bool,
 }
 
@@ -115,7 +119,7 @@ impl Known {
         format!("{STATE}{control}, {server}, {identity}{STATE_FROM}")
     }
 
-    /// Takes over what the first answer of a session says.
+    /// Records the values of a session's first answer.
     fn learn(&mut self, row: &Row) {
         let (Some(started_at_micros), Some(port)) = (row.started_at_micros, row.port) else { return };
         let server = ServerIdentity {
@@ -135,18 +139,18 @@ impl Known {
     }
 }
 
-/// Asks a node for its state.
+/// Queries the state of a node.
 ///
 /// # Errors
 ///
-/// Why there is no answer; the link must not be used again then.
+/// Returns why there is no answer; the connection must not be used again then.
 pub(super) async fn probe(
     link: &WireConnection,
     limit: Duration,
     known: &mut Known,
 ) -> Result<Observation, ProbeError> {
     match ask(link, limit, known).await {
-        // The server checks the privilege before it runs anything, so the rest is asked for on the same session.
+        // The server checks the privilege before it runs anything, so the session can run the smaller query.
         Err(ProbeError::Failed { .. }) if is_refused(link) && !known.without_control => {
             known.without_control = true;
             ask(link, limit, known).await
@@ -155,13 +159,13 @@ pub(super) async fn probe(
     }
 }
 
-/// The last error was 42501, insufficient privilege.
+/// Returns `true` if the last error was 42501, insufficient privilege.
 fn is_refused(link: &WireConnection) -> bool {
     link.wire().sqlstate() == Some(SqlState::new(*b"42501"))
 }
 
 async fn ask(link: &WireConnection, limit: Duration, known: &mut Known) -> Result<Observation, ProbeError> {
-    // Sent now, so it is at least as fresh as this.
+    // The probe is sent now, so the values are at least as fresh as this.
     let at = Instant::now();
     let rows = diesel::sql_query(known.query()).get_result::<Row>(&mut link.conn());
     let row = match within(limit, rows).await {

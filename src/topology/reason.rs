@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::state::NodeEntry;
 use crate::topology::{Lag, Lineage, NodeRole, Roles};
 
-/// The probe's role may not ask which cluster the node belongs to.
+/// Reason if the probe's role may not ask which cluster the node belongs to.
 pub(super) const UNIDENTIFIED: &str = "the probe may not ask for its system identifier: GRANT EXECUTE ON FUNCTION \
     pg_control_system(), pg_control_checkpoint(), pg_control_recovery() TO the role of its URL";
 
-/// Why a replica's rows may not be the primary's.
+/// Returns why a replica's rows may differ from the primary's.
 pub(super) fn parting(lineage: Lineage) -> Option<String> {
     match lineage {
         Lineage::Shared => None,
@@ -26,7 +26,7 @@ pub(super) fn parting(lineage: Lineage) -> Option<String> {
     }
 }
 
-/// Why a node that claims to be a primary is none, or may not be used.
+/// Returns why a node out of recovery is not the primary, or may not be used.
 pub(super) fn conflict(i: usize, roles: &Roles, entries: &[NodeEntry]) -> Option<String> {
     let observation = entries[i].node_health.last_seen.observation()?;
     let shown = observation.system_identifier;
@@ -64,7 +64,7 @@ const REMEDY: &str = "rebuild all but one as standbys (a stopped one still count
     let `forget_history` decide for the one that is left";
 const FORGET: &str = "correct the configuration, or call `forget_history` after a change of the cluster";
 
-/// Why a replica is not fresh enough.
+/// Returns why a replica is not fresh enough.
 pub(super) fn staleness(lag: Option<Lag>, paused: bool, limit: Duration) -> String {
     let paused = if paused { "; its replay is paused" } else { "" };
     match lag.and_then(|lag| lag.time) {

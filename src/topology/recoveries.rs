@@ -1,7 +1,7 @@
-//! The recoveries of primaries: how each of them came to write.
+//! The recoveries of primaries: the events after which each began to write.
 //!
-//! A recovery belongs to a node. Two standbys may be promoted to one timeline, even from one position, and yet write two
-//! histories; so neither the timeline nor the position tells whose recovery it is.
+//! A recovery belongs to a node. Two standbys may be promoted to one timeline, even from one position, and still
+//! write two histories. So neither the timeline nor the position identifies the node.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,38 +11,44 @@ use tokio::time::Instant;
 use crate::lsn::Lsn;
 use crate::stats::ServerIdentity;
 
-/// How a node came to write: by a promotion, by crash recovery, or by a clean start.
+/// One start of a writer: a promotion, a crash recovery, or a clean start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recovery {
     /// The configured address (`host:port`) of the node.
     pub(crate) node: Arc<str>,
-    /// The server process that was seen.
+    /// The server process that the probe reached.
     pub(crate) server: Option<ServerIdentity>,
-    /// The timeline that it writes.
+    /// The timeline that the node writes.
     pub(crate) timeline: u32,
-    /// Up to where it recovered; `None` after a clean start.
+    /// The position up to which the node recovered; `None` after a clean start.
     pub(crate) end: Option<Lsn>,
-    /// The timeline that the same server process showed as a standby just before: a promotion that was witnessed.
+    /// The timeline that the same process showed just before, as a standby.
+    ///
+    /// If present, the promotion was witnessed.
     pub(crate) from: Option<u32>,
-    /// It was seen as a standby since its recovery before: what it did before that belongs to another copy of the data.
+    /// `true` if the node was a standby since its previous recovery.
+    ///
+    /// Then its earlier writes belong to another copy of the data.
     pub(crate) was_standby: bool,
-    /// When it was first seen.
+    /// When a probe first showed this recovery.
     pub(crate) at: Instant,
 }
 
-/// The last recoveries that the set saw, in their order.
+/// The last recoveries that the set saw, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Recoveries {
     seen: VecDeque<Recovery>,
-    /// Recoveries of before are forgotten.
+    /// Recoveries before this instant are forgotten.
     since: Option<Instant>,
 }
 
-/// Recoveries that are remembered. In-doubt transactions are resolved within seconds; this is hours of crashes.
+/// Recoveries kept.
+///
+/// They cover hours of crashes, while in-doubt transactions are resolved within seconds.
 const LIMIT: usize = 128;
 
 impl Recoveries {
-    /// Adds one; the oldest one is forgotten when there are too many.
+    /// Adds a recovery, and drops the oldest one if the list is full.
     pub(crate) fn push(&mut self, recovery: Recovery) {
         if self.seen.len() == LIMIT
             && let Some(oldest) = self.seen.pop_front()
@@ -52,17 +58,17 @@ impl Recoveries {
         self.seen.push_back(recovery);
     }
 
-    /// Returns an empty list of what was seen since then.
+    /// Returns an empty list that begins at this instant.
     pub(crate) fn since(at: Instant) -> Self {
         Self { seen: VecDeque::new(), since: Some(at) }
     }
 
-    /// Returns `true` if every recovery that was seen since then is in the list.
+    /// Returns `true` if the list holds every recovery seen since this instant.
     pub(crate) fn is_complete_since(&self, at: Instant) -> bool {
         self.since.is_none_or(|since| since < at)
     }
 
-    /// Returns the recoveries, the oldest first.
+    /// Returns the recoveries, oldest first.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Recovery> {
         self.seen.iter()
     }

@@ -1,4 +1,4 @@
-//! A task that is started again when it panics.
+//! A task that starts again after a panic.
 
 use std::panic::AssertUnwindSafe;
 
@@ -7,18 +7,20 @@ use tokio::time::sleep;
 
 use crate::backoff::Backoff;
 
-/// Runs what `begin` makes until it ends by itself; after a panic it is made and run again, by the backoff.
+/// Runs the future from `begin` until it ends; after a panic, runs another one.
+///
+/// The backoff sets the pause before each restart.
 ///
 /// # Cancel safety
 ///
-/// That of the future.
+/// As cancel-safe as the future.
 pub(super) async fn restarted<F: Future<Output = ()>>(
     node: &str,
     backoff: &Backoff,
     mut begin: impl FnMut() -> F,
 ) {
     let mut delays = backoff.delays();
-    // Nothing is shared with the future that a panic could leave half-changed: each one begins from what it is given.
+    // A panic cannot leave shared state half-changed, because each future begins from its own arguments.
     while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
         tracing::error!(node, "a monitor panicked, and is started again");
         sleep(delays.next().unwrap_or_else(|| backoff.max())).await;

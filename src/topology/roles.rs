@@ -1,20 +1,21 @@
-//! From what was seen to who is who.
+//! From observations to roles.
 //!
-//! `pg_is_in_recovery() = false` does not make a primary: an old one that comes back says so too. The rules,
-//! in their order:
+//! `pg_is_in_recovery() = false` does not make a primary: an old primary that comes back shows the same. These
+//! rules apply, in order:
 //!
-//! 1. The set's system identifier is the one that most nodes show (`identity`). A node that shows another one is **foreign**.
-//! 2. A promotion begins a new timeline. The highest one is remembered, also while no node shows it. A
-//!    node out of recovery on a lower one is a **stale primary**: what it takes now would be lost. The memory ends
-//!    only when every node that showed the higher timeline was seen on a lower one since (`history`).
-//! 3. Out of recovery on the highest timeline: alone, it is **the primary**. If another node was ever seen so,
-//!    both are **contenders**, and no node takes writes, until one of them is gone for good: it is a standby
-//!    or foreign, shows another timeline, or left the configuration.
+//! 1. The set's system identifier is the one that most nodes show (`identity`). A node that shows another one is
+//!    **foreign**.
+//! 2. A promotion begins a new timeline. The set remembers the highest one, even while no node shows it. A node out
+//!    of recovery on a lower one is a **stale primary**: its new writes would be lost. The set forgets the timeline
+//!    only when every node that showed it has since shown a lower one (`history`).
+//! 3. A node alone out of recovery on the highest timeline is **the primary**. If another node was ever seen there
+//!    out of recovery, both are **conflicting**, and no node takes writes. This lasts until one of them is gone for
+//!    good: it is a standby or foreign, shows another timeline, or left the configuration.
 //!
-//! A node that is configured as not promotable is never the primary: out of recovery, it is fenced, and what it wrote counts
-//! for nothing. Of the names of one server process, one is judged, and the others are its **aliases** (`alias`).
+//! A node configured as not promotable is never the primary: out of recovery, it is fenced, and its writes do not
+//! count. If a server process has several names, one is resolved, and the others are its **aliases** (`alias`).
 //!
-//! The function is pure: the same memory and sightings give the same verdict.
+//! The function is pure: the same history and observations give the same roles.
 
 use std::sync::Arc;
 
@@ -26,42 +27,44 @@ use super::identity::{Vote, vote};
 use super::lineage::{Lineage, Lineages};
 use super::{Lag, LastSeen, NodeRole, Observation};
 
-/// A configured node, as it was last seen.
+/// A configured node with its last observation.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen<'s> {
-    /// The configured address (`host:port`), by which it is remembered.
+    /// The configured address (`host:port`), the key of its past.
     pub(crate) node: Arc<str>,
     pub(crate) last_seen: &'s LastSeen,
-    /// It may be promoted; otherwise it is never the primary.
+    /// `true` if the node may be promoted; otherwise it is never the primary.
     pub(crate) promotable: bool,
 }
 
-/// What came out.
+/// The result of resolving the roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Roles {
-    /// What each node is.
+    /// The role of each node.
     pub(crate) by_node: Vec<NodeRole>,
-    /// How far each replica is behind.
+    /// The lag of each replica.
     pub(crate) lags: Vec<Option<Lag>>,
-    /// How the history of each node relates to the primary's.
+    /// The relation of each node's history to the primary's.
     pub(crate) lineages: Vec<Lineage>,
-    /// The node that represents its server, for each node that is an alias.
+    /// The node that represents the server, for each alias.
     pub(crate) aliases: Vec<Option<usize>>,
     /// The primary, if there is exactly one.
     pub(crate) primary: Option<usize>,
     /// The highest timeline that counts.
     pub(crate) timeline: u32,
-    /// The nodes that all claim to be the primary, also those that are out of sight.
+    /// The nodes that all claim to be the primary, including those out of sight.
     pub(crate) conflicting: Vec<usize>,
-    /// The identifiers that the nodes showed last, if they contradict each other so that none counts.
+    /// The nodes' last identifiers, if no identifier counts.
+    ///
+    /// They then contradict each other.
     pub(crate) mismatch: Option<Vec<Option<u64>>>,
-    /// The identifier that the set goes by.
+    /// The identifier that the set has adopted.
     pub(crate) system_identifier: Option<u64>,
-    /// The history that is gone, so that the highest timeline fell.
+    /// The lost history, if the highest timeline fell.
     pub(crate) lost: Option<LostHistory>,
 }
 
-/// Judges who is who.
+/// Resolves the role of each node.
 pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: Instant) -> Roles {
     history.keep(nodes.iter().map(|seen| &seen.node));
     alias::follow(history, nodes);
@@ -70,7 +73,8 @@ pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: 
     let shown: Vec<LastSeen> = nodes.iter().map(|seen| seen.last_seen.clone()).collect();
     history.lineages.observe(&shown);
     let all_last_seen = with_implied_timelines(&shown, &history.lineages);
-    // Most nodes may speak against an adopted identity: then nothing is written, and it still tells whose the nodes are.
+    // Most nodes may contradict an adopted identity. Then the set writes nothing, but the identity still shows
+    // which nodes are its own.
     let identity = match vote {
         Vote::One(identifier) => Some(identifier),
         Vote::Open | Vote::Refused => history.system_identifier,
@@ -87,7 +91,7 @@ pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: 
             history.record_alias(node, timeline);
         } else if ours(observation) {
             let implied = shown[i].observation().is_some_and(|shown| shown.timeline < observation.timeline);
-            // A primary on its timeline is far enough to have sent what the node has.
+            // A primary on its timeline is far enough to have sent the node's data.
             let fed = || {
                 all_last_seen
                     .iter()
@@ -125,8 +129,8 @@ pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: 
     let role = |(i, last_seen): (usize, &LastSeen)| match last_seen.observation() {
         None => NodeRole::Unknown,
         Some(_) if aliases[i].is_some() => NodeRole::Alias,
-        // Its role may not ask for its identity. If no node tells one, a standby serves what no other node can; writes
-        // need more than that.
+        // The role may not ask for the identity. If no node shows one, a standby serves what no other node can.
+        // Writes need a known identity.
         Some(observation) if observation.system_identifier.is_none() => {
             let alone = identity.is_none() && vote != Vote::Refused;
             if alone && observation.in_recovery { NodeRole::Replica } else { NodeRole::Unknown }
@@ -143,17 +147,17 @@ pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: 
     let primary = by_node.iter().position(|role| *role == NodeRole::Primary);
 
     if let Some(primary) = primary {
-        // An identity is kept for good once a primary bears it.
+        // An identity is kept for good once a primary has shown it.
         history.system_identifier = identity;
         let node = &nodes[primary].node;
         let is_other = history.primary.replace(Arc::clone(node)).is_some_and(|before| before != *node);
         if let Some(observation) = all_last_seen[primary].observation() {
             // Without a promotion in between, two primaries have two histories.
-            if is_other && history.history.timeline() == observation.timeline {
-                history.history.clear();
+            if is_other && history.positions.timeline() == observation.timeline {
+                history.positions.clear();
             }
             let waited = history.lineages.last_in_recovery(primary);
-            history.history.follow(observation, waited);
+            history.positions.follow(observation, waited);
         }
     }
     let lineages = history.lineages.trace(&all_last_seen, &by_node, primary);
@@ -161,7 +165,7 @@ pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: 
         if let (NodeRole::Replica, Some(observation), Lineage::Shared) =
             (role, last_seen.observation(), lineage)
         {
-            history.history.follow_standby(observation);
+            history.positions.follow_standby(observation);
         }
     }
     let lags = by_node
@@ -170,8 +174,8 @@ pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: 
         .zip(&lineages)
         .map(|((role, last_seen), lineage)| match role {
             NodeRole::Replica => last_seen.observation().map(|observation| match lineage {
-                Lineage::Shared => history.history.lag(observation, now),
-                // Its position says nothing about what it lacks.
+                Lineage::Shared => history.positions.lag(observation, now),
+                // The position does not show which rows the standby lacks.
                 Lineage::Unproven { .. } | Lineage::Parted { .. } => Lag { bytes: None, time: None },
             }),
             _ => None,
@@ -193,7 +197,9 @@ pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: 
     }
 }
 
-/// A standby that is further than its primary shows that there is a later timeline, whatever its control file says.
+/// Adds the timelines that standbys prove.
+///
+/// A standby that is further than its primary proves a later timeline, whatever its control file shows.
 fn with_implied_timelines(all_last_seen: &[LastSeen], lineages: &Lineages) -> Vec<LastSeen> {
     let raise = |(place, last_seen): (usize, &LastSeen)| match last_seen {
         LastSeen::Observed(observation) => {
@@ -205,7 +211,9 @@ fn with_implied_timelines(all_last_seen: &[LastSeen], lineages: &Lineages) -> Ve
     all_last_seen.iter().enumerate().map(raise).collect()
 }
 
-/// Leaves of several claims of one server process the one that is seen: a name that is out of sight is no second server.
+/// Keeps only the visible name if one server process made several claims.
+///
+/// A name that is out of sight is no second server.
 fn forget_names(history: &RoleHistory, nodes: &[Seen<'_>], claims: &mut Vec<usize>) {
     let server = |place: usize| {
         history.pasts.get(&nodes[place].node).and_then(|past| past.wrote).and_then(|wrote| wrote.server)
@@ -221,7 +229,7 @@ fn forget_names(history: &RoleHistory, nodes: &[Seen<'_>], claims: &mut Vec<usiz
     });
 }
 
-/// Notes the identifiers that the nodes show, and lets them vote.
+/// Records the identifiers that the nodes show, and counts the votes.
 fn elect(history: &mut RoleHistory, nodes: &[Seen<'_>], aliases: &[Option<usize>]) -> Vote {
     for Seen { node, last_seen, promotable } in nodes {
         let Some(observation) = last_seen.observation().filter(|e| e.system_identifier.is_some()) else {
@@ -247,7 +255,7 @@ fn elect(history: &mut RoleHistory, nodes: &[Seen<'_>], aliases: &[Option<usize>
     vote(history.system_identifier, &shown, pending)
 }
 
-/// The identifier that each node showed last.
+/// Returns the last identifier of each node.
 fn identifiers(history: &RoleHistory, nodes: &[Seen<'_>]) -> Vec<Option<u64>> {
     let of = |seen: &Seen<'_>| history.pasts.get(&seen.node).and_then(|past| past.system_identifier);
     nodes.iter().map(of).collect()

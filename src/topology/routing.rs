@@ -1,8 +1,8 @@
 //! Which node serves a read.
 //!
-//! Of the nodes that are fit, two are drawn at random and the one with the lower cost (load in flight × latency ÷
-//! weight) is taken: the *power of two choices*. It keeps away from slow nodes almost as well as looking at all of
-//! them, and, unlike that, doesn't send everybody to the one that looked best a moment ago.
+//! Two of the fit nodes are drawn at random, and the read goes to the one with the lower cost. The cost is load in
+//! flight × latency ÷ weight. This is the *power of two choices*. It avoids slow nodes almost as well as a
+//! comparison of all nodes. But it doesn't send all reads to the node that was the best a moment ago.
 //!
 //! Source: M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE TPDS 12(10), 2001.
 
@@ -10,42 +10,46 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// How good a place a node is for a read, the best first.
+/// Suitability of a node for a read, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
-    /// The primary, for a read that asks for it first; it is a candidate in its own tier as well.
+    /// The primary, for a read that asks for it first.
+    ///
+    /// The primary is a candidate in its own tier as well.
     Preferred,
-    /// Fit, and in the caller's zone where that counts.
+    /// Fit, and in the caller's zone if zones count.
     Near,
     /// Fit.
     Fit,
     /// The primary, for reads that no fit replica can serve.
     Fallback,
-    /// Fit, but just back, with as many reads as it may have for now; or one that flaps.
+    /// Fit, but just back and at its current read limit; or flapping.
     Recovering,
-    /// There was a sign of trouble since it was last seen well.
+    /// With a sign of trouble since the last healthy probe.
     Suspected,
-    /// No fresh data to be had anywhere: there is no primary, and this node is as good as any.
+    /// Not fresh: there is no primary, and this node is as good as any.
     Stale,
 }
 
 /// A node that may serve a read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate {
-    /// Its place in the snapshot.
+    /// Index of the node in the snapshot.
     pub(crate) node: usize,
     pub(crate) tier: Tier,
-    /// Reads in flight on it.
+    /// Reads in flight on the node.
     pub(crate) load: u32,
-    /// Those of them whose answer takes far longer than usual.
+    /// Reads in flight whose answer takes far longer than usual.
     pub(crate) overdue: u32,
-    /// How long its answers take, where that is known.
+    /// Average time of the node's answers, if known.
     pub(crate) latency: Option<Duration>,
     pub(crate) weight: u32,
 }
 
-/// An overdue answer counts as so many more reads in flight: a node that hangs gets no new ones while another has
-/// connections free, and one with a single long report still does when the others are busy.
+/// Extra load, in reads, for which an overdue answer counts.
+///
+/// A node that hangs gets no new reads while another one has free connections. A node with a single long report
+/// still gets reads when the others are busy.
 const OVERDUE_LOAD: f64 = 4.0;
 
 impl Candidate {
@@ -56,28 +60,30 @@ impl Candidate {
     }
 }
 
-/// Latencies are told apart by powers of two above this, which is more than lies between two zones of a region.
+/// Latencies are compared in powers of two above this value.
 ///
-/// Below, a difference is noise, and no reason to leave a node idle; a node that is overloaded shows in the load.
+/// The value is more than the difference between two zones of a region. Smaller differences are noise, and no
+/// reason to leave a node idle. An overloaded node shows in its load instead.
 const FINE: Duration = Duration::from_millis(5);
 
-/// A latency in units of [`FINE`], rounded to a power of two.
+/// Returns a latency in units of [`FINE`], rounded to a power of two.
 ///
-/// Taken exactly, the faster of two equals would get every read while there is little load, and the other one grow cold.
+/// With exact values, the faster of two equal nodes would get every read under light load, and the other one would
+/// grow cold.
 fn coarse(latency: Duration) -> f64 {
     let ratio = latency.as_secs_f64() / FINE.as_secs_f64();
     ratio.max(1.0).log2().round().exp2()
 }
 
-/// Takes the next node to try out of the candidates; `None` when all were taken.
+/// Removes the next node to try from the candidates; `None` if none is left.
 ///
-/// A node of which no answer was timed yet counts as fast as the fastest, so that it gets its chance.
+/// A node without a timed answer counts as fast as the fastest, so that it gets some reads.
 pub(crate) fn take(candidates: &mut Vec<Candidate>, rng: &mut Rng) -> Option<Candidate> {
     let best = candidates.iter().map(|candidate| candidate.tier).min()?;
     let unknown = candidates.iter().filter_map(|candidate| candidate.latency).min().unwrap_or_default();
     let in_tier = || (0..candidates.len()).filter(|i| candidates[*i].tier == best);
     let count = in_tier().count();
-    // Two different places among those in the tier, drawn without a list of them: this is on the way of every read.
+    // Two distinct places in the tier, drawn without building a list, because every read passes here.
     let first = rng.usize(..count);
     let second = if count > 1 { (first + rng.usize(1..count)) % count } else { first };
     let cost = |place: usize| in_tier().nth(place).map(|i| (i, candidates[i].cost(unknown)));
@@ -128,7 +134,7 @@ mod tests {
         assert_eq!(shares(&[heavy, candidate(1, Tier::Fit, 2, 500)], 100), [100, 0]);
     }
 
-    /// A node that hung got its share until its monitor called it lost.
+    /// A node that hung got its share until its monitor marked it down.
     #[test]
     fn a_node_whose_answers_are_overdue_gets_less() {
         let mut hangs = candidate(0, Tier::Fit, 3, 500);

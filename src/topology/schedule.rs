@@ -1,11 +1,12 @@
-//! When a monitor looks at its node again.
+//! When a monitor probes its node again.
 //!
-//! Three rules, for a server that hundreds of programs look at:
+//! Three rules apply, because hundreds of programs may probe one server:
 //!
-//! * **The pauses of a search grow with its age.** A promotion is noticed within an eighth of the time for which it was
-//!   waited for, between `probe.failover_interval` and `probe.interval`, and a state that lasts costs no more than a healthy one.
-//! * **Everything has jitter**, the first pause most of all, so that programs that start or fail over together do not
-//!   look together. Jitter only shortens a pause: what is promised about hangs and lag holds.
+//! * **The pauses of a search grow with its age.** A monitor notices a promotion within an eighth of the time for
+//!   which the search has lasted. The pause stays between `probe.failover_interval` and `probe.interval`. A state
+//!   that lasts costs no more than a healthy one.
+//! * **Every pause has jitter**, the first one most of all. So programs that start or fail over together do not
+//!   probe together. Jitter only shortens a pause, so the guarantees about hangs and lag hold.
 //! * **Signs of trouble wake a monitor at most ten times a second**, however many connections end at once.
 
 use std::time::Duration;
@@ -15,13 +16,13 @@ use tokio::time::Instant;
 
 use crate::config::ProbeSettings;
 
-/// Proportion of each pause that is left to chance.
+/// Proportion of each pause that is random.
 const JITTER: f64 = 0.2;
 
-/// A search looks again after this part of its age.
+/// Divisor of a search's age; the quotient is the pause.
 const AGE_DIVISOR: u32 = 8;
 
-/// Wakes that may come at once; with [`WAKE_REFILL`] there are at most ten in any second.
+/// Wakes allowed at once; with [`WAKE_REFILL`], at most ten in any second.
 const WAKE_BURST: u32 = 2;
 
 /// Time after which one more wake is allowed.
@@ -32,9 +33,9 @@ const WAKE_REFILL: Duration = Duration::from_millis(125);
 pub(crate) struct Schedule {
     settings: ProbeSettings,
     rng: Rng,
-    /// Whether the first pause is over, which puts this monitor out of step with others.
+    /// `true` after the first pause, which desynchronizes the monitors.
     begun: bool,
-    /// When the wakes that were granted will all be paid for.
+    /// When the granted wakes no longer count against the limit.
     wakes_until: Option<Instant>,
 }
 
@@ -43,7 +44,7 @@ impl Schedule {
         Self { settings, rng, begun: false, wakes_until: None }
     }
 
-    /// Returns the pause after an answer, during a search of this age or without one.
+    /// Returns the pause after an answer, by the age of the search, if any.
     pub(crate) fn pause(&mut self, search: Option<Duration>) -> Duration {
         let (interval, fastest) = (self.settings.interval, self.settings.failover_interval);
         let pause = search.map_or(interval, |age| (age / AGE_DIVISOR).max(fastest).min(interval));
@@ -51,12 +52,12 @@ impl Schedule {
         pause.mul_f64(1.0 - jitter * self.rng.f64())
     }
 
-    /// Returns the pause before the first look of a search: short, and not the same in all programs.
+    /// Returns the short, random pause before the first probe of a search.
     pub(crate) fn first_of_search(&mut self) -> Duration {
         self.settings.failover_interval.mul_f64(self.rng.f64())
     }
 
-    /// Returns when a sign of trouble may be looked into.
+    /// Returns when a sign of trouble may trigger a probe.
     pub(crate) fn wake(&mut self, now: Instant) -> Instant {
         let paid = self.wakes_until.map_or(now, |until| until.max(now));
         self.wakes_until = Some(paid + WAKE_REFILL);
@@ -76,8 +77,9 @@ mod tests {
         Schedule::new(ProbeSettings::default(), Rng::with_seed(seed))
     }
 
-    /// Counts the probes of one minute, during which `state` says at each of them whether a primary is looked for and
-    /// whether something changed.
+    /// Counts the probes of one minute.
+    ///
+    /// At each probe, `state` returns whether a search is under way, and whether something changed.
     async fn probes_in_a_minute(mut state: impl FnMut(u32) -> (bool, bool)) -> u32 {
         let (mut schedule, mut search) = (schedule(1), Search::default());
         let (began, mut probes) = (Instant::now(), 0);
@@ -90,15 +92,15 @@ mod tests {
         probes
     }
 
-    /// There were 2,400 of them in every state but the first, for as long as it lasted.
+    /// There were 2,400 probes in every state but the first, however long it lasted.
     #[tokio::test(start_paused = true)]
     async fn a_state_that_persists_costs_little_more_probes_than_a_set_that_is_well() {
         let well = probes_in_a_minute(|_| (false, false)).await;
         assert!((150..=175).contains(&well), "{well}");
-        // A full primary, one that refuses the login, a split brain, no primary: a search in which nothing changes.
+        // A full primary, a rejected login, a split brain, no primary: a search in which nothing changes.
         let searching = probes_in_a_minute(|probe| (true, probe == 0)).await;
         assert!((well..well + 40).contains(&searching), "{searching}");
-        // A primary that misses every second probe of its own.
+        // A primary that misses every second probe.
         let flapping = probes_in_a_minute(|probe| (probe % 2 == 0, false)).await;
         assert!(flapping < well + 60, "{flapping}");
     }
@@ -129,7 +131,7 @@ mod tests {
         let mut schedule = schedule(3);
         let began = Instant::now();
         let mut wakes = Vec::new();
-        // A new sign comes as soon as the last one was looked into.
+        // A new sign comes as soon as the last one was probed.
         while began.elapsed() < Duration::from_secs(5) {
             tokio::time::sleep_until(schedule.wake(Instant::now())).await;
             wakes.push(began.elapsed());

@@ -1,8 +1,8 @@
-//! Since when a primary is being looked for.
+//! The searches for a primary, and their ages.
 //!
-//! A search is urgent when something has just changed: a node went down or came back, a role changed. It is not while the
-//! same state persists, however long a full primary or a split brain lasts. Hundreds of programs look at the same
-//! servers, so each search has an age, and the monitors' pauses grow with it.
+//! A search is urgent just after a change: a node went down or came back, or a role changed. It is not urgent while
+//! the same state persists, however long the primary is full or the split brain lasts. Hundreds of programs probe
+//! the same servers. So each search has an age, and the monitors' pauses grow with it.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Search {
     began: Option<Instant>,
-    /// When the last search ended, and its age.
+    /// The end of the last search, and its age.
     ended: Option<(Instant, Duration)>,
 }
 
-/// A search that begins again within this time goes on with the age of the last one.
+/// A search that begins again within this time continues with the last one's age.
 ///
-/// Otherwise a primary that misses every second probe would make each of them the first of a new search.
+/// Otherwise a primary that misses every second probe would start a new search with each of them.
 const MEMORY: Duration = Duration::from_secs(10);
 
 impl Search {
-    /// Returns since when a primary is being looked for, if it is.
+    /// Returns the start of the current search for a primary, if there is one.
     ///
-    /// `changed` says that a node went down or came back, or that a role changed.
+    /// `changed` is `true` if a node went down or came back, or a role changed.
     pub(crate) fn on(&mut self, looking: bool, changed: bool, now: Instant) -> Option<Instant> {
         if !looking {
             if let Some(began) = self.began.take() {

@@ -1,4 +1,4 @@
-//! The nodes as they stand at one moment, and which of them may serve a read.
+//! The nodes at one moment, and which of them may serve a read.
 
 use std::sync::Arc;
 
@@ -12,28 +12,28 @@ use crate::topology::Node;
 use crate::topology::routing::{Candidate, Tier};
 use crate::topology::{NodeRole, ProbeError, Topology};
 
-/// The nodes as they stand at one moment, for the set's own use.
+/// The nodes at one moment, for the set's internal use.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    /// What users see of it.
+    /// The part that users see.
     pub(crate) topology: Arc<Topology>,
     /// The nodes, in the order of the topology.
     pub(crate) nodes: Vec<NodeView>,
-    /// The primary, if there is exactly one.
+    /// The index of the primary, if there is exactly one.
     pub(crate) primary: Option<usize>,
     pub(super) reads: ReadSettings,
 }
 
-/// A node and its place.
+/// A node with its health and its fitness for reads.
 #[derive(Debug)]
 pub(crate) struct NodeView {
     pub(crate) node: Arc<Node>,
     pub(crate) role: NodeRole,
-    /// Whether it is a replica, and well.
+    /// `true` if the node is a healthy replica.
     pub(super) well: bool,
-    /// Whether it is fresh enough as well, by the configuration.
+    /// `true` if the node is also fresh enough, by the configuration.
     pub(super) fit: bool,
-    /// Whether it may serve what no other node can serve better, because there is no primary.
+    /// `true` if the node may serve stale reads, because there is no primary.
     pub(super) last_resort: bool,
     pub(super) near: bool,
     pub(super) recovery: OutlierEjection,
@@ -41,7 +41,7 @@ pub(crate) struct NodeView {
 }
 
 impl NodeView {
-    /// The error with which its monitor could not connect, if that is why the node is not there.
+    /// Returns the monitor's connect error, if it makes the node unavailable.
     pub(crate) fn connect_error(&self) -> Option<&Arc<ConnectError>> {
         match &self.probe_error {
             Some(ProbeError::Connect(error)) => Some(error),
@@ -51,20 +51,20 @@ impl NodeView {
 }
 
 impl Snapshot {
-    /// Returns `true` if the monitors of all nodes keep what is known of them up to date.
+    /// Returns `true` if the monitors of all nodes keep this state up to date.
     pub(crate) fn is_up_to_date(&self, now: Instant) -> bool {
         !self.nodes.iter().any(|view| view.node.stats().heartbeat.is_overdue(now))
     }
 
-    /// How many reads at once a node that is just back may have for now; `None` sets no limit.
+    /// Returns the limit of concurrent reads during slow start, if there is one.
     pub(crate) fn allowance(&self, view: &NodeView, now: Instant) -> Option<u32> {
         view.recovery.allowance(&self.reads, now)
     }
 
     /// Returns the nodes that may serve a read now.
     ///
-    /// The primary is there twice if the read asks for it first: before all others, and in its own tier, in case it has no
-    /// place for the read.
+    /// If the read asks for the primary first, the primary is listed twice. It comes before all others, and again
+    /// in its own tier, in case it has no slot for the read.
     pub(crate) fn candidates(&self, options: &ReadOptions, now: Instant) -> Vec<Candidate> {
         let fallback = self.fallback(options);
         let candidate = |(i, view): (usize, &NodeView)| {
@@ -105,12 +105,14 @@ impl Snapshot {
         candidates
     }
 
-    /// Returns the policy for reads on the primary; without any other node it is no fallback.
+    /// Returns the policy for reads on the primary.
+    ///
+    /// If the primary is the only node, it is no fallback.
     fn fallback(&self, options: &ReadOptions) -> Fallback {
         if self.nodes.len() == 1 { Fallback::Always } else { options.fallback.unwrap_or(self.reads.fallback) }
     }
 
-    /// Returns `true` if a replica is well, and fresh enough for the read.
+    /// Returns `true` if a replica is healthy, and fresh enough for the read.
     fn is_fit(&self, i: usize, options: &ReadOptions) -> bool {
         let (view, lag) = (&self.nodes[i], self.topology.nodes[i].lag);
         match options.max_lag {

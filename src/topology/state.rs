@@ -1,4 +1,4 @@
-//! Where the monitors post what they see, and the topology comes from.
+//! Where the monitors post their outcomes, and where the topology is built.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,25 +18,27 @@ use crate::topology::{
 };
 use crate::topology::{Node, Retired};
 
-/// What the monitors know, behind one short lock.
+/// The state of all nodes, behind one short lock.
 pub(crate) struct TopologyState {
     state: Mutex<State>,
     current: ArcSwap<Snapshot>,
-    /// Changes when a role or a health does, not with every look.
+    /// Changes when a role or a health changes, not with every probe.
     changes: watch::Sender<Arc<Topology>>,
-    /// Since when a primary is being looked for.
+    /// Start of the search for a primary, while there is one.
     looking: watch::Sender<Option<Instant>>,
 }
 
 struct State {
     history: RoleHistory,
     entries: Vec<NodeEntry>,
-    /// Nodes that were removed, as long as connections to them are in use: they stay watched, and are fenced if need be.
+    /// Removed nodes with connections in use.
+    ///
+    /// They are still probed, and fenced if necessary.
     leaving: Vec<NodeEntry>,
     config: Arc<Config>,
     version: u64,
     search: Search,
-    /// When the history was forgotten: probes that were sent before do not count.
+    /// When the history was forgotten; earlier probes do not count.
     forgotten: Option<Instant>,
 }
 
@@ -47,7 +49,9 @@ pub(super) struct NodeEntry {
 }
 
 impl NodeEntry {
-    /// Returns `true` if this primary took over from a node that was removed and writes, or did when it was last seen.
+    /// Returns `true` if this primary took over from a removed primary.
+    ///
+    /// The removed node writes, or did so in its last observation.
     fn has_replaced(&self, removed: &Self) -> bool {
         let (Some(primary), Some(old)) =
             (self.node_health.last_seen.observation(), removed.node_health.last_seen.observation())
@@ -61,7 +65,7 @@ impl NodeEntry {
 }
 
 impl TopologyState {
-    /// Sets the nodes up, none of them seen.
+    /// Creates the state with all nodes unknown.
     pub(crate) fn new(config: Arc<Config>, nodes: Vec<Arc<Node>>) -> Self {
         let entries =
             nodes.into_iter().map(|node| NodeEntry { node, node_health: NodeHealth::default() }).collect();
@@ -84,27 +88,29 @@ impl TopologyState {
         }
     }
 
-    /// The nodes as they stand now.
+    /// Returns the current snapshot of the nodes.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
-    /// How the nodes came to write, in the order in which it was seen.
+    /// Returns how the nodes came to write, in the order of observation.
     pub(crate) fn recoveries(&self) -> Arc<Recoveries> {
         Arc::clone(&self.lock().history.recoveries)
     }
 
-    /// A view that changes when a role or a health does.
+    /// Returns a receiver that changes when a role or a health does.
     pub(crate) fn changes(&self) -> watch::Receiver<Arc<Topology>> {
         self.changes.subscribe()
     }
 
-    /// Since when a primary is being looked for; nothing while there is one that is well.
+    /// Returns a receiver for the start of the search for a primary.
+    ///
+    /// The value is `None` while there is a healthy primary.
     pub(crate) fn looking(&self) -> watch::Receiver<Option<Instant>> {
         self.looking.subscribe()
     }
 
-    /// Takes a look into account, and acts on what follows.
+    /// Updates the state by a probe's outcome, and acts on the change.
     pub(crate) fn post(&self, node: &Arc<Node>, outcome: ProbeOutcome, now: Instant) {
         let mut state = self.lock();
         if matches!(&outcome, ProbeOutcome::Answered(observation) if state.forgotten.is_some_and(|at| observation.at < at))
@@ -130,14 +136,14 @@ impl TopologyState {
                 node.on_well();
             }
         }
-        // Its users would wait for a server of which nobody knows when it answers.
+        // Callers would wait for a server that may never answer.
         if change == Transition::Down {
             node.close_now();
         }
         self.publish(&mut state, now);
     }
 
-    /// Forgets what is known and remembered of the nodes, and has all of them probed again.
+    /// Forgets the nodes' state and history, and probes all of them again.
     pub(crate) fn forget(&self, now: Instant) {
         let mut state = self.lock();
         state.history.forget(now);
@@ -149,7 +155,9 @@ impl TopologyState {
         self.publish(&mut state, now);
     }
 
-    /// Replaces the nodes; what is known of those that stay is kept, and those that go are watched until they are drained.
+    /// Replaces the nodes.
+    ///
+    /// Nodes that stay keep their state, and removed nodes are probed until they are drained.
     pub(crate) fn replace(&self, config: Arc<Config>, nodes: Vec<Arc<Node>>) -> Vec<Retired> {
         let mut state = self.lock();
         let mut old = std::mem::take(&mut state.entries);
@@ -169,7 +177,7 @@ impl TopologyState {
         state.leaving = old;
         state.config = config;
         self.publish(&mut state, Instant::now());
-        // Only now, when no caller is sent there any more.
+        // Only now, because no caller is sent to the replaced pools any more.
         Node::retire(&replaced);
         for entry in &state.leaving {
             entry.node.drain();
@@ -177,7 +185,7 @@ impl TopologyState {
         replaced
     }
 
-    /// Returns `true` if a node is to be watched: it is configured, or connections to it are in use.
+    /// Returns `true` if a node is configured, or connections to it are in use.
     pub(crate) fn is_watched(&self, node: &Node) -> bool {
         let state = self.lock();
         state.entries.iter().chain(&state.leaving).any(|entry| entry.node.id() == node.id())
@@ -189,7 +197,7 @@ impl TopologyState {
         snapshot.nodes.iter().any(|view| view.node.id() == node.id() && view.role.is_fenced())
     }
 
-    /// Returns the nodes, those that were removed and are not drained yet as well.
+    /// Returns the nodes, including removed ones that are not drained yet.
     pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
         let state = self.lock();
         state.entries.iter().chain(&state.leaving).map(|entry| Arc::clone(&entry.node)).collect()
@@ -197,7 +205,7 @@ impl TopologyState {
 
     fn publish(&self, state: &mut State, now: Instant) {
         let snapshot = Arc::new(state.snapshot(now));
-        // Fenced before anybody reads of the new primary, so that the two never take writes at once.
+        // Fence first: no caller may learn of the new primary while the old one still takes writes.
         for (i, view) in snapshot.nodes.iter().enumerate() {
             if snapshot.primary != Some(i) {
                 view.node.close_writes();
@@ -226,13 +234,15 @@ impl TopologyState {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way through a change.
+        // No code under this lock panics half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Fences a removed primary once another server has taken over, and lets go of what has drained.
+    /// Fences a removed primary once another server has taken over.
+    ///
+    /// Drained nodes are dropped.
     fn fence_leaving(&mut self, snapshot: &Snapshot) {
         let primary = snapshot.primary.map(|primary| &self.entries[primary]);
         self.leaving.retain(|entry| {
@@ -287,13 +297,13 @@ impl State {
         Snapshot { topology, nodes, primary: roles.primary, reads: self.config.reads().clone() }
     }
 
-    /// Of which node this one is the same server.
+    /// Returns the name of the node that this one is an alias of.
     fn alias(&self, i: usize, roles: &Roles) -> Option<String> {
         let of = self.entries[roles.aliases[i]?].node.name();
         Some(format!("it is the same server as {of}, which serves for both"))
     }
 
-    /// Which node showed which system identifier.
+    /// Returns the system identifier that each node showed.
     fn identifiers(&self, shown: &[Option<u64>]) -> Vec<ShownIdentifier> {
         let of = |(entry, shown): (&NodeEntry, &Option<u64>)| {
             let (node, identifier) = (entry.node.name().to_owned(), (*shown)?);
@@ -343,15 +353,16 @@ impl State {
         status
     }
 
-    /// Whether a replica is well, and fresh enough.
+    /// Returns `true` if a replica is healthy and fresh enough.
     fn is_fit(&self, status: &NodeStatus) -> bool {
         let reads = self.config.reads();
         is_well(status) && status.lag.is_some_and(|lag| lag.is_within(reads.max_lag, reads.max_lag_bytes))
     }
 
-    /// Whether a node may serve reads even if it is not fit: while there is no primary, nobody has anything fresher.
+    /// Returns `true` if a node may serve reads although it is not fit.
     ///
-    /// One that has parted has rows that were never the set's: no answer is better than those.
+    /// While there is no primary, no node has anything fresher. A parted node has rows that were never the set's:
+    /// no answer is better than those.
     fn is_last_resort(&self, status: &NodeStatus, i: usize, roles: &Roles) -> bool {
         roles.primary.is_none()
             && !matches!(roles.lineages[i], Lineage::Parted { .. })
@@ -362,7 +373,7 @@ impl State {
             )
     }
 
-    /// Whether a node is preferred for its zone.
+    /// Returns `true` if a node is preferred for its zone.
     fn is_near(&self, node: &Node) -> bool {
         self.config.reads().prefer_zone
             && self.config.zone().is_some()

@@ -1,10 +1,10 @@
-//! From a node's settings to a session, under one deadline.
+//! Opens a session from a node's settings, under one deadline.
 //!
-//! * `addresses`: which of a name's addresses it goes to
-//! * `settings`: what a session is set to, by its purpose
-//! * `set_up`: how it gets there, and is known to be at the right server
-//! * `check`: what a session shows of itself (pure)
-//! * `pooler`: whether a pooler shares it with others
+//! * `addresses`: chooses among a name's addresses
+//! * `settings`: the initial settings of a session, by its kind
+//! * `set_up`: applies them, and checks that the session is at the right server
+//! * `check`: compares a session's answer with the monitor's (pure)
+//! * `pooler`: detects a pooler that shares sessions
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,28 +42,32 @@ mod settings;
 /// A socket to a server, over TCP or in the file system.
 pub(super) type Socket = Either<TcpStream, UnixStream>;
 
-/// How links to one node are made.
+/// Opens connections to one node.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     node: NodeConfig,
     timeouts: TimeoutSettings,
     probe_timeout: Duration,
-    /// Read from the certificate files once, at the start: a missing file is an error then, not at night.
+    /// Read from the certificate files once, at the start.
+    ///
+    /// So a missing file is an error then and not later.
     tls: Option<tls::Connector>,
     known: Known,
-    /// The address that a connection went to last, which others of the node go to as well.
+    /// The address that worked last, which the node's other connections use as well.
     worked: ArcSwapOption<SocketAddr>,
 }
 
-/// What it takes to stop the statement that a session is running.
+/// The means to cancel the statement that a session is running.
 #[derive(Clone)]
 pub(crate) struct Cancel {
     token: CancelToken,
-    /// The name may have another one by now, and that server does not know the session.
+    /// Address of the session's server.
+    ///
+    /// The name may have another address by now, whose server does not know the session.
     address: Option<SocketAddr>,
 }
 
-/// A session that the server let begin.
+/// A session that the server accepted.
 struct Session {
     address: Option<SocketAddr>,
     client: Client,
@@ -76,7 +80,7 @@ impl Dialer {
     ///
     /// # Errors
     ///
-    /// [`ConnectError::Tls`] where a certificate file cannot be used.
+    /// [`ConnectError::Tls`] if a certificate file cannot be used.
     pub(crate) fn new(
         node: NodeConfig,
         timeouts: TimeoutSettings,
@@ -93,7 +97,7 @@ impl Dialer {
         })
     }
 
-    /// Opens a session within a limit, which covers the socket, TLS, the authentication and the check of the server.
+    /// Opens a session within a limit for socket, TLS, authentication and check together.
     ///
     /// Cancelling `severed` ends the session, now or later.
     ///
@@ -144,7 +148,7 @@ impl Dialer {
         Ok(Session { address, client, wire, driver })
     }
 
-    /// Tells what went wrong between the socket and the session.
+    /// Classifies an error between the socket and the session.
     fn begin_error(&self, error: tokio_postgres::Error, wire: &WireState) -> ConnectError {
         if self.node.tls().mode >= TlsMode::Require && wire.is_without_tls() {
             return ConnectError::Tls("the server does not offer TLS".into());
@@ -152,14 +156,14 @@ impl Dialer {
         if HandshakeFailed::of(&error) {
             return ConnectError::Tls(HandshakeFailed::cause(error));
         }
-        // Without a password the attempt ends when it is asked for, before anything is sent to the server.
+        // Without a password, the attempt ends when the server requests it, before anything is sent to the server.
         if self.node.password().is_none() && wire.is_asked_for_password() && error.code().is_none() {
             return ConnectError::PasswordMissing(error);
         }
         error.into()
     }
 
-    /// The statements that bring a session back to what it was when it began, in one request.
+    /// Returns the statements that restore a session's initial state, for one request.
     ///
     /// The order matters: the search path is reset before a function is called.
     pub(crate) fn reset(&self, kind: SessionKind) -> String {
@@ -170,12 +174,12 @@ impl Dialer {
         )
     }
 
-    /// How long opening a session may take: what the node's URL says, or else `timeouts.connect`.
+    /// Returns the limit for opening a session: the node's URL overrides `timeouts.connect`.
     pub(crate) fn limit(&self) -> Duration {
         self.node.postgres().get_connect_timeout().copied().unwrap_or(self.timeouts.connect)
     }
 
-    /// Asks the server to cancel what the session is doing; it may already be done.
+    /// Asks the server to cancel the session's statement, which may already have ended.
     pub(crate) async fn cancel(&self, cancel: Cancel) -> Result<(), ConnectError> {
         let limit = self.limit();
         let cancelled = async {
@@ -192,7 +196,7 @@ impl Dialer {
         within(limit, cancelled).await.unwrap_or(Err(ConnectError::TimedOut { limit }))
     }
 
-    /// Connects to the address, or else to the first of the name's that can be had.
+    /// Connects to the given address, or else to the first of the name's that answers.
     async fn socket(
         &self,
         address: Option<SocketAddr>,
@@ -203,7 +207,7 @@ impl Dialer {
             let stream = UnixStream::connect(path).await.map_err(ConnectError::Unreachable)?;
             return Ok((Either::Right(stream), None));
         }
-        // As in libpq: an address spares the look-up, and the host is only the name in the certificate then.
+        // As in libpq: an address avoids the look-up, and the host is then only the name in the certificate.
         let given = self.node.postgres().get_hostaddrs().first().map(|given| (*given, port).into());
         let addresses = match address.or(given) {
             Some(address) => vec![address],
@@ -227,7 +231,7 @@ impl Dialer {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
         if options.get_keepalives() {
-            // A peer that vanished without a word is noticed also on a connection that nobody uses.
+            // Keepalive finds a peer that vanished silently, even on an unused connection.
             let mut keepalive = TcpKeepalive::new().with_time(options.get_keepalives_idle());
             if let Some(interval) = options.get_keepalives_interval() {
                 keepalive = keepalive.with_interval(interval);

@@ -18,7 +18,7 @@ use super::WireState;
 use super::dial::SessionKind;
 use crate::stats::NodeStats;
 
-/// Takes what a session is notified of, in the order in which it comes.
+/// Receives a session's notifications, in order.
 pub(crate) type Hearer = Box<dyn Fn(Notification) + Send + Sync>;
 
 /// The owner's end of a connection's task; dropping it ends the connection.
@@ -27,19 +27,19 @@ pub(crate) struct Driver {
     given_up: CancellationToken,
     call: Arc<Call>,
     hearer: Arc<OnceLock<Hearer>>,
-    /// Dropped with the driver, which asks the task to say goodbye to the server.
+    /// Dropped with the driver, which asks the task to terminate the session properly.
     _goodbye: oneshot::Sender<()>,
 }
 
 impl Driver {
-    /// Ends the session in order; statements that wait on it fail.
+    /// Ends the session in order, and fails the statements that wait on it.
     pub(super) fn give_up(&self) {
         self.given_up.cancel();
     }
 
-    /// Passes on what the session is notified of from now on; the first caller has it.
+    /// Forwards the session's notifications from now on; only the first caller gets them.
     pub(super) fn hear(&self, hearer: Hearer) {
-        // A session has one hearer in its life.
+        // A session has at most one receiver in its life.
         let _ = self.hearer.set(hearer);
     }
 
@@ -47,21 +47,21 @@ impl Driver {
         &self.call
     }
 
-    /// Returns `true` if the session was given up.
+    /// Returns `true` if the session was abandoned.
     pub(super) fn is_given_up(&self) -> bool {
         self.given_up.is_cancelled()
     }
 
-    /// Whether the connection was severed, by its owner or with all others of its node.
+    /// Returns `true` if the connection was closed by its owner, or with all others of its node.
     pub(crate) fn is_severed(&self) -> bool {
         self.severed.is_cancelled()
     }
 }
 
-/// Calls the task, and knows whether it came.
+/// Wakes the task, and records if it has run since.
 ///
-/// A request goes from the client to the task before anything of it shows on the wire. Between the two, a caller that
-/// goes away leaves a session that looks idle and is not.
+/// A request goes from the client to the task before it shows on the wire. If the caller is dropped in between, the
+/// session looks idle and is not.
 #[derive(Debug, Default)]
 pub(crate) struct Call {
     pending: AtomicBool,
@@ -69,8 +69,9 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Returns `true` if the task was called and has not come yet: the client may have asked for something that the wire does not
-    /// know of.
+    /// Returns `true` if the task was woken and has not run yet.
+    ///
+    /// In that case, the client may have made a request that the wire has not seen.
     pub(crate) fn is_pending(&self) -> bool {
         self.pending.load(Ordering::Acquire)
     }
@@ -87,15 +88,15 @@ impl Wake for Call {
     }
 }
 
-/// How long a closed connection may take to say goodbye: to a server that hangs it never would.
+/// Time for a closed connection to terminate; a server that hangs would never let it.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// Moves a connection's bytes until it ends, is severed or given up, or its owner is gone.
+/// Moves a connection's bytes until it ends, is closed or abandoned, or its owner is gone.
 ///
-/// The stream of a session that was given up is kept until the server has ended it, however long it takes.
+/// The stream of an abandoned session is kept until the server has ended it, however long that takes.
 ///
-/// An end that neither the owner nor a limit of the server's configuration asked for is a sign that the node is in
-/// trouble, so its monitor is told.
+/// An end that neither the owner nor a limit in the server's configuration caused suggests that the node is in trouble.
+/// In that case the node's monitor is informed.
 pub(super) fn drive<S, T>(
     mut connection: Connection<S, T>,
     severed: CancellationToken,
@@ -118,14 +119,14 @@ where
         hearer: Arc::clone(&hearer),
         _goodbye: goodbye,
     };
-    // The monitor's own session proves nothing about those of the pools.
+    // The monitor's own session is no evidence about the pools' sessions.
     let session = (kind != SessionKind::Probe).then(|| stats.open_session());
     tokio::spawn(async move {
         let mut unheard = false;
         let waker = Waker::from(Arc::clone(&call));
         let mut work = poll_fn(|context| {
             call.task.register(context.waker());
-            // Before the work: what is asked for meanwhile calls again.
+            // Cleared before the round, because a request made during it wakes the task again.
             call.pending.store(false, Ordering::Release);
             let context = &mut Context::from_waker(&waker);
             while let Some(message) = ready!(connection.poll_message(context)?) {
@@ -134,14 +135,15 @@ where
             Poll::Ready(Ok(()))
         });
         let outcome = tokio::select! {
-            // First, so that nothing that was asked for after the end goes out with a last round.
+            // First, so that no request made after the end is sent in a last round.
             biased;
             () = severed.cancelled() => Ok(()),
             () = given_up.cancelled() => Ok(()),
             outcome = &mut work => {
-                // A protocol error ends the driver though the stream is well.
+                // A protocol error ends the driver although the stream works.
                 wire.close();
-                // The client is dropped with its owner and ends the connection as well: the task often notices that first.
+                // The client is dropped with its owner and ends the connection as well, which the task often notices
+                // first.
                 let owned = matches!(owner_is_gone.try_recv(), Err(TryRecvError::Empty));
                 if owned && outcome.as_ref().is_err_and(is_trouble) {
                     stats.suspect();
@@ -150,7 +152,7 @@ where
             }
             _ = &mut owner_is_gone => timeout(GOODBYE, &mut work).await.unwrap_or(Ok(())),
         };
-        // It fails what waits for an answer, and leaves the stream of a session that was given up.
+        // This fails the waiting statements, and leaves the stream of an abandoned session.
         drop(connection);
         drop(session);
         if let Some(remains) = wire.take_remains() {
@@ -167,12 +169,12 @@ where
     driver
 }
 
-/// Takes what the server sends unasked.
+/// Handles a message that the server sends without a request.
 fn on_message(message: AsyncMessage, hearer: &OnceLock<Hearer>, unheard: &mut bool) {
     match message {
         AsyncMessage::Notification(notification) => match hearer.get() {
             Some(hearer) => hearer(notification),
-            // Its user waits for it, maybe: the stream of the bare connection never gives one.
+            // The user may wait for it in vain, because the bare connection's stream never yields one.
             None if !std::mem::replace(unheard, true) => tracing::warn!(
                 channel = notification.channel(),
                 "a pooled connection was notified, and passes nothing on: use `ReplicaSet::listen`"
@@ -184,7 +186,9 @@ fn on_message(message: AsyncMessage, hearer: &OnceLock<Hearer>, unheard: &mut bo
     }
 }
 
-/// Returns `true` unless the server ended the session for a limit in its configuration, which proves it alive and well.
+/// Returns `true` unless the server ended the session for a limit in its configuration.
+///
+/// Such an end proves that the server is up.
 fn is_trouble(error: &tokio_postgres::Error) -> bool {
     // idle_session_timeout, idle_in_transaction_session_timeout, transaction_timeout.
     !error.code().is_some_and(|code| matches!(code.code(), "57P05" | "25P03" | "25P04"))

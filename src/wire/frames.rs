@@ -1,26 +1,32 @@
-//! The borders of PostgreSQL's messages, followed in one direction without parsing what is inside.
+//! Finds the boundaries of PostgreSQL's messages in one direction.
+//!
+//! The bodies are not parsed.
 
 use super::session_state::STATEMENT_KEPT;
 
-/// Follows the borders of messages in one direction.
+/// Finds the boundaries of messages in one direction.
 #[derive(Debug)]
 pub(in crate::wire) struct Frames {
     header: [u8; 5],
     have: usize,
     /// Bytes of the current message's body still to come.
     remaining: usize,
-    /// The body so far, for the kinds that are looked into.
+    /// The body so far, for the kinds that are parsed.
     body: Vec<u8>,
-    /// Whether the next message has no type byte: the client's first ones.
+    /// `true` if the next message has no type byte, as the client's first ones.
     untyped: bool,
-    /// Bytes to pass over before the next message: the server's answer to an SSL request.
+    /// Bytes to skip before the next message: the server's answer to an SSL request.
     pub(super) skip: usize,
 }
 
-/// Bytes kept of a message: an error's fields can hold a whole query, and its SQLSTATE comes among the first of them.
+/// Bytes kept of a message.
+///
+/// An error's fields can hold a whole query, and its SQLSTATE is among the first of them.
 pub(super) const BODY_KEPT: usize = 512;
 
-/// Bytes kept of a notice: its routine is the last field, after a text that may be translated and a context.
+/// Bytes kept of a notice.
+///
+/// Its routine is the last field, after a translated text and a context.
 const NOTICE_KEPT: usize = 4096;
 
 /// Returns the value of a field of an `ErrorResponse` or `NoticeResponse`.
@@ -30,10 +36,10 @@ pub(super) fn field(body: &[u8], kind: u8) -> Option<&[u8]> {
     body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(&[kind]))
 }
 
-/// The code that a request for TLS has instead of a protocol version.
+/// The code in a request for TLS, instead of a protocol version.
 pub(super) const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
-/// Stands for the kind of the answer to a request for TLS: one byte, and no message.
+/// Pseudo-kind for the answer to a request for TLS, which is one byte and no message.
 pub(super) const TLS_ANSWER: u8 = 1;
 
 impl Frames {
@@ -46,7 +52,7 @@ impl Frames {
         self.have == 0
     }
 
-    /// Feeds bytes; calls `message` with the kind and the kept part of each message that is complete.
+    /// Feeds bytes, and calls `message` with the kind and the kept part of each complete message.
     pub(in crate::wire) fn feed(&mut self, mut bytes: &[u8], mut message: impl FnMut(u8, &[u8])) {
         while !bytes.is_empty() {
             if self.skip > 0 {
@@ -95,7 +101,7 @@ impl Frames {
                     self.untyped = self.body.get(..4) == Some(&SSL_REQUEST[..]);
                 }
                 message(self.header[0], &self.body);
-                // A long statement is rare, and its memory is not kept for the next one.
+                // A long statement is rare, so its memory is not kept for the next one.
                 self.body.shrink_to(NOTICE_KEPT);
             }
         }
@@ -126,7 +132,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the stream is cut into reads, the same messages are seen.
+        /// The messages are the same, however the stream is cut into reads.
         #[test]
         fn cuts_do_not_matter(
             bodies in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..700)), 1..6),

@@ -1,20 +1,20 @@
-//! Which checkout a session is in, and whether a statement of it was cancelled.
+//! Counts the checkouts of a session, and records cancelled statements.
 //!
-//! A cancel request has no answer. It ends whatever the session runs when it arrives, and that may be late. So two things
-//! must hold: a session for which a request was made has no next user, and a handle from an earlier checkout makes none.
-//! Both stand in one number, so a request and a return that happen at once are in one order: the return sees the
-//! request, or the request sees the return.
+//! A cancel request has no answer. It cancels the statement that runs when it arrives, and that may be late. So two
+//! rules apply: a session for which a request was made has no next user, and a handle from an earlier checkout makes no
+//! request. One number holds both, so a simultaneous request and return have one order: the return sees the request, or
+//! the request sees the return.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The checkouts of one session: their number, and what happened in the present one.
+/// The checkouts of one session: their number, and the events of the present one.
 #[derive(Debug, Default)]
 pub(crate) struct Lending(AtomicU64);
 
-/// Whether a statement was cancelled, in this checkout or in any before.
+/// Flag: a statement was cancelled, in this checkout or in an earlier one.
 const CANCELLED: u64 = 1;
 
-/// Whether there is a handle of the present checkout; without one, a return changes nothing.
+/// Flag: there is a handle of the present checkout; without one, a return changes nothing.
 const HAS_HANDLE: u64 = 2;
 
 /// Bits below the number of the checkout.
@@ -30,19 +30,21 @@ impl Lending {
         Checkout(self.0.fetch_or(HAS_HANDLE, Ordering::AcqRel) >> FLAGS)
     }
 
-    /// Ends the present checkout, and with it the use of its handles.
+    /// Ends the present checkout, and invalidates its handles.
     pub(crate) fn end_checkout(&self) {
         if self.0.load(Ordering::Acquire) & HAS_HANDLE != 0 {
             self.change(|state| Some((((state >> FLAGS) + 1) << FLAGS) | state & CANCELLED));
         }
     }
 
-    /// Notes that a statement is being cancelled, whose checkout is the present one for certain.
+    /// Records that a statement of the present checkout is being cancelled.
     pub(crate) fn note_cancelled(&self) {
         self.0.fetch_or(CANCELLED, Ordering::AcqRel);
     }
 
-    /// Notes that a statement of a checkout is being cancelled. Returns `false` if the checkout is over.
+    /// Records that a statement of a checkout is being cancelled.
+    ///
+    /// Returns `false` if the checkout is over.
     pub(crate) fn note_cancelled_in(&self, checkout: Checkout) -> bool {
         self.change(|state| (state >> FLAGS == checkout.0).then_some(state | CANCELLED))
     }

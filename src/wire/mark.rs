@@ -1,8 +1,8 @@
-//! Whether a bare connection is still the one that was dialled.
+//! Recognises if a bare connection is still the one that was dialled.
 //!
-//! A user who holds `&mut AsyncPgConnection` can exchange it (`mem::swap`), and what the wire says is then about another session
-//! than the one that runs the statements. Diesel gives a connection nothing of its own to be recognised by, except its
-//! instrumentation. So each connection gets one of ours, which passes every event on to the program's default.
+//! A user with `&mut AsyncPgConnection` can exchange it (`mem::swap`). The wire's state then belongs to another session
+//! than the one that runs the statements. Diesel offers no identity for a connection except its instrumentation. So
+//! each connection gets an instrumentation of ours, which forwards every event to the program's default.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,7 +11,9 @@ use diesel::connection::{Instrumentation, InstrumentationEvent, get_default_inst
 use diesel_async::{AsyncConnection, AsyncConnectionCore, AsyncPgConnection};
 
 thread_local! {
-    /// `Some` while a connection is asked for its mark: the address of the token, or 0 until a mark has answered.
+    /// `Some` while a connection is asked for its mark.
+    ///
+    /// The value is the token's address, or 0 until a mark has answered.
     static ANSWER: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
@@ -20,10 +22,12 @@ type Listener = Arc<Mutex<Box<dyn Instrumentation>>>;
 
 /// The owner's knowledge of the mark on a connection.
 pub(super) struct Mark {
-    /// Held by the mark alone, so it is gone when the mark is. Its memory stays, so no other token has its address.
+    /// Held by the mark alone, so it is gone when the mark is.
+    ///
+    /// Its memory stays allocated, so no other token has its address.
     token: Weak<()>,
     listener: Option<Listener>,
-    /// Whether the mark answers when it is asked: a later diesel-async may report events at other times.
+    /// `true` if the mark answers; a later diesel-async may report events at other times.
     answers: bool,
 }
 
@@ -49,10 +53,10 @@ impl Mark {
         conn.set_instrumentation(Marked { token, listener: self.listener.clone() });
     }
 
-    /// Replaces the mark. Returns `false` if the connection did not have it, or did not have it alone.
+    /// Replaces the mark; returns `false` if the connection did not have it, or shared it.
     ///
-    /// Only the right connection drops the old mark when it gets a new one. A future that was leaked holds on to it, perhaps
-    /// with a lock that the next statement needs.
+    /// Only the right connection drops the old mark when it gets a new one. A leaked future holds it, perhaps with a
+    /// lock that the next statement needs.
     pub(super) fn renew(&mut self, conn: &mut AsyncPgConnection) -> bool {
         let before = std::mem::take(&mut self.token);
         if before.strong_count() == 0 {
@@ -61,7 +65,7 @@ impl Mark {
         self.put_on(conn);
         let renewed = before.strong_count() == 0;
         if !renewed {
-            // The new one is on the wrong connection, which must not pass when it is asked again.
+            // The new mark is on the wrong connection, which must fail the next check.
             self.token = Weak::new();
         }
         renewed
@@ -69,12 +73,14 @@ impl Mark {
 
     /// Returns `true` if the mark is certainly on another connection.
     ///
-    /// A mark that is gone proves nothing: its connection may have been dropped, or got another instrumentation.
+    /// A missing mark proves nothing: its connection may have been dropped, or got another instrumentation.
     pub(super) fn is_elsewhere(&self, conn: &AsyncPgConnection) -> bool {
         self.answers && self.token.strong_count() > 0 && !self.is_on(conn)
     }
 
-    /// Asks a connection for its mark: a statement is reported as it is made, and this one is dropped before it is sent.
+    /// Asks a connection for its mark.
+    ///
+    /// Diesel reports a statement when it is created, and this one is dropped before it is sent.
     fn is_on(&self, mut conn: &AsyncPgConnection) -> bool {
         ANSWER.set(Some(0));
         drop(AsyncConnectionCore::execute_returning_count(&mut conn, diesel::sql_query("")));

@@ -1,9 +1,8 @@
 //! A connection without a server, on which every statement fails.
 //!
-//! It stands in for a connection that was moved out of a `&mut AsyncPgConnection`, because nothing else may be left
-//! behind there. The driver knows only connections that were set up, so this one is: a peer in memory answers the
-//! set-up as a server would, and then the driver's task is dropped. A client without its task answers each request with
-//! "connection closed".
+//! It replaces a connection that was moved out of a `&mut AsyncPgConnection`, which must not stay empty. The driver
+//! knows only connections that were set up, so this one is. A peer in memory answers the set-up as a server would, and
+//! then the driver's task is dropped. A client without its task answers each request with "connection closed".
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -18,12 +17,14 @@ use tokio_postgres::tls::NoTls;
 
 use super::frames::Frames;
 
-/// Polls until the set-up is done: eight are needed, one for each turn between the client and its task.
+/// Polls before the set-up must be done.
+///
+/// It needs eight, one for each turn between the client and its task.
 const POLLS: usize = 64;
 
-/// Makes a connection on which every statement and every transaction fails.
+/// Returns a connection on which every statement and every transaction fails.
 pub(crate) fn placeholder() -> AsyncPgConnection {
-    // Without a budget, or a task that has used its own up would have to yield here.
+    // Unconstrained, because a task that has used up its budget would have to yield here.
     let mut making = pin!(unconstrained(make()));
     let mut context = Context::from_waker(Waker::noop());
     let made = (0..POLLS).find_map(|_| match making.as_mut().poll(&mut context) {
@@ -31,7 +32,7 @@ pub(crate) fn placeholder() -> AsyncPgConnection {
         Poll::Pending => None,
     });
     let mut conn = made.flatten().expect("a peer in memory answers at once");
-    // A transaction that was open around the statement must not be taken for committed.
+    // An open transaction around the statement must not be mistaken for committed.
     AnsiTransactionManager::transaction_manager_status_mut(&mut conn).set_in_error();
     conn
 }
@@ -46,7 +47,7 @@ async fn make() -> Option<AsyncPgConnection> {
     }
 }
 
-/// The server's side of a set-up: it agrees to everything.
+/// The server's side of a set-up, which accepts everything.
 struct Peer {
     asked: Frames,
     answers: Vec<u8>,
@@ -58,7 +59,7 @@ impl Peer {
     }
 }
 
-/// The answer to a message of the client.
+/// Returns the answer to a message of the client.
 fn answer(kind: u8) -> &'static [u8] {
     match kind {
         // Start-up: no password is needed, and the session begins.
@@ -138,7 +139,7 @@ mod tests {
         assert!(matches!(commit, Err(Error::BrokenTransactionManager)), "{commit:?}");
     }
 
-    /// A task that used its budget up is made to yield by whatever it awaits next.
+    /// A task that has used up its budget must yield at its next await.
     #[tokio::test]
     async fn it_is_made_in_a_task_without_budget() {
         // A poll that has no budget left is pending; the task itself does not yield.

@@ -1,4 +1,4 @@
-//! The end of a session that was given up: said to the server, and waited for.
+//! Terminates an abandoned session, and waits for its end.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 
@@ -10,10 +10,10 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
-/// The stream of a session that was given up, after its driver was dropped.
+/// The stream of an abandoned session, after its driver was dropped.
 pub(in crate::wire) struct Remains {
     stream: Box<dyn Stream>,
-    /// Whether the last message to the server went out whole.
+    /// `true` if the last message to the server was sent completely.
     between_messages: bool,
     received: Frames,
 }
@@ -32,10 +32,10 @@ impl Remains {
         Self { stream: Box::new(stream), between_messages: sent.is_between_messages(), received }
     }
 
-    /// Tells the server to end the session, and waits until it has.
+    /// Asks the server to end the session, and waits until it has.
     ///
-    /// The server reads this after what it is doing, so a running statement must be cancelled from elsewhere. It ends
-    /// the stream when the backend is gone, with its locks.
+    /// The server reads this after its present statement, so that must be cancelled from another connection. The server
+    /// ends the stream when the backend is gone, with its locks.
     pub(in crate::wire) async fn end(self, wire: &WireState) {
         let Self { stream, between_messages, mut received } = self;
         let (mut reader, mut writer) = split(stream);
@@ -48,7 +48,7 @@ impl Remains {
                 }
                 .await
             } else {
-                // In the middle of a message nothing else can be said.
+                // In the middle of a message, no other message can be sent.
                 writer.shutdown().await
             };
             std::future::pending::<()>().await;

@@ -1,26 +1,27 @@
-//! What a session keeps when its user is gone: which statements may have set something.
+//! Detects statements that change the session beyond their user's checkout.
 //!
-//! The server names what it carried out (`SET`, `LISTEN`, …); functions and temporary tables show only in the text of a
-//! statement, which is read as it is parsed. A prepared statement is parsed once, so its name is remembered, and each
-//! use of it counts. What a function of the user's own sets on the server cannot be seen here.
+//! The server reports the commands that it completed (`SET`, `LISTEN`, …). Functions and temporary tables show only in
+//! a statement's text, which is read when it is parsed. A prepared statement is parsed once, so its name is remembered,
+//! and each use of it counts. Settings that a user-defined function changes at the server cannot be seen here. use of
+//! it counts. What a function of the user's own sets on the server cannot be seen here.
 
-/// What has to happen to a session before it has a next user.
+/// The clean-up that a session needs before its next user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Leftover {
-    /// Nothing.
+    /// No clean-up.
     None,
-    /// It must be reset.
+    /// The session must be reset.
     State,
-    /// It must end: a reset would take too much, or too little.
+    /// The session must be closed, because a reset would undo too much or too little.
     Statements,
 }
 
 impl Leftover {
-    /// What a command leaves behind, by the tag with which the server completes it.
+    /// Classifies a command by the tag with which the server completes it.
     pub(super) fn of_command(tag: &[u8]) -> Self {
         match tag {
             b"SET\0" | b"RESET\0" | b"LISTEN\0" | b"DECLARE CURSOR\0" | b"DO\0" | b"CALL\0" => Self::State,
-            // Statements and libraries stay, and without its prepared statements the driver's cache is wrong.
+            // Statements and libraries stay after a reset, and the driver's cache needs its prepared statements.
             b"PREPARE\0" | b"DEALLOCATE ALL\0" | b"DISCARD ALL\0" | b"LOAD\0" => Self::Statements,
             _ => Self::None,
         }
@@ -39,17 +40,17 @@ impl Leftover {
     }
 }
 
-/// Bytes kept of a statement. One that is longer counts as one that sets something.
+/// Bytes kept of a statement; a longer one counts as changing the session.
 pub(super) const STATEMENT_KEPT: usize = 16 * 1024;
 
-/// The prepared statements of a session that set something.
+/// The prepared statements of a session that change it.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     names: Vec<Box<[u8]>>,
 }
 
 impl Prepared {
-    /// Takes note of a message to the server; whether it sets something.
+    /// Records a message to the server; returns `true` if it changes the session.
     pub(super) fn sent(&mut self, kind: u8, body: &[u8]) -> bool {
         match kind {
             b'Q' => sets_something(body),
@@ -59,7 +60,7 @@ impl Prepared {
                 if sets && !name.is_empty() && !self.names.iter().any(|known| **known == *name) {
                     self.names.push(name.into());
                 }
-                // A named one is only executed once it was bound.
+                // A named statement is executed only after it was bound.
                 sets && name.is_empty()
             }
             b'B' if !self.names.is_empty() => {
@@ -83,7 +84,9 @@ fn cut(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&body[..end], &body[end + 1..]))
 }
 
-/// Returns `true` if a statement's text has a word that sets something which its completion does not tell.
+/// Returns `true` if a statement's text shows a change to the session.
+///
+/// Its completion does not report such a change.
 fn sets_something(statement: &[u8]) -> bool {
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     statement.len() + 64 >= STATEMENT_KEPT

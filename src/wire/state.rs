@@ -1,10 +1,16 @@
-//! The tap on the byte stream: what PostgreSQL's protocol says about a connection.
+//! The state of a connection, as PostgreSQL's protocol shows it in the tapped bytes.
 //!
-//! Messages of the protocol are framed by a type and a length, so their borders can be followed without
-//! parsing what is inside. Some kinds of answer are looked into: `ReadyForQuery` carries the
-//! transaction status, `ErrorResponse` the SQLSTATE and the severity, `CommandComplete` whether a COMMIT committed,
-//! `NoticeResponse` whether a COMMIT did not wait for its standby, `ParameterStatus` whether a session became writable,
-//! `Authentication…` whether a password is asked for. With the requests that were sent they say whether the server still owes something.
+//! A message of the protocol has a type and a length, so its boundaries are known without parsing its body. Some
+//! answers are parsed:
+//!
+//! * `ReadyForQuery`: the transaction status
+//! * `ErrorResponse`: the SQLSTATE and the severity
+//! * `CommandComplete`: if a COMMIT committed
+//! * `NoticeResponse`: if a COMMIT did not wait for its standby
+//! * `ParameterStatus`: if a session became writable
+//! * `Authentication…`: if a password is requested
+//!
+//! Together with the requests sent, they show if the server still owes an answer.
 //!
 //! Source: PostgreSQL 15 documentation, chapter 55, "Frontend/Backend Protocol".
 
@@ -30,59 +36,65 @@ const CLEARTEXT_PASSWORD: u32 = 3;
 const MD5_PASSWORD: u32 = 5;
 const SASL: u32 = 10;
 
-/// What the tap of one connection has seen, shared with the connection's owner.
+/// The state of one connection by its tap, shared with the connection's owner.
 #[derive(Debug)]
 pub(crate) struct WireState {
     /// `ReadyForQuery`'s status: `I`dle, in a `T`ransaction, in a failed one (`E`); 0 before the first.
     status: AtomicU8,
-    /// Requests sent (`Sync`, `Query`), and how many of them `ReadyForQuery` has answered.
+    /// Requests sent (`Sync`, `Query`), and the number of them that `ReadyForQuery` has answered.
     requests_sent: AtomicU64,
     answered: AtomicU64,
-    /// The number of the last request that was more than the closing of a prepared statement.
+    /// Number of the last request that did more than close a prepared statement.
     last_work: AtomicU64,
-    /// Whether anything but such a closing was sent since the last request.
+    /// `true` if any message but such a close was sent since the last request.
     working: AtomicBool,
-    /// SQLSTATE of the last `ErrorResponse`, packed; 0 if there was none. The error that failed a transaction stays
-    /// until the transaction ends: what the server answers to later statements of it is a consequence.
+    /// SQLSTATE of the last `ErrorResponse`, packed; 0 if there was none.
+    ///
+    /// The error that failed a transaction stays until the transaction ends, because errors of later statements are
+    /// consequences.
     sqlstate: AtomicU64,
-    /// Whether the last error was a conflict with other transactions, and no command succeeded since but a ROLLBACK.
+    /// `true` if the last error was a conflict, and only a ROLLBACK succeeded since.
     conflict: AtomicBool,
-    /// Whether the server said with an error's severity that the session ends.
+    /// `true` if an error's severity showed that the session ends.
     ending: AtomicBool,
-    /// Whether a COMMIT was carried out without the standby that it should have waited for.
+    /// `true` if a COMMIT succeeded without its synchronous standby.
     unreplicated: AtomicBool,
-    /// Whether the last command that ended a transaction rolled it back.
+    /// `true` if the last command that ended a transaction rolled it back.
     rolled_back: AtomicBool,
-    /// How often a command ended a transaction, or rolled a savepoint back.
+    /// Commands that ended a transaction, or rolled a savepoint back.
     transactions_ended: AtomicU64,
-    /// Whether transactions write by default, as the server (14 or newer) last reported it.
+    /// `true` if transactions write by default, as the server (14 or newer) last reported.
     writes_by_default: AtomicBool,
-    /// Whether the server is a standby, as it last reported (14 or newer).
+    /// `true` if the server is a standby, as it last reported (14 or newer).
     standby: AtomicBool,
-    /// The process that serves the session, as it was announced: a pooler announces one that does not exist.
+    /// The announced server process of the session; a pooler announces one that does not exist.
     backend: AtomicI32,
-    /// What was left on the session for its next user, packed.
+    /// The changes that were left on the session, packed.
     leftover: AtomicU8,
-    /// Whether the server said that it has no TLS.
+    /// `true` if the server answered that it has no TLS.
     without_tls: AtomicBool,
-    /// Whether the server asked for a password.
+    /// `true` if the server requested a password.
     asked_for_password: AtomicBool,
-    /// Set when the stream has ended or failed, before the driver hears of it, and at the latest when it is dropped.
+    /// Set when the stream ends or fails, before the driver learns of it.
+    ///
+    /// At the latest, it is set when the stream is dropped.
     closed: AtomicBool,
-    /// Whether the session was given up, so that its stream is needed once more when its driver drops it.
+    /// `true` if the session was abandoned, so that its stream is kept when its driver drops it.
     given_up: AtomicBool,
-    /// The stream of a session that was given up.
+    /// The stream of an abandoned session.
     remains: Mutex<Option<Remains>>,
-    /// Set when the stream is gone: the server has ended the session, or was left to notice.
+    /// Set when the stream is gone, because the server has ended the session or will notice it.
     ended: AtomicBool,
-    /// Wakes those who wait for the server to owe nothing, or for the end.
+    /// Wakes the tasks that wait until the server owes no answer, or for the end.
     drained: Notify,
-    /// When the first of the answers that are owed was asked for, in microseconds since `created`.
+    /// Time of the first request that is not answered yet, in microseconds since `created`.
     asked: AtomicU64,
-    /// The longest time that the server owed an answer since it was last asked for, in microseconds; 0 without an answer.
+    /// Longest time that the server owed an answer since the last read, in microseconds.
+    ///
+    /// It is 0 if there was no answer.
     longest_wait: AtomicU64,
     created: Instant,
-    /// The node's, where the time that answers take is averaged.
+    /// Statistics of the node, with its average latency.
     stats: Arc<NodeStats>,
 }
 
@@ -122,7 +134,7 @@ impl WireState {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost when the future is dropped.
+    /// Nothing is lost if the future is dropped.
     pub(crate) async fn drained(&self) {
         loop {
             let drained = self.drained.notified();
@@ -133,36 +145,36 @@ impl WireState {
         }
     }
 
-    /// Whether the server last said that no transaction is open, and owes no answer.
+    /// Returns `true` if the server owes no answer, and last reported no open transaction.
     pub(crate) fn is_idle(&self) -> bool {
         self.status.load(Ordering::Acquire) == b'I' && !self.has_pending()
     }
 
-    /// Returns `true` if the server last said that a transaction is open, a failed one included.
+    /// Returns `true` if the server last reported an open transaction, even a failed one.
     pub(crate) fn is_in_transaction(&self) -> bool {
         matches!(self.status.load(Ordering::Acquire), b'T' | b'E')
     }
 
-    /// Returns how often the server has answered a COMMIT or a ROLLBACK.
+    /// Returns the number of COMMITs and ROLLBACKs that the server has answered.
     pub(crate) fn transactions_ended(&self) -> u64 {
         self.transactions_ended.load(Ordering::Acquire)
     }
 
-    /// Whether a statement of the open transaction has failed.
+    /// Returns `true` if a statement of the open transaction has failed.
     pub(crate) fn is_failed(&self) -> bool {
         self.status.load(Ordering::Acquire) == b'E'
     }
 
-    /// Whether the server answered the last COMMIT or ROLLBACK with `ROLLBACK`.
+    /// Returns `true` if the server answered the last COMMIT or ROLLBACK with `ROLLBACK`.
     ///
-    /// A COMMIT is answered so, and without an error, where a statement of the transaction had failed.
+    /// A COMMIT gets this answer, without an error, if a statement of the transaction had failed.
     pub(crate) fn rolled_back(&self) -> bool {
         self.rolled_back.load(Ordering::Acquire)
     }
 
-    /// Whether the server reported that the session's transactions write by default.
+    /// Returns `true` if the server reported that the session's transactions write by default.
     ///
-    /// A read session begins otherwise, and stays so unless somebody changed its settings.
+    /// A read session begins without, and changes only if a statement changed its settings.
     pub(crate) fn writes_by_default(&self) -> bool {
         self.writes_by_default.load(Ordering::Acquire)
     }
@@ -172,17 +184,17 @@ impl WireState {
         self.standby.load(Ordering::Acquire)
     }
 
-    /// Returns the process that was announced to serve the session; 0 before.
+    /// Returns the announced server process of the session; 0 before.
     pub(crate) fn backend(&self) -> i32 {
         self.backend.load(Ordering::Acquire)
     }
 
-    /// What has to happen to the session before it has a next user.
+    /// Returns the clean-up that the session needs before its next user.
     pub(crate) fn leftover(&self) -> Leftover {
         Leftover::unpack(self.leftover.load(Ordering::Acquire))
     }
 
-    /// The session is as it was when it began.
+    /// Records that the session is in its initial state.
     pub(crate) fn forget_leftover(&self) {
         self.leftover.store(Leftover::None.pack(), Ordering::Release);
     }
@@ -191,61 +203,67 @@ impl WireState {
         self.leftover.fetch_max(leftover.pack(), Ordering::AcqRel);
     }
 
-    /// Whether the server was asked for TLS and has none.
+    /// Returns `true` if the server was asked for TLS and has none.
     pub(crate) fn is_without_tls(&self) -> bool {
         self.without_tls.load(Ordering::Acquire)
     }
 
-    /// Returns `true` if the server asked for a password: in clear text, by MD5 or by SCRAM.
+    /// Returns `true` if the server requested a password: in clear text, by MD5 or by SCRAM.
     pub(crate) fn is_asked_for_password(&self) -> bool {
         self.asked_for_password.load(Ordering::Acquire)
     }
 
-    /// Whether the server owes an answer that somebody asked for.
+    /// Returns `true` if the server owes an answer that a caller waits for.
     ///
-    /// The driver closes a statement that is not cached with a request of its own, after the answer has come. Nobody
-    /// waits for that, and it delays nobody.
+    /// The driver closes an uncached statement with a separate request, after the answer has arrived. No caller waits
+    /// for that request, and it delays none.
     pub(crate) fn has_pending(&self) -> bool {
         self.last_work.load(Ordering::Acquire) > self.answered.load(Ordering::Acquire)
     }
 
-    /// Returns for how long the server has owed an answer; `None` if it owes none.
+    /// Returns the time since which the server owes an answer; `None` if it owes none.
     pub(crate) fn owed_for(&self) -> Option<Duration> {
         let asked = self.asked.load(Ordering::Relaxed);
         self.has_pending().then(|| Duration::from_micros(self.age_micros().saturating_sub(asked)))
     }
 
-    /// Takes the longest time that the server owed an answer since this was last called; zero without an answer.
+    /// Takes the longest time that the server owed an answer since the last call.
+    ///
+    /// The time is zero without an answer.
     pub(crate) fn take_longest_wait(&self) -> Duration {
         Duration::from_micros(self.longest_wait.swap(0, Ordering::Relaxed))
     }
 
-    /// Whether the connection has ended.
+    /// Returns `true` if the connection has ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Returns `true` if the server said that the session ends: with an error of severity FATAL or PANIC, whatever its code.
+    /// Returns `true` if the server announced the end of the session.
     ///
-    /// The stream itself may live a moment longer.
+    /// It does so by an error of severity FATAL or PANIC.
+    ///
+    /// The stream itself may stay open a moment longer.
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Acquire)
     }
 
-    /// Takes the note that a COMMIT was carried out here without the standby that it should have waited for.
+    /// Takes the record that a COMMIT succeeded without its synchronous standby.
     pub(crate) fn take_unreplicated(&self) -> bool {
         self.unreplicated.load(Ordering::Acquire) && self.unreplicated.swap(false, Ordering::AcqRel)
     }
 
-    /// Returns `true` if the last error was a serialization failure or a deadlock, and its transaction did not get over it.
+    /// Returns `true` if the last error was a conflict that still counts.
     ///
-    /// It stays so through ROLLBACK and ROLLBACK TO SAVEPOINT, which end a transaction or a nested one. Any other
-    /// command that succeeds shows that the caller went on.
+    /// Conflicts are serialization failures and deadlocks.
+    ///
+    /// It still counts after ROLLBACK and ROLLBACK TO SAVEPOINT, which end a transaction or a nested one. Any other
+    /// successful command shows that the caller went on.
     pub(crate) fn has_conflict(&self) -> bool {
         self.conflict.load(Ordering::Acquire)
     }
 
-    /// Passes an outcome of the stream on, and closes the connection if it failed.
+    /// Returns a stream's outcome unchanged, and closes the connection if it failed.
     pub(super) fn closed_by<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
         if outcome.is_err() {
             self.close();
@@ -253,20 +271,20 @@ impl WireState {
         outcome
     }
 
-    /// Lets nothing out any more.
+    /// Stops all further output.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.drained.notify_waiters();
     }
 
-    /// Lets nothing out any more but the end of the session. Returns `false` if it was given up before.
+    /// Stops all output but the end of the session; returns `false` if it was abandoned before.
     pub(super) fn give_up(&self) -> bool {
         let first = !self.given_up.swap(true, Ordering::AcqRel);
         self.close();
         first
     }
 
-    /// The stream has no driver any more: it is kept for the end of a session that was given up, and else dropped.
+    /// Keeps the driver's stream if the session was abandoned, and drops it otherwise.
     pub(super) fn left<S: Stream>(&self, stream: S, sent: &Frames, received: Frames) {
         self.close();
         if self.given_up.load(Ordering::Acquire) {
@@ -278,12 +296,12 @@ impl WireState {
         }
     }
 
-    /// Takes what is left of a session that was given up.
+    /// Takes the stream of an abandoned session.
     pub(super) fn take_remains(&self) -> Option<Remains> {
         self.remains.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The stream is gone.
+    /// Records that the stream is gone.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.close();
@@ -298,7 +316,7 @@ impl WireState {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost when the future is dropped.
+    /// Nothing is lost if the future is dropped.
     pub(crate) async fn ended(&self) {
         loop {
             let ended = self.drained.notified();
@@ -309,23 +327,25 @@ impl WireState {
         }
     }
 
-    /// Returns `true` if the server may be at work: it owes an answer, or got a part of what it would answer.
+    /// Returns `true` if the server may be working: it owes an answer, or got part of a request.
     pub(crate) fn is_at_work(&self) -> bool {
         self.has_pending() || self.working.load(Ordering::Relaxed)
     }
 
-    /// Takes the SQLSTATE of the last error, so that it is not taken for a later one's.
+    /// Takes the SQLSTATE of the last error, so that it is not mistaken for a later one.
     pub(crate) fn take_sqlstate(&self) -> Option<SqlState> {
         self.conflict.store(false, Ordering::Release);
         SqlState::unpack(self.sqlstate.swap(0, Ordering::AcqRel))
     }
 
-    /// SQLSTATE of the last error, or of the one that failed the open transaction.
+    /// Returns the SQLSTATE of the last error, or of the one that failed the open transaction.
     pub(crate) fn sqlstate(&self) -> Option<SqlState> {
         SqlState::unpack(self.sqlstate.load(Ordering::Acquire))
     }
 
-    /// Notes what the client sent: only its driver's task calls this, so nothing else changes these numbers.
+    /// Records a message of the client.
+    ///
+    /// Only the driver's task calls this, so no other code changes these numbers.
     pub(super) fn sent(&self, kind: u8) {
         if !matches!(kind, b'C' | b'S') {
             self.working.store(true, Ordering::Relaxed);
@@ -411,7 +431,8 @@ impl WireState {
                     self.drained.notify_waiters();
                 }
             }
-            // The code is that of any warning or of a shutdown, and the text is translated: the routine tells.
+            // The code is that of any warning or of a shutdown, and the text is translated, so the routine identifies
+            // it.
             b'N' if field(body, b'R') == Some(b"SyncRepWaitForLSN") => {
                 self.unreplicated.store(true, Ordering::Release);
             }

@@ -16,7 +16,7 @@ use super::session_state::{Leftover, Prepared};
 /// A byte stream whose messages are watched as they pass.
 #[derive(Debug)]
 pub(crate) struct ProtocolTap<S: Stream> {
-    /// Always there, but for the moment in which TLS takes the stream over.
+    /// Always `Some`, except while TLS takes over the stream.
     stream: Option<S>,
     wire: Arc<WireState>,
     sent: Frames,
@@ -36,7 +36,7 @@ impl<S: Stream> ProtocolTap<S> {
         }
     }
 
-    /// Gives the stream up, to TLS say, whose inside is then watched instead.
+    /// Returns the stream, for TLS for example, whose plain stream is then watched instead.
     #[cfg(feature = "tls")]
     pub(crate) fn untap(mut self) -> Option<(S, Arc<WireState>)> {
         let stream = self.stream.take()?;
@@ -52,7 +52,7 @@ impl<S: TlsStream + Stream> TlsStream for ProtocolTap<S> {
 
 impl<S: Stream> Drop for ProtocolTap<S> {
     fn drop(&mut self) {
-        // A stream that was handed over to TLS goes on there.
+        // A stream that TLS has taken over continues there.
         if let Some(stream) = self.stream.take() {
             let received = std::mem::replace(&mut self.received, Frames::new(false));
             self.wire.left(stream, &self.sent, received);
@@ -76,7 +76,7 @@ impl<S: Stream> AsyncRead for ProtocolTap<S> {
         let outcome = ready!(Pin::new(stream).poll_read(cx, buf));
         let ProtocolTap { wire, received, .. } = this;
         let read = &buf.filled()[before..];
-        // Before the driver hears of it: it fails its client first and drops the stream later.
+        // Before the driver learns of it, because the driver fails its client first and drops the stream later.
         if outcome.is_err() || read.is_empty() {
             wire.close();
         }
@@ -88,7 +88,7 @@ impl<S: Stream> AsyncRead for ProtocolTap<S> {
 impl<S: Stream> AsyncWrite for ProtocolTap<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        // On another thread the driver may be in the middle of a round while its connection is severed.
+        // On another thread, the driver may be in the middle of a round while its connection is closed.
         if this.wire.is_closed() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
@@ -124,8 +124,9 @@ mod tests {
 
     use super::*;
 
-    /// "connection closed" reached a caller while the connection did not count as lost: it did so only when the driver
-    /// had dropped the stream, some milliseconds later.
+    /// A caller got "connection closed" while the connection did not yet count as closed.
+    ///
+    /// It did so only when the driver had dropped the stream, some milliseconds later.
     #[tokio::test]
     async fn a_stream_is_closed_as_soon_as_its_end_is_read() {
         let (ours, theirs) = tokio::io::duplex(64);

@@ -1,4 +1,4 @@
-//! TLS towards the server, as `sslmode` asks.
+//! TLS towards the server, as `sslmode` requires.
 //!
 //! | `sslmode` | encrypted | certificate signed by a known authority | host name matches |
 //! |---|---|---|---|
@@ -18,18 +18,20 @@ pub(super) use self::without::{Connector, connector};
 #[cfg(feature = "tls")]
 mod with_rustls;
 
-/// Marks an error as one of the handshake: tokio-postgres keeps the kind of its errors to itself.
+/// Marks an error as one of the handshake.
+///
+/// tokio-postgres keeps the kind of its errors private.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct HandshakeFailed(#[from] Box<dyn std::error::Error + Send + Sync>);
 
 impl HandshakeFailed {
-    /// Tells a failed handshake from the other ways in which a session does not begin.
+    /// Returns `true` if the handshake failed, and not another step.
     pub(super) fn of(error: &tokio_postgres::Error) -> bool {
         std::error::Error::source(error).is_some_and(|source| source.is::<Self>())
     }
 
-    /// Takes the cause out of the driver's error.
+    /// Extracts the cause from the driver's error.
     pub(super) fn cause(error: tokio_postgres::Error) -> Box<dyn std::error::Error + Send + Sync> {
         match error.into_source().map(|source| source.downcast::<Self>()) {
             Some(Ok(failed)) => failed.0,
@@ -46,7 +48,7 @@ mod without {
     use crate::config::TlsSettings;
     use crate::error::ConnectError;
 
-    /// There is none: the configuration refuses what would need it.
+    /// Never built, because the configuration rejects everything that would need it.
     #[derive(Debug)]
     pub(in crate::wire) enum Connector {}
 

@@ -1,21 +1,23 @@
-//! Which futures use a connection, so that one that was leaked is noticed.
+//! Tracks the futures that use a connection, to notice leaked ones.
 //!
-//! A future that is dropped tidies up. One that is leaked (`mem::forget`, a cycle of `Arc`s) does not, and the compiler still
-//! takes its borrow of the connection for ended. What it began goes on: a transaction, or the lock of a cache.
+//! A dropped future cleans up. A leaked one (`mem::forget`, a cycle of `Arc`s) does not, and the compiler still
+//! considers its borrow of the connection ended. Its work goes on: a transaction, or the lock of a cache.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// What is going on with one connection. All of it happens under a borrow, so nothing here needs an order.
+/// The uses of one connection.
+///
+/// All changes happen under a borrow, so they need no memory ordering.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     /// Transactions and savepoints whose futures have not ended.
     transactions: AtomicU32,
-    /// How many of them are being polled.
+    /// Number of them being polled.
     polled: AtomicU32,
     /// Statements whose futures have not ended.
     statements: AtomicU32,
-    /// Whether the bare connection was lent since this was last taken note of.
+    /// `true` if the bare connection was handed out since the last check.
     lent: AtomicBool,
 }
 
@@ -23,7 +25,7 @@ pub(crate) struct Usage {
 #[derive(Debug)]
 pub(crate) struct Transaction(Arc<Usage>);
 
-/// A statement whose future is there.
+/// A statement whose future exists.
 #[derive(Debug)]
 pub(crate) struct Statement<'u>(&'u Usage);
 
@@ -44,29 +46,33 @@ impl Usage {
         Transaction(Arc::clone(self))
     }
 
-    /// Returns `true` if a transaction is open whose function does not run: its future was leaked.
+    /// Returns `true` if a transaction is open whose future was leaked.
     ///
-    /// While it is there it borrows the connection, so that nothing but its function can use it.
+    /// Its function does not run then.
+    ///
+    /// While that future exists it borrows the connection, so only its function can use it.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.transactions.load(Relaxed) != self.polled.load(Relaxed)
     }
 
-    /// Returns `true` if a statement has not ended. Where the connection is borrowed by nobody else, its future was leaked.
+    /// Returns `true` if a statement has not ended.
+    ///
+    /// If there is no other borrow of the connection, the statement's future was leaked.
     pub(crate) fn has_statements(&self) -> bool {
         self.statements.load(Relaxed) > 0
     }
 
-    /// Notes that the bare connection is lent.
+    /// Records that the bare connection is handed out.
     pub(crate) fn lend(&self) {
         self.lent.store(true, Relaxed);
     }
 
-    /// Returns `true` if the bare connection was lent.
+    /// Returns `true` if the bare connection was handed out.
     pub(crate) fn is_lent(&self) -> bool {
         self.lent.load(Relaxed)
     }
 
-    /// The bare connection is known to be the right one.
+    /// Records that the bare connection is the right one.
     pub(super) fn returned(&self) {
         self.lent.store(false, Relaxed);
     }
@@ -79,7 +85,7 @@ impl Transaction {
         Polled(&self.0)
     }
 
-    /// Returns `true` if no transaction inside of it is open, whose future would have been leaked.
+    /// Returns `true` if no inner transaction is open, whose future would have been leaked.
     pub(crate) fn is_innermost(&self) -> bool {
         self.0.transactions.load(Relaxed) == self.0.polled.load(Relaxed) + 1
     }
@@ -89,7 +95,7 @@ impl Transaction {
         Arc::ptr_eq(&self.0, usage)
     }
 
-    /// The transaction has ended, or its session is going to.
+    /// Records that the transaction has ended, or that its session is going to.
     pub(crate) fn end(&self) {
         self.0.transactions.fetch_sub(1, Relaxed);
     }

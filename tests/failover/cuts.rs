@@ -1,4 +1,4 @@
-//! Incidents in which connections end while their nodes are well.
+//! Incidents in which connections end while their nodes are healthy.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn scene() -> (Cluster, ReplicaSet) {
     (cluster, set)
 }
 
-/// Two statements with a moment between them, in which a connection can end as well.
+/// Two statements with a pause between them, in which a connection can end as well.
 async fn report(set: &ReplicaSet) -> Result<i64, Error> {
     let rows = || diesel::dsl::sql::<diesel::sql_types::BigInt>("(SELECT count(*) FROM rows)");
     let outcome: Result<i64, Error> = set
@@ -40,7 +40,7 @@ async fn report(set: &ReplicaSet) -> Result<i64, Error> {
     outcome
 }
 
-/// Reads in lanes while a fault goes on; how many there were, and the errors.
+/// Reads in lanes while a fault lasts; returns their number, and the errors.
 async fn read_through(set: &ReplicaSet, fault: impl Future<Output = ()>) -> (usize, Vec<String>) {
     let (end, ended) = tokio::sync::watch::channel(false);
     let lane = async || {
@@ -62,7 +62,7 @@ async fn read_through(set: &ReplicaSet, fault: impl Future<Output = ()>) -> (usi
     (reads, lanes.into_iter().flat_map(|(_, errors)| errors).collect())
 }
 
-/// Changes a setting of a server. What it sets may end the session that does so, too.
+/// Changes a setting of a server. The setting may also end the session that changes it.
 async fn set_on(server: &Server, setting: &str) {
     for statement in [&format!("ALTER SYSTEM {setting}"), "SELECT pg_reload_conf()"] {
         let mut outcome = server.execute(statement).await;
@@ -76,8 +76,8 @@ async fn set_on(server: &Server, setting: &str) {
     }
 }
 
-/// The driver says "connection closed" a moment before the connection is known to have ended, and some ways in which a server
-/// ends a session were not known at all: 3 of 36,067 reads failed with the error of a connection.
+/// The driver reports "connection closed" a moment before the connection is marked as ended, and the set did not
+/// recognise some ways in which a server ends a session. As a result, 3 of 36,067 reads failed with a connection error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_end_while_other_nodes_are_well_fail_no_read() {
     let (cluster, set) = scene().await;

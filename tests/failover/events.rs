@@ -1,6 +1,6 @@
-//! Incidents that a monitor hears of before it would look, and nodes that are not what they seem.
+//! Incidents that wake a monitor before its next probe, and nodes that are not what they seem.
 //!
-//! The monitors look only every half minute here: what is noticed sooner was noticed because of an event.
+//! The monitors probe only every half minute here: the set noticed anything sooner because of an event.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use tokio::time::{Instant, sleep};
 use crate::load::{config_of, until, until_writable};
 use crate::writes::sql;
 
-/// Looks twice a minute.
+/// Probes twice a minute.
 fn rarely(config: ConfigBuilder) -> ConfigBuilder {
     let probe = ProbeSettings { interval: Duration::from_secs(30), ..ProbeSettings::default() };
     let reads = ReadSettings { max_lag: Duration::from_secs(120), ..ReadSettings::default() };
     config.probe(probe).reads(reads)
 }
 
-/// A cluster that logs every statement, and a set that rarely looks at it.
+/// A cluster that logs every statement, and a set that rarely probes it.
 async fn scene(replicas: usize) -> (Cluster, ReplicaSet) {
     let builder = Cluster::builder().replicas(replicas).setting("log_statement", "all");
     let cluster = builder.start().await.expect("a cluster");
@@ -32,13 +32,13 @@ async fn scene(replicas: usize) -> (Cluster, ReplicaSet) {
     (cluster, set)
 }
 
-/// How often a server was asked for something that contains these words.
+/// Returns the number of statements at a server that contain these words.
 fn asked(server: &Server, words: &str) -> usize {
     let log = std::fs::read(server.data_dir().with_extension("log")).expect("a log");
     String::from_utf8_lossy(&log).lines().filter(|line| line.contains("LOG:") && line.contains(words)).count()
 }
 
-/// How often a monitor looked at a server.
+/// Returns the number of probes of a server.
 fn looks(server: &Server) -> usize {
     // The log has the statement on one line.
     asked(server, "pg_control_checkpoint")
@@ -56,7 +56,7 @@ fn health(set: &ReplicaSet, server: &Server) -> Option<Health> {
     set.topology().node(server.name()).map(|node| node.health)
 }
 
-/// Breaks something, and tells how long it took until the node was known not to be well.
+/// Breaks something, and returns the time until the node was known not to be healthy.
 async fn noticed(set: &ReplicaSet, server: &Server, fault: impl Future<Output = ()>) -> Duration {
     assert_eq!(health(set, server), Some(Health::Up));
     let began = Instant::now();
@@ -108,7 +108,7 @@ async fn a_session_that_ends_makes_the_monitor_look_and_changes_nothing() {
     println!("8 sessions ended at once: {more} looks");
     assert!(more <= 4, "many events are one: {more}");
 
-    // Refused writes: the caller asked for a transaction that only reads.
+    // Refused writes: the caller asked for a read-only transaction.
     let mut conn = set.write().await.expect("a primary");
     let looked = looks(primary);
     let refused: Result<(), Error> = conn
@@ -124,7 +124,7 @@ async fn a_session_that_ends_makes_the_monitor_look_and_changes_nothing() {
     assert_eq!((&after.primary, after.nodes.len()), (&before.primary, before.nodes.len()));
     assert!(after.nodes.iter().all(|node| node.health == Health::Up && node.serves_reads), "{after:#?}");
 
-    // A storm of them.
+    // A storm of refused writes.
     let (looked, began) = (looks(primary), Instant::now());
     for _ in 0..200 {
         let mut conn = set.write().await.expect("a primary");
@@ -186,7 +186,7 @@ async fn strangers_and_stale_primaries_are_fenced_whatever_is_configured() {
 
     old.pause().await.expect("paused");
     promote(&set, heir).await;
-    // A reconfiguration with the old primary alone must not make the set forget what came after it.
+    // A reconfiguration with the old primary alone must not make the set forget its successor.
     old.resume().await.expect("resumed");
     let config = config_of([old]).build().expect("valid");
     set.reconfigure(config).await.expect("reconfigured");
@@ -207,7 +207,7 @@ async fn promote(set: &ReplicaSet, heir: &Server) {
     .await;
 }
 
-/// An operator was not qualified: whoever put one of its own before `pg_catalog` had every node called lost.
+/// An operator was not schema-qualified: a role with its own operator before `pg_catalog` had every node marked down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hostile_search_path_deceives_no_probe() {
     let cluster = Cluster::builder().replicas(1).start().await.expect("a cluster");
@@ -234,7 +234,7 @@ async fn a_hostile_search_path_deceives_no_probe() {
     assert_eq!(set.read().await.expect("a read").node(), replica.name());
 }
 
-/// Starting waited for a replica that lags as long as one probe's interval, though it should wait for `timeouts.connect`.
+/// The start waited for a lagging replica as long as one probe's interval, instead of `timeouts.connect`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_waits_for_no_probe() {
     let cluster = Cluster::builder().replicas(1).start().await.expect("a cluster");

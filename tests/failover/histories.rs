@@ -1,5 +1,5 @@
-//! Incidents of histories that contradict each other: two primaries by one timeline, a timeline that is gone again,
-//! a server that was initialised anew, and the operator's way out.
+//! Incidents of histories that contradict each other: two primaries with one timeline, a timeline that no longer
+//! exists, a server that was initialised again, and an operator's remedy.
 
 use pointsman::config::NodeConfig;
 use pointsman::testkit::{Cluster, Server};
@@ -20,7 +20,7 @@ async fn until_primary(set: &ReplicaSet, server: &Server) {
     until(set, "it is the primary", |topology| role(topology, server) == Some(NodeRole::Primary)).await;
 }
 
-/// Returns `true` if writes are refused, and both are named.
+/// Returns `true` if writes are refused, and the error names both nodes.
 async fn refused(set: &ReplicaSet, one: &Server, other: &Server) -> bool {
     match set.write().await {
         Ok(_) => false,
@@ -31,8 +31,8 @@ async fn refused(set: &ReplicaSet, one: &Server, other: &Server) -> bool {
     }
 }
 
-/// A conflict was noticed only while both were visible: as soon as one of them missed two probes, the other one
-/// silently became the primary, and what the first had acknowledged was gone.
+/// A conflict was noticed only while both were visible. As soon as one of them missed two probes, the other one
+/// silently became the primary, and the first one's acknowledged writes were gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_primary_by_one_timeline_takes_no_write_while_the_first_is_out_of_sight() {
     let (cluster, set) = scene(2).await;
@@ -65,7 +65,7 @@ async fn a_second_primary_by_one_timeline_takes_no_write_while_the_first_is_out_
     assert_eq!(one.query_value("SELECT count(*) FROM acks").await.expect("an answer"), "2");
 }
 
-/// The other ways to decide a conflict: one of the two leaves the configuration, or the operator says so.
+/// The other ways to end a conflict: one of the two leaves the configuration, or the operator decides.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conflict_of_two_primaries_ends_when_one_leaves_the_configuration() {
     let (cluster, set) = scene(2).await;
@@ -82,8 +82,8 @@ async fn a_conflict_of_two_primaries_ends_when_one_leaves_the_configuration() {
     write_row(&set, 1).await.expect("a write");
 }
 
-/// The highest timeline was remembered for ever: a replica that was promoted by mistake and rebuilt left the one true
-/// primary fenced until the program was restarted.
+/// The highest timeline was remembered for ever. So a replica that was promoted by mistake and rebuilt left the one
+/// true primary fenced until the program was restarted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_was_promoted_by_mistake_and_rebuilt_gives_the_primary_back() {
     let (cluster, set) = scene(2).await;
@@ -91,7 +91,7 @@ async fn a_replica_that_was_promoted_by_mistake_and_rebuilt_gives_the_primary_ba
     mistaken.promote().await.expect("promoted");
     until_primary(&set, mistaken).await;
     assert_eq!(role(&set.topology(), primary), Some(NodeRole::StalePrimary));
-    // Being away proves nothing.
+    // An absent node proves nothing.
     mistaken.stop().await.expect("stopped");
     until_lost(&set, mistaken).await;
     assert_eq!(role(&set.topology(), primary), Some(NodeRole::StalePrimary));
@@ -104,8 +104,8 @@ async fn a_replica_that_was_promoted_by_mistake_and_rebuilt_gives_the_primary_ba
     assert_eq!(primary.query_value("SELECT count(*) FROM acks").await.expect("an answer"), "1");
 }
 
-/// A leader that was stopped in its tracks is replaced, and then leads again on its own, lower timeline, with the other
-/// one rewound to follow it.
+/// A leader that was paused is replaced. It then leads again on its own, lower timeline, and the other one is rewound
+/// to follow it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_gets_the_lead_back_on_a_lower_timeline_takes_writes() {
     let (cluster, set) = scene(1).await;
@@ -122,8 +122,8 @@ async fn a_leader_that_gets_the_lead_back_on_a_lower_timeline_takes_writes() {
     assert_eq!(leader.query_value("SELECT min(id) FROM acks").await.expect("an answer"), "2");
 }
 
-/// The configured primary beat all evidence: a host that was initialised anew was adopted against three nodes that
-/// agreed, and the writes went to the empty cluster.
+/// The configured primary outweighed all observations. A host that was initialised again was adopted against three
+/// nodes that agreed, and the writes went to the empty cluster.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_was_initialised_anew_is_not_believed_against_three_others() {
     let (cluster, empty) =
@@ -146,7 +146,7 @@ async fn a_host_that_was_initialised_anew_is_not_believed_against_three_others()
     assert_eq!(cluster.primary().query_value("SELECT count(*) FROM acks").await.expect("an answer"), "1");
 }
 
-/// With the old primary fenced and the new one dead, what is left of the set goes on serving reads.
+/// With the old primary fenced and the new one dead, the remaining nodes go on serving reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_serve_while_the_old_primary_is_fenced_and_the_new_one_is_dead() {
     let (cluster, set) = scene(2).await;
@@ -164,8 +164,8 @@ async fn replicas_serve_while_the_old_primary_is_fenced_and_the_new_one_is_dead(
     }
 }
 
-/// The identity and the highest timeline were for ever: after a switch to another cluster everything stayed fenced until a
-/// restart. A tie of identities was decided by whatever was configured first.
+/// The identity and the highest timeline were for ever: after a switch to another cluster everything stayed fenced
+/// until a restart. The first configured node decided a tie of identities.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_lets_the_set_forget_its_identity_and_its_timelines() {
     let (cluster, other) =
@@ -179,7 +179,7 @@ async fn an_operator_lets_the_set_forget_its_identity_and_its_timelines() {
     let set = ReplicaSet::connect(config_of(cluster.servers()).build().expect("valid")).await.expect("a set");
     until_primary(&set, primary).await;
 
-    // Another cluster altogether: nothing but the operator's word makes it the set's.
+    // A completely different cluster: only the operator's command makes the set adopt it.
     let node = NodeConfig::primary(moved.url()).expect("a URL").with_name("moved");
     let config = pointsman::Config::builder().node(node).build().expect("valid");
     set.reconfigure(config).await.expect("reconfigured");
@@ -194,7 +194,7 @@ async fn an_operator_lets_the_set_forget_its_identity_and_its_timelines() {
     write_row(&set, 1).await.expect("a write on the cluster that it moved to");
     assert_eq!(moved.query_value("SELECT count(*) FROM acks").await.expect("an answer"), "1");
 
-    // A tie is refused from the beginning, and says who shows what.
+    // A tie is refused from the beginning, and the error lists each node's identity.
     let servers = || [moved, primary].into_iter();
     let names = ["moved", "first"];
     let nodes = servers().zip(names).map(|(server, name)| {

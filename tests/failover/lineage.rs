@@ -1,4 +1,4 @@
-//! Standbys whose history is not that of the primary: what they have must not be read.
+//! Standbys with another history than the primary: reads must not see their data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ async fn until_it_has(server: &Server, id: i64) {
     timeout(Duration::from_secs(20), wait).await.expect("it replays");
 }
 
-/// Who of some reads saw a row that the primary does not have, and who served them at all.
+/// Counts reads that saw a row that the primary does not have, and lists the nodes that served.
 async fn phantoms(set: &ReplicaSet, reads: usize) -> (usize, Vec<String>) {
     let (mut seen, mut nodes) = (0, Vec::new());
     for _ in 0..reads {
@@ -63,7 +63,7 @@ async fn until_primary(set: &ReplicaSet, server: &Server) {
     until(set, "the new primary is seen", is_primary).await;
 }
 
-/// It served the row to 400 of 400 reads, "2 ms behind".
+/// The standby served the row to 400 of 400 reads, "2 ms behind".
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_ahead_of_the_promoted_one_serves_nothing_that_the_primary_lacks() {
     let (cluster, set) = scene(2).await;
@@ -95,7 +95,7 @@ async fn a_standby_that_goes_on_following_the_old_primary_serves_no_phantom_rows
     let (old, heir, behind) = (cluster.primary(), cluster.replica(0), cluster.replica(1));
     heir.promote().await.expect("promoted");
     until_primary(&set, heir).await;
-    // Another program that knows nothing of the promotion.
+    // Another program that does not know of the promotion.
     let writer = tokio::spawn({
         let old = old.clone();
         async move {
@@ -116,7 +116,7 @@ async fn a_standby_that_goes_on_following_the_old_primary_serves_no_phantom_rows
     assert_eq!((seen, nodes), (0, vec![heir.name().to_owned()]));
 }
 
-/// As above, with the old primary out of this program's sight: nothing but the standby's own position tells.
+/// As above, but the program cannot see the old primary: only the standby's own position shows it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nor_does_it_if_the_old_primary_cannot_be_seen() {
     let cluster = Cluster::builder().replicas(2).proxied().start().await.expect("a cluster");
@@ -140,7 +140,7 @@ async fn nor_does_it_if_the_old_primary_cannot_be_seen() {
     assert_eq!((seen, nodes), (0, vec![heir.name().to_owned()]), "{:#?}", set.topology());
 }
 
-/// A standby that was pointed at the new primary is not left out for longer than it needs, whatever its role may see.
+/// A standby that was pointed at the new primary returns promptly, whatever its role may see.
 async fn serves_again_after_a_failover(can_monitor: bool) {
     let (cluster, set) = scene_with(2, |config| config).await;
     if can_monitor {
@@ -182,7 +182,9 @@ async fn a_repointed_standby_serves_again_for_a_role_with_pg_monitor() {
     serves_again_after_a_failover(true).await;
 }
 
-/// Promotes a server that the set does not know, points the set's standby there, and returns once the old primary is fenced.
+/// Promotes a server unknown to the set and points the set's standby there.
+///
+/// Returns once the old primary is fenced.
 async fn gives_the_old_primary_away(can_monitor: bool) {
     let cluster = Cluster::builder().replicas(2).start().await.expect("a cluster");
     let (old, hidden, standby) = (cluster.primary(), cluster.replica(0), cluster.replica(1));
@@ -199,7 +201,7 @@ async fn gives_the_old_primary_away(can_monitor: bool) {
     hidden.promote().await.expect("promoted");
     standby.follow(hidden).await.expect("it follows");
     if !can_monitor {
-        // Without the privilege, what shows is that the standby has more than its primary.
+        // Without the privilege, the sign is that the standby has more WAL than its primary.
         hidden.execute("INSERT INTO acks SELECT generate_series(2, 20000)").await.expect("inserted");
     }
     let name = old.name();
@@ -209,7 +211,7 @@ async fn gives_the_old_primary_away(can_monitor: bool) {
     .await;
     let error = set.write().await.expect_err("a write there would be lost");
     assert!(matches!(error, CheckoutError::NoPrimary { .. }), "{error}");
-    // Writes of other programs, which know nothing, do not lift it.
+    // Writes of other programs, which do not know of it, do not lift it.
     old.execute("INSERT INTO acks SELECT generate_series(2, 90000)").await.expect("inserted");
     let before = set.topology().version;
     until_version(&set, before + 6).await;
@@ -222,13 +224,13 @@ async fn until_version(set: &ReplicaSet, version: u64) {
     }
 }
 
-/// It went on taking every write: 145 in 15 s.
+/// The old primary went on taking every write: 145 in 15 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_follows_an_unseen_promotion_fences_the_old_primary_with_pg_monitor() {
     gives_the_old_primary_away(true).await;
 }
 
-/// As above, for a role that may not see the timeline: as soon as the standby has more than its primary.
+/// As above, for a role that may not see the timeline: the sign is a standby with more WAL than its primary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_has_more_than_its_primary_fences_it_for_an_ordinary_role() {
     gives_the_old_primary_away(false).await;

@@ -9,7 +9,7 @@ use pointsman::{CheckoutError, Config, Error, ReplicaSet, Topology};
 use tokio::time::{Instant, timeout};
 
 diesel::table! {
-    /// One row a write.
+    /// One row per write.
     acks (id) {
         id -> BigInt,
     }
@@ -23,12 +23,12 @@ pub(crate) async fn scene(replicas: usize) -> (Cluster, ReplicaSet) {
     scene_with(replicas, |config| config).await
 }
 
-/// As [`scene`], with settings of its own.
+/// As [`scene`], with other settings.
 pub(crate) async fn scene_with(
     replicas: usize,
     settings: impl FnOnce(pointsman::config::ConfigBuilder) -> pointsman::config::ConfigBuilder,
 ) -> (Cluster, ReplicaSet) {
-    // With RUST_LOG set, what the set does is told.
+    // With RUST_LOG set, the set's log is printed.
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     let cluster = Cluster::builder().replicas(replicas).start().await.expect("a cluster");
@@ -56,7 +56,7 @@ async fn warm_up(set: &ReplicaSet) {
     }
 }
 
-/// A configuration in which nodes are called what their servers are called.
+/// A configuration in which nodes have the names of their servers.
 pub(crate) fn config_of<'s>(
     servers: impl IntoIterator<Item = &'s Server>,
 ) -> pointsman::config::ConfigBuilder {
@@ -118,7 +118,7 @@ pub(crate) async fn write_row(set: &ReplicaSet, id: i64) -> Result<(), Error> {
     .await
 }
 
-/// Waits until the topology is as it should be.
+/// Waits until the topology meets a condition.
 pub(crate) async fn until(set: &ReplicaSet, what: &str, condition: impl FnMut(&Arc<Topology>) -> bool) {
     let mut topology = set.watch();
     let waited = timeout(Duration::from_secs(30), topology.wait_for(condition)).await;
@@ -136,7 +136,7 @@ pub(crate) async fn until_writable(set: &ReplicaSet) {
     }
 }
 
-/// Acknowledged writes that are not on a server.
+/// Returns the acknowledged writes that are not on a server.
 pub(crate) async fn lost_on(server: &Server, record: &Record) -> Vec<u64> {
     let ids = server.query_value("SELECT coalesce(string_agg(id::text, ','), '') FROM acks").await;
     let ids = ids.expect("the server answers");
@@ -144,7 +144,7 @@ pub(crate) async fn lost_on(server: &Server, record: &Record) -> Vec<u64> {
     record.acknowledged().filter(|id| !there.contains(id)).collect()
 }
 
-/// Prints what was measured.
+/// Prints the measurements.
 pub(crate) fn report(incident: &str, record: &Record) {
     println!("{incident}: {record}");
     for read in record.reads.iter().filter(|read| read.took() > Duration::from_millis(150)) {
@@ -152,7 +152,7 @@ pub(crate) fn report(incident: &str, record: &Record) {
     }
 }
 
-/// Whether a write was refused because of split brain.
+/// Returns `true` if a write was refused because of split brain.
 pub(crate) fn is_split_brain(error: &CheckoutError) -> bool {
     matches!(error, CheckoutError::SplitBrain { .. })
 }

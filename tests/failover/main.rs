@@ -1,7 +1,7 @@
-//! What the users of a set notice while its nodes fail: real clusters, real faults, steady load.
+//! Failures of nodes as a set's users see them: real clusters, real faults, steady load.
 //!
-//! Each test is an incident: break, assert, restore, assert. They run one at a time
-//! (`--test-threads=1`), since they measure, and print what they measured.
+//! Each test is an incident: break, assert, restore, assert. They run one at a time (`--test-threads=1`), because they
+//! measure, and print their measurements.
 
 mod cuts;
 mod events;

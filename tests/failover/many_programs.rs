@@ -1,4 +1,4 @@
-//! Many programs on one cluster: what they cost it while all is well, while there is no primary, and as everything comes back.
+//! Many programs on one cluster: their cost in normal operation, without a primary, and on recovery.
 //!
 //! Twenty sets with the default settings stand for twenty programs. `docs/deployment.md` quotes what this prints.
 
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::load::until;
 
 const PROGRAMS: u32 = 20;
-/// Callers of each program that wait as everything comes back; as many as a pool has connections.
+/// Callers of each program that wait during recovery; as many as a pool has connections.
 const CALLERS: usize = 10;
 
 /// Probes of one node so far, by all programs.
@@ -50,8 +50,8 @@ async fn callers(set: ReplicaSet) {
     tokio::join!(join_all(reads), join_all(writes));
 }
 
-/// With no primary, each replica was probed 32 times a second by each program for as long as that lasted, and with everything
-/// coming back at once, 30 programs opened 483 sessions on the primary.
+/// Without a primary, each program probed each replica 32 times a second for the whole time. When everything came back
+/// at once, 30 programs opened 483 sessions on the primary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_programs_leave_a_cluster_room_to_come_back() {
     let cluster = Cluster::builder().replicas(2).proxied().setting("max_connections", "500").start().await;

@@ -55,7 +55,7 @@ async fn a_network_that_refuses_resets_stalls_or_is_slow_fails_no_read() {
     until_health(&set, "far", Health::Up).await;
     load.done(300).await;
 
-    // Slow, and not lost: the traffic moves away.
+    // The node is slow, and not down: the traffic moves away.
     proxy.latency(Duration::from_millis(100)).await.expect("slow");
     load.done(300).await;
     let count = || set.health().nodes.iter().map(|node| node.reads).collect::<Vec<_>>();
@@ -106,7 +106,7 @@ async fn a_reply_that_ends_in_the_middle_is_an_error_or_read_elsewhere() {
     }
 }
 
-/// Where the system allows no namespace, it says so: then that is what is tested.
+/// If the system allows no namespace, the kit reports that, and the test checks the report.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_that_vanishes_delays_no_read() {
     let namespace = match Namespace::create().await {

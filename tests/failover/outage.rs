@@ -41,7 +41,7 @@ async fn everything_is_down_and_comes_back() {
     let error = set.read().await.expect_err("there is nobody");
     assert!(matches!(error, CheckoutError::NoNode { .. }), "{error}");
 
-    // Nobody asks for anything: what the set does by itself must be next to nothing.
+    // No caller asks for anything: the set's own work must be next to nothing.
     let (before, began) = (processor_time(), Instant::now());
     tokio::time::sleep(Duration::from_secs(10)).await;
     let share = (processor_time() - before).as_secs_f64() / began.elapsed().as_secs_f64();
@@ -73,7 +73,7 @@ async fn a_node_that_is_down_is_probed_by_its_backoff_and_no_more() {
     let load = start(&set);
     load.done(300).await;
 
-    // Its network accepts connections and says nothing.
+    // Its network accepts connections and never answers.
     proxy.stall().await.expect("stalled");
     until(&set, "the replica is lost", |topology| health(topology) == Some(Health::Down)).await;
     let before = proxy.accepted();
@@ -101,7 +101,7 @@ async fn full_refusing_and_starting_nodes_are_told_apart() {
     let (cluster, set) = scene(2).await;
     let (replica, name) = (cluster.replica(0), cluster.replica(0).name().to_owned());
 
-    // No slot left for the set's monitor, once it has to connect anew.
+    // No slot is left for the set's monitor, once it has to connect again.
     let wrong =
         NodeConfig::replica(cluster.replica(1).wrong_password_url()).expect("a URL").with_name("wrong");
     let config = config_of(&cluster.servers()[..2]).node(wrong).build().expect("valid");

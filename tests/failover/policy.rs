@@ -1,4 +1,4 @@
-//! Which node serves a read: the policies, seen in what the nodes are given to do.
+//! Routing policies for reads, seen in the nodes' work.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +20,7 @@ fn reads(change: impl FnOnce(&mut ReadSettings)) -> ReadSettings {
     reads
 }
 
-/// Who serves so many reads, one after the other.
+/// Returns the nodes that serve this many reads, one after the other.
 async fn shares(set: &ReplicaSet, rounds: u32) -> HashMap<String, u32> {
     let mut shares = HashMap::new();
     for _ in 0..rounds {
@@ -63,7 +63,7 @@ async fn whether_the_primary_serves_reads_is_a_policy() {
     assert_eq!(served.get(primary.name()), None, "{served:?}");
     replica.kill().await.expect("killed");
     until_lost(&set, replica).await;
-    // Three places: the fourth waits, and is told why it waited in vain.
+    // Three permits: the fourth read waits, and its error names the reason.
     let held = join_all((0..3).map(|_| set.read())).await;
     assert!(held.iter().all(Result::is_ok));
     let error = set.read().await.expect_err("there is no place left");
@@ -92,7 +92,7 @@ async fn whether_the_primary_serves_reads_is_a_policy() {
     assert_eq!(set.read().await.expect("a set of one node").node(), primary.name());
 }
 
-/// Under `always` a primary that hung went on getting its share until it was declared lost.
+/// Under `always` a primary that hung went on getting its share until it was marked down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_hangs_delays_no_read_that_a_replica_can_serve() {
     let settings = reads(|reads| reads.fallback = Fallback::Always);
@@ -182,7 +182,7 @@ async fn a_replica_that_is_behind_is_left_out_and_comes_back_by_itself() {
     assert_eq!(record.failed_reads().count(), 0, "{record}");
 }
 
-/// A node that said that it was starting, before it was back, was taken in at once and never left out.
+/// A node that reported that it was starting was used at once when it was back, and was never left out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_flaps_is_left_out_longer_each_time_and_still_serves_alone() {
     let settings = reads(|reads| {
@@ -262,12 +262,12 @@ async fn marked(set: &ReplicaSet) -> Result<i32, Error> {
     .await
 }
 
-/// Read connections that were handed out: one for each read, and one for each second try.
+/// Read connections that were handed out: one for each read, and one for each retry.
 fn tries(set: &ReplicaSet) -> u64 {
     set.health().nodes.iter().map(|node| node.reads).sum()
 }
 
-/// Reads in a few lanes, each one after the other, and how long the slowest took.
+/// Reads in a few lanes, each one after the other; returns the longest duration.
 async fn read_in_lanes(set: &ReplicaSet, lanes: usize, each: usize) -> Duration {
     let lane = async || {
         let mut slowest = Duration::ZERO;
@@ -281,8 +281,8 @@ async fn read_in_lanes(set: &ReplicaSet, lanes: usize, each: usize) -> Duration 
     join_all((0..lanes).map(|_| lane())).await.into_iter().max().unwrap_or_default()
 }
 
-/// A statement that ended just before it was to be cancelled left a request behind, which cancelled what the next user
-/// of the connection asked.
+/// A statement that ended just before its cancellation left a cancel request behind, which cancelled the next user's
+/// statement on that connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hedges_cut_the_tail_and_stay_within_their_budget() {
     let (cluster, set) = far_scene().await;
@@ -297,7 +297,7 @@ async fn hedges_cut_the_tail_and_stay_within_their_budget() {
     assert!(slowest < Duration::from_millis(200), "{slowest:?}");
     slow.pass().await.expect("passing");
 
-    // All are slow: second tries would only make it slower.
+    // All are slow: hedging would only make it slower.
     read_in_lanes(&set, 8, 100).await;
     for server in cluster.servers() {
         server.proxy().await.expect("a proxy").latency(Duration::from_millis(60)).await.expect("slow");
@@ -306,11 +306,12 @@ async fn hedges_cut_the_tail_and_stay_within_their_budget() {
     read_in_lanes(&set, 16, 60).await;
     let more = tries(&set) - before - 16 * 60;
     println!("all are slow: {more} more reads of {}", 16 * 60);
-    // What was saved up may be spent, and a twentieth of what comes in.
+    // The saved budget may be spent, and a twentieth of the new reads.
     assert!(more <= 100 + 16 * 60 / 20, "{more}");
 }
 
-/// Reads that waited for a connection were not counted, so all that came before the first one was open chose the node.
+/// Reads that waited for a connection were not counted, so all reads before the first open connection chose the same
+/// node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_is_back_is_not_stormed() {
     let (cluster, set) = far_scene().await;

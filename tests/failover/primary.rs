@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::load::{is_split_brain, lost_on, report, scene, start, until, until_writable, write_row};
 
-/// Watches a standby closely, over a connection of its own; gives the instant at which it took writes.
+/// Polls a standby on a separate connection; returns the instant at which it took writes.
 async fn takes_writes(server: &Server) -> tokio::task::JoinHandle<Instant> {
     let (client, connection) =
         tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.expect("a session");
@@ -30,8 +30,8 @@ async fn a_killed_primary_is_replaced_without_losing_what_the_new_one_has() {
     let load = start(&set);
     load.done(1200).await;
     let (primary, heir) = (cluster.primary(), cluster.replica(0));
-    // By default a primary that is killed takes what it had just acknowledged with it, whoever asks. With this, whatever
-    // was acknowledged has reached the heir, and must be there afterwards.
+    // By default a killed primary may lose its last acknowledged writes. With this setting, every acknowledged write
+    // has reached the new primary, and must be there afterwards.
     primary
         .execute(&format!("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (\"{}\")'", heir.name()))
         .await

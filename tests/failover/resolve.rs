@@ -1,4 +1,4 @@
-//! Incidents of a COMMIT without an answer, and what can be found out about it afterwards.
+//! Incidents of a COMMIT without an answer, and the resolution of its outcome afterwards.
 //!
 //! A COMMIT is held at one of two places. A deferred trigger that waits for a lock holds it before its record is
 //! written. A synchronous standby that does not exist holds it when the record is on the primary's disk.
@@ -23,7 +23,7 @@ const HELD: &str = "\
 /// A cluster whose primary is behind a proxy, with a table whose inserts wait in their COMMIT for a lock.
 pub(crate) async fn scene(replicas: usize) -> (Cluster, ReplicaSet) {
     let builder = Cluster::builder().replicas(replicas);
-    // Nothing reaches the disk before somebody waits for it.
+    // Nothing reaches the disk before a session waits for it.
     let cluster = builder.setting("wal_writer_delay", "10s").start().await.expect("a cluster");
     let url = cluster.primary().proxied_url().await.expect("a URL");
     let primary = NodeConfig::primary(url).expect("a URL").with_name("primary");
@@ -38,7 +38,7 @@ pub(crate) async fn scene(replicas: usize) -> (Cluster, ReplicaSet) {
     (cluster, set)
 }
 
-/// A session that holds what a COMMIT waits for, as long as it lives.
+/// A session that holds the lock or standby that a COMMIT waits for, as long as it lives.
 pub(crate) async fn hold(server: &Server) -> tokio_postgres::Client {
     let (client, connection) =
         tokio_postgres::connect(&server.admin_url(), tokio_postgres::NoTls).await.expect("a session");
@@ -69,7 +69,7 @@ pub(crate) async fn hold_when_written(server: &Server) {
     server.execute("SELECT pg_reload_conf()").await.expect("reloaded");
 }
 
-/// Inserts a row, in a task of its own, and gives the doubt that is left.
+/// Inserts a row in a separate task, and returns the in-doubt transaction.
 pub(crate) fn insert(set: &ReplicaSet) -> JoinHandle<InDoubt> {
     let set = set.clone();
     tokio::spawn(async move {
@@ -121,7 +121,7 @@ async fn a_commit_whose_answer_is_lost_on_the_way_is_settled_on_the_same_primary
     let primary = cluster.primary();
     let proxy = primary.proxy().await.expect("a proxy");
 
-    // It is still being carried out when it is asked about.
+    // It is still running when its outcome is asked for.
     let lock = hold(primary).await;
     let in_doubt = insert(&set);
     until_waiting(primary, "advisory").await;
@@ -183,7 +183,7 @@ async fn a_promoted_standby_knows_the_commit_that_it_had_received() {
     promoted(&set, heir).await;
     assert_eq!(set.resolve(&in_doubt).await.expect("an answer"), CommitOutcome::Committed);
 
-    // After a second promotion it is another primary's word about its predecessor's predecessor.
+    // After a second promotion, another primary reports about its predecessor's predecessor.
     cluster.replica(1).follow(heir).await.expect("it follows");
     cluster.wait_caught_up().await.expect("it has followed");
     heir.kill().await.expect("killed");
@@ -192,8 +192,8 @@ async fn a_promoted_standby_knows_the_commit_that_it_had_received() {
     assert_eq!(set.resolve(&in_doubt).await.expect("an answer"), CommitOutcome::Unknown);
 }
 
-/// After a crash of the new primary only that recovery was on its record, which went beyond the doubt's position, and
-/// the transaction that had got the id meanwhile was taken for the lost one.
+/// After a crash of the new primary, its record had only that recovery, which went beyond the position of the in-doubt
+/// transaction. The transaction that had got the id meanwhile was taken for the lost one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promoted_standby_does_not_take_another_transaction_for_the_one_it_never_received() {
     let (cluster, set) = scene(1).await;
@@ -253,7 +253,7 @@ async fn a_primary_that_crashed_does_not_take_another_transaction_for_the_one_it
     until_writable(&set).await;
     assert_eq!(set.resolve(&in_doubt).await.expect("an answer"), CommitOutcome::RolledBack, "a second crash");
 
-    // What was written before a crash is known after it.
+    // Writes from before a crash are known after it.
     hold_when_written(primary).await;
     let in_doubt = insert(&set);
     until_waiting(primary, "SyncRep").await;

@@ -1,4 +1,4 @@
-//! Incidents of a COMMIT without an answer, after which more than one history bears the same timeline.
+//! Incidents of a COMMIT without an answer, after which several histories have the same timeline.
 
 use pointsman::testkit::Server;
 use pointsman::topology::NodeRole;
@@ -14,9 +14,9 @@ async fn until_role(set: &ReplicaSet, server: &Server, role: NodeRole) {
     until(set, "it stands so", |topology| topology.node(&name).is_some_and(|node| node.role == role)).await;
 }
 
-/// Two standbys that had received the same were both promoted, so to one timeline, from one position. Recoveries and
-/// doubts carried no node, so the two histories counted as one, and the second primary's word about the first one's
-/// transaction was believed.
+/// Two standbys that had received the same WAL were both promoted, so to one timeline, from one position. Recoveries
+/// and in-doubt transactions carried no node, so the two histories counted as one. The second primary's report about
+/// the first one's transaction was believed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_of_one_primary_is_not_settled_by_another_one_of_the_same_timeline() {
     let (cluster, set) = scene(2).await;
@@ -52,7 +52,7 @@ async fn old_end(server: &Server) -> String {
 }
 
 /// The recovery of a primary that is gone, which had not received the transaction, counted for the present one, which
-/// had: it was "safe to run again".
+/// had. The result was "safe to run again".
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_committed_transaction_is_not_lost_for_what_another_promotion_had_not_received() {
     let (cluster, set) = scene(2).await;

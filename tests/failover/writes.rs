@@ -17,16 +17,16 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::load::{config_of, scene_with, until};
 
-/// Runs a statement of which only the success counts.
+/// Runs a statement, and checks only its success.
 pub(crate) async fn sql(tx: &Conn<Write>, text: &str) -> Result<(), Error> {
     diesel::sql_query(text).execute(tx).await?;
     Ok(())
 }
 
-/// A statement that fails as a conflict does, whatever others do.
+/// A statement that fails as a conflict does, whatever other sessions do.
 const CONFLICT: &str = "DO $$ BEGIN RAISE EXCEPTION 'as if' USING ERRCODE = '40001'; END $$";
 
-/// Retries that are as fast as they are many.
+/// Retries without long pauses, and many of them.
 fn eager(retries: u32) -> WriteSettings {
     let retry_backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(10));
     let retry_backoff = retry_backoff.and_then(|backoff| backoff.with_jitter(1.0)).expect("a schedule");
@@ -115,7 +115,7 @@ async fn a_serialization_failure_is_run_again_until_the_limit() {
     assert_eq!(runs.into_inner(), 1);
 }
 
-/// The kind of an error, without the server's words.
+/// The kind of an error, without the server's text.
 fn kind(error: Error) -> String {
     match error {
         Error::Query(DieselError::DatabaseError(kind, _)) => format!("{kind:?}"),
@@ -123,8 +123,8 @@ fn kind(error: Error) -> String {
     }
 }
 
-/// The server sends an error before the status that it leaves the transaction in. Whoever looked at the status at once did
-/// not see a failed transaction, and so no conflict: some of them were not run again.
+/// The server sends an error before the transaction's new status. A check of the status at that moment did not see a
+/// failed transaction, and so no conflict: some of them were not run again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_conflict_among_many_is_missed() {
     let (cluster, set) = scene_with(0, |config| config.writes(eager(1000))).await;
@@ -170,7 +170,7 @@ async fn nothing_but_a_conflict_is_run_again() {
     assert_eq!(outcome.map_err(kind), Err("UniqueViolation".to_owned()));
     assert_eq!(runs.swap(0, Ordering::Relaxed), 1, "a unique violation");
 
-    // The conflict was in a savepoint, and the function got over it; its own error has nothing to do with that.
+    // The conflict was in a savepoint, and the function recovered from it; its own error is unrelated.
     let outcome: Result<(), Error> = set
         .run_write(async |tx| {
             run();
@@ -229,7 +229,7 @@ async fn waiting_for_a_primary_is_bounded_and_tells_what_is_known() {
     assert!(matches!(error, CheckoutError::TooManyWaiters { limit: 4 }), "{error}");
     assert!(began.elapsed() < Duration::from_millis(300), "told at once: {:?}", began.elapsed());
 
-    // Whoever gives up makes room for another one.
+    // A caller that gives up makes room for another one.
     waiters.pop();
     waiters.push(Box::pin(set.write()));
     for waiter in &mut waiters {
@@ -248,8 +248,8 @@ async fn waiting_for_a_primary_is_bounded_and_tells_what_is_known() {
     }
 }
 
-/// The deadline of a checkout was counted from the beginning of the wait for a primary: after a failover that took
-/// longer, all waiters but those who found a connection at once were told that the pool was exhausted.
+/// The deadline of a checkout was counted from the beginning of the wait for a primary. After a longer failover, all
+/// waiters but those who found a connection at once got an error about an exhausted pool.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_failover_lets_all_waiters_through_a_small_pool() {
     let timeouts = TimeoutSettings { checkout: Duration::from_millis(500), ..TimeoutSettings::default() };

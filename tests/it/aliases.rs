@@ -26,7 +26,7 @@ async fn write(set: &ReplicaSet) -> String {
     conn.node().to_owned()
 }
 
-/// Each name counted as a primary of its own, which was a split brain for ever.
+/// Each name counted as a separate primary, which was a split brain for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_under_two_names_is_no_split_brain() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -60,8 +60,8 @@ async fn a_server_under_two_names_is_no_split_brain() {
     assert_eq!(write(&set).await, "by-name");
 }
 
-/// A proxy's writer address beside the instances' own: after the failover the address showed the same primary as the
-/// instance behind it, and writes were refused for good.
+/// A proxy's writer address was configured beside the instances' own. After the failover the address showed the same
+/// primary as the instance behind it, and writes were refused for good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_floating_writer_address_beside_the_instances_survives_failovers() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -107,7 +107,7 @@ async fn a_replica_that_is_not_promotable_takes_no_write_when_it_is_promoted() {
     let status = set.topology().node(delayed.name()).cloned().unwrap();
     assert!(!status.serves_reads && !status.serves_writes);
     assert!(status.reason.is_some_and(|reason| reason.contains("promotable = false")));
-    // The primary is gone, and it is still no primary.
+    // The primary is gone, and the node is still no primary.
     primary.stop().await.unwrap();
     until(&set, primary.name(), NodeRole::Unknown).await;
     assert_eq!(role(&set.topology(), delayed.name()), Some(NodeRole::NotPromotable));

@@ -1,4 +1,4 @@
-//! A connection that the caller opened, as a `Conn`: what is put back, when, and what is not.
+//! A caller's own connection as a `Conn`: what is restored, and when.
 
 mod transactions;
 
@@ -53,7 +53,7 @@ async fn add(conn: &Conn<Write>, id: i32) -> QueryResult<usize> {
     conn.add(id).await
 }
 
-/// It wants the connection for itself, because it opens a transaction.
+/// It needs the connection exclusively, because it opens a transaction.
 async fn add_both(conn: &mut Conn<Write>, ids: [i32; 2]) -> QueryResult<()> {
     conn.transaction(async |tx| {
         tx.add(ids[0]).await?;
@@ -75,7 +75,7 @@ async fn fixture() -> (Cluster, AsyncPgConnection) {
     (cluster, conn)
 }
 
-/// The notes that are committed.
+/// Returns the committed notes.
 async fn committed(cluster: &Cluster) -> String {
     let sql = "SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM notes";
     cluster.primary().query_value(sql).await.expect("notes")
@@ -85,7 +85,7 @@ async fn backend_of(conn: &mut AsyncPgConnection) -> String {
     backend(&Conn::<Read>::borrow_from(conn)).await
 }
 
-/// Nothing runs on what the caller is left with: no statement, no transaction, and least of all a COMMIT.
+/// The caller gets the connection back without a running statement or transaction, and above all without a COMMIT.
 async fn assert_fails(conn: &mut AsyncPgConnection) {
     assert!(conn.batch_execute("SELECT 1").await.is_err());
     let transaction = conn.transaction(async |_| Ok::<_, Error>(())).await;
@@ -202,7 +202,7 @@ async fn a_cancelled_transaction_ends_the_session_and_leaves_nothing_behind() {
     assert_eq!(committed(&cluster).await, "");
 }
 
-/// What runs on the guard later would be rolled back with the transaction whose future was leaked.
+/// Statements that run on the guard later would be rolled back with the transaction whose future was leaked.
 #[tokio::test]
 async fn a_leaked_transaction_ends_the_session_as_well() {
     let (cluster, mut conn) = fixture().await;

@@ -1,4 +1,4 @@
-//! Statements that are cancelled from another task, and users of the session who must not feel it.
+//! Statements that are cancelled from another task, and later users who must not notice it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const FOREVER: &str = "SELECT pg_sleep(600)";
 
 fn is_portable<T: Clone + Send + Sync + 'static>() {}
 
-/// Waits until a session runs what takes for ever.
+/// Waits until a session runs an endless statement.
 async fn sleeping(server: &Server) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(600)%' \
         AND pid <> pg_backend_pid()";

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::replay::ledger;
 
-/// The program, with nothing of the environment of the tests that configures it, in an empty folder.
+/// The program in an empty folder, without the tests' environment variables that configure it.
 fn program(folder: &tempfile::TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
     for (name, _) in std::env::vars_os() {
@@ -68,7 +68,7 @@ async fn faults_of_the_configuration_are_all_told_with_exit_code_2() {
     assert_eq!(run(program(&folder, &["status"])).await.code, Some(2), "nothing is configured");
     assert_eq!(run(program(&folder, &["replay"])).await.code, Some(2), "the file is missing");
 
-    // A file that is named but missing was told without its path.
+    // The error for a missing named file did not show its path.
     let ended = run(program(&folder, &["config", "--config", "/nope/pointsman.toml", "check"])).await;
     assert_eq!(ended.code, Some(2), "{}", ended.err);
     assert!(ended.err.contains("/nope/pointsman.toml"), "{}", ended.err);
@@ -179,7 +179,7 @@ async fn the_service_finishes_at_sigterm_and_serves_until_then() {
     let page = reqwest::get(format!("{address}/")).await.unwrap().text().await.unwrap();
     assert!(page.contains("<title>Pointsman</title>"));
 
-    // A request that waits for a lock is in flight when the end is asked for.
+    // A request that waits for a lock is in flight when the shutdown is requested.
     let client = reqwest::Client::new();
     let (admin, connection) =
         tokio_postgres::connect(&cluster.primary().url(), tokio_postgres::NoTls).await.unwrap();

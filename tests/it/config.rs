@@ -15,7 +15,7 @@ use pointsman::config::{
 
 const URL: &str = "postgres://app:secret@db-1/payments";
 
-/// A password whose special characters end it early wherever it isn't encoded.
+/// A password whose special characters end it early if it isn't encoded.
 const PASSWORD: &str = "kestrel@walrus/gannet?puffin=1";
 const ENCODED: &str = "kestrel%40walrus%2Fgannet%3Fpuffin%3D1";
 const PIECES: [&str; 4] = ["kestrel", "walrus", "gannet", "puffin"];
@@ -131,7 +131,7 @@ fn a_named_file_is_read_and_has_to_exist() {
     let error = Config::from_file(&path).unwrap_err();
     assert_eq!(error.issues()[0].key, "configuration file");
     assert!(error.issues()[0].problem.contains("not found"), "{error}");
-    // `--config /nope` was answered without the path, so a typo in it could not be seen.
+    // The error for `--config /nope` had no path, so a typo in it could not be seen.
     assert!(error.issues()[0].problem.contains(path.to_str().unwrap()), "{error}");
 
     std::fs::write(&path, "this is kestrel, not TOML").unwrap();

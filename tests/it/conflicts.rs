@@ -1,4 +1,4 @@
-//! Conflicts between transactions, wherever in the transaction they are noticed: each is run again.
+//! Conflicts between transactions are retried, wherever in the transaction they are noticed.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -89,7 +89,7 @@ async fn a_conflict_in_a_nested_transaction_of_diesel_is_run_again() {
     fixture.assert_ran_twice_and_took_effect_once().await;
 }
 
-/// The 25P02 of the statements behind it in the pipeline took the place of the conflict's code.
+/// The 25P02 of later statements in the pipeline replaced the conflict's code.
 #[tokio::test]
 async fn a_conflict_among_pipelined_statements_is_run_again() {
     let fixture = Fixture::start().await;
@@ -109,7 +109,7 @@ async fn a_conflict_among_pipelined_statements_is_run_again() {
     fixture.assert_ran_twice_and_took_effect_once().await;
 }
 
-/// It was reported as a failure with 25P02, which tells nothing of the cause, and not run again.
+/// The conflict was reported as a failure with 25P02, which hides the cause, and was not run again.
 #[tokio::test]
 async fn a_conflict_that_the_function_swallowed_is_run_again() {
     let fixture = Fixture::start().await;

@@ -1,4 +1,4 @@
-//! What an operator is told when a node cannot be used: the cause, and never a secret.
+//! The cause that an operator sees when a node cannot be used, never a secret.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{checkout_within, connect, eventually, start, urls_of};
 
 const SOON: Duration = Duration::from_millis(300);
 
-/// The reason for which the only node of a set serves nothing, as its users and `/health` are told it.
+/// The reason why the only node of a set serves nothing, as its users and `/health` see it.
 async fn reason(url: String, is_expected: impl Fn(&ConnectError) -> bool) -> String {
     let writes = WriteSettings { failover_wait: SOON, ..WriteSettings::default() };
     let set = start(urls_of([url]).timeouts(checkout_within(SOON)).writes(writes)).await;
@@ -25,7 +25,7 @@ async fn reason(url: String, is_expected: impl Fn(&ConnectError) -> bool) -> Str
     told
 }
 
-/// A misspelt name was taken for a server that is not running: "no connection to its port: is the server running".
+/// A misspelt name was taken for a stopped server: "no connection to its port: is the server running".
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_not_a_server_that_is_down() {
     let url = "postgres://app:open-sesame@no-such-host.invalid/payments".to_owned();
@@ -34,7 +34,8 @@ async fn a_name_that_does_not_resolve_is_not_a_server_that_is_down() {
     assert!(!told.contains("is the server running"), "{told}");
 }
 
-/// A URL without a password was told "the server did not let the session begin", as if the server were at fault.
+/// The error for a URL without a password was "the server did not let the session begin", as if the server were at
+/// fault.
 #[tokio::test]
 async fn a_url_without_a_password_hears_that_the_server_asks_for_one() {
     let cluster = Cluster::builder().start().await.unwrap();
@@ -48,7 +49,7 @@ async fn a_url_without_a_password_hears_that_the_server_asks_for_one() {
     assert!(!told.contains("did not let the session begin"), "{told}");
 }
 
-/// `/health` showed two contenders without a reason: neither which other node is one, nor what to do.
+/// `/health` showed two conflicting nodes without a reason: neither the other node's name, nor a remedy.
 #[tokio::test]
 async fn each_contender_of_a_split_brain_names_the_other_one_and_what_to_do() {
     let cluster = Cluster::builder().replicas(2).start().await.unwrap();

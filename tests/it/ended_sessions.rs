@@ -1,4 +1,4 @@
-//! Sessions that the server or the network ends: the connection counts as lost as soon as its user hears of it.
+//! Sessions that the server or the network ends: the connection is closed once its user gets the error.
 
 use futures_util::future::join_all;
 use pointsman::SqlState;
@@ -8,8 +8,8 @@ use crate::support::{
     backend, connect, eventually, patient_probes, pools_of, smuggle, start, urls_of, value,
 };
 
-/// tokio-postgres fails its client before it drops the stream: "connection closed" reached the caller while `is_closed()` was
-/// still `false`, so `run_read` took it for the caller's own error.
+/// tokio-postgres fails its client before it drops the stream. The error "connection closed" reached the caller while
+/// `is_closed()` was still `false`, so `run_read` took it for the caller's own error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_connection_that_is_cut_counts_as_lost_when_its_statement_fails() {
     let cluster = Cluster::builder().proxied().start().await.unwrap();
@@ -53,7 +53,7 @@ async fn a_session_that_the_server_ends_counts_as_lost_when_its_statement_fails(
     ] {
         let conn = set.write().await.unwrap();
         let pid = backend(&conn).await;
-        // One after the other, and without a word in between, so that the error is found by the next statement.
+        // One after the other, and without a message in between, so that the next statement finds the error.
         for sql in limit.split("; ") {
             smuggle(&conn, sql).await.unwrap();
         }

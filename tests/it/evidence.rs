@@ -1,4 +1,4 @@
-//! What a probe shows of a node, with few privileges and with many.
+//! The observations of a probe, with few privileges and with many.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{builder_of, connect, eventually, start};
 const REVOKE: &str = "REVOKE EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint(), \
     pg_control_recovery() FROM PUBLIC";
 
-/// Probes failed with 42501 then, and both nodes were lost: no read and no write was served.
+/// Probes failed with 42501 then, and both nodes were down: no read and no write was served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_may_not_call_pg_control_functions_loses_no_node() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();

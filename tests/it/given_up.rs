@@ -16,7 +16,7 @@ use crate::support::{
     backend, builder_of, checkout_within, eventually, in_use, patient_probes, pools_of, start, urls_of, value,
 };
 
-/// Long enough for a statement to be under way, and not waited for by anything else.
+/// Long enough for a statement to be under way.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
 /// Far longer than any test waits.
@@ -130,7 +130,7 @@ async fn a_dropped_read_leaves_no_statement_on_any_node() {
     }
 }
 
-/// It returned after 8 s, because ROLLBACK queued behind the abandoned statement.
+/// The call returned after 8 s, because ROLLBACK queued behind the abandoned statement.
 #[tokio::test]
 async fn a_timeout_around_one_statement_of_a_transaction_returns_soon() {
     let cluster = Cluster::builder().start().await.unwrap();
@@ -167,7 +167,7 @@ async fn a_timeout_around_one_statement_of_a_transaction_returns_soon() {
     assert_ne!(backend(&next).await, before, "a late cancel request must not reach the next user");
 }
 
-/// A pool that was busy ending what had been given up said that there is no primary.
+/// The error of a pool that was busy ending abandoned work was that there is no primary.
 #[tokio::test]
 async fn a_pool_whose_server_does_not_end_what_was_given_up_is_exhausted() {
     let cluster = Cluster::builder().proxied().start().await.unwrap();
@@ -191,7 +191,7 @@ async fn a_pool_whose_server_does_not_end_what_was_given_up_is_exhausted() {
     quiet(cluster.primary()).await;
 }
 
-/// A statement that had not gone out yet when its caller went away ran on a session that was in the pool again.
+/// A statement that was not yet sent when its caller went away ran on a session that was in the pool again.
 #[tokio::test]
 async fn a_statement_that_was_dropped_before_it_went_out_is_ended_too() {
     let cluster = Cluster::builder().start().await.unwrap();

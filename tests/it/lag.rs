@@ -1,4 +1,4 @@
-//! How far behind replicas are, and who serves when the primary does not say where it is.
+//! The lag of replicas, and the serving nodes when the primary does not report its position.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn a_primary_that_refuses_its_monitor_takes_no_replica_out() {
     assert_eq!(served.len(), reads, "all served");
 }
 
-/// Reads for some time while other programs write; says how many reads there were, and who served.
+/// Reads for some time while other programs write; returns the number of reads, and the nodes that served.
 async fn reads_among_writes(set: &ReplicaSet, primary: &Server, time: Duration) -> (usize, Vec<String>) {
     let began = Instant::now();
     let (mut reads, mut served) = (0, Vec::new());
@@ -53,7 +53,8 @@ async fn reads_among_writes(set: &ReplicaSet, primary: &Server, time: Duration) 
     (reads, served)
 }
 
-/// Its monitor had no slot, so its lag grew with the clock: after `max_lag` none of its idle sessions was used any more.
+/// The monitor had no slot, so its lag grew with the clock: after `max_lag` none of its idle sessions was used any
+/// more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_replica_whose_sessions_work_goes_on_serving() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -76,7 +77,7 @@ async fn a_full_replica_whose_sessions_work_goes_on_serving() {
     let on_replica = served.iter().filter(|node| **node == name).count();
     assert_eq!(on_replica, reads, "{served:?}");
 
-    // And if it cannot serve any more, the error says why.
+    // And if it cannot serve any more, the error has the reason.
     replica
         .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
         .await
@@ -92,7 +93,7 @@ async fn a_full_replica_whose_sessions_work_goes_on_serving() {
     assert!(error.contains("53300"), "{error}");
 }
 
-/// No new session of the role is let in (53300), and the monitor's ends.
+/// The role gets no new session (53300), and the monitor's session ends.
 async fn shut_out_the_monitor(cluster: &Cluster, server: &Server) {
     cluster.primary().execute("ALTER ROLE app CONNECTION LIMIT 1").await.unwrap();
     cluster.wait_caught_up().await.unwrap();

@@ -1,4 +1,4 @@
-//! Notifications: heard, through failovers, and never missed without a word.
+//! Notifications across failovers: an interruption is never silent.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::{builder_of, config_of, connect, eventually, set_of, start, urls_of, value};
 
-/// Long, because only what is broken takes long.
+/// Long, because a slow machine is not a broken one.
 const LIMIT: Duration = Duration::from_secs(20);
 
 async fn next(listener: &mut Listener) -> ListenEvent {
@@ -38,7 +38,7 @@ async fn notify(set: &ReplicaSet, channel: &str, payload: &str) {
     notify.bind::<Text, _>(payload).execute(&conn).await.expect("notified");
 }
 
-/// The sessions on which a set listens, by what they ran last.
+/// The sessions on which a set listens, by their last statement.
 const LISTENING: &str = "pg_stat_activity WHERE usename = 'app' AND \
     (query LIKE '%LISTEN \"%' OR query LIKE '-- pointsman listens%')";
 
@@ -56,7 +56,7 @@ async fn terminate_listener(server: &Server) {
     server.execute(&sql).await.expect("terminated");
 }
 
-/// What an interruption must look like to a program: two events, whatever was heard before.
+/// The events of an interruption: two of them, whatever was received before.
 async fn interrupted(listener: &mut Listener) -> (Interruption, Gap) {
     let reason = match next(listener).await {
         ListenEvent::Interrupted { reason, .. } => reason,
@@ -128,7 +128,7 @@ async fn a_name_that_cannot_be_a_channel_is_named() {
             other => panic!("{other}"),
         }
         assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");
-        // What is refused here, the server refuses to notify.
+        // The server refuses to notify the names that are refused here.
         let conn = set.write().await.unwrap();
         let notify = diesel::sql_query("SELECT pg_notify($1, '')").bind::<Text, _>(bad);
         notify.execute(&conn).await.expect_err("it is no channel");
@@ -172,7 +172,7 @@ async fn a_session_that_the_server_ends_is_replaced_and_the_gap_is_told() {
     assert_eq!(heard(&mut listener).await, pair("orders", "1"));
 }
 
-/// Fails over while a set listens; gives the events of the failover, and hears a notification of the new primary.
+/// Fails over while a set listens; returns the events of the failover, and receives a notification of the new primary.
 async fn fail_over(cluster: &Cluster, set: &ReplicaSet, listener: &mut Listener) -> (Interruption, Gap) {
     let new_primary = cluster.replica(0);
     new_primary.promote().await.unwrap();
@@ -203,7 +203,7 @@ async fn it_follows_the_primary_when_the_old_one_is_killed() {
     assert_eq!(node_of(gap), conn.node());
 }
 
-/// A primary that hangs says nothing on the socket; without its monitor the stream would wait for ever.
+/// A hung primary sends nothing on the socket; without its monitor the stream would wait for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_leaves_a_primary_that_hangs_and_hears_nothing_from_it_when_it_wakes_up() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -220,7 +220,7 @@ async fn it_leaves_a_primary_that_hangs_and_hears_nothing_from_it_when_it_wakes_
     assert_eq!(heard(&mut listener).await, pair("orders", "3"));
 }
 
-/// The node is well for its monitor, which connected before; only what is idle in between is forgotten.
+/// The node is healthy for its monitor, which connected before; only the idle connections in between are dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_dies_in_silence_is_noticed() {
     let cluster = Cluster::builder().start().await.unwrap();

@@ -1,4 +1,4 @@
-//! What a program writes down never holds a password: not in a log line, an error or a report.
+//! A program's output never holds a password: not in a log line, an error or a report.
 
 use std::fmt::{Debug, Display};
 use std::io;
@@ -28,7 +28,7 @@ fn assert_secret(what: &str, shown: &str) {
     }
 }
 
-/// Everything that was said, in one place.
+/// All output, in one place.
 #[derive(Clone, Default)]
 struct Record(Arc<Mutex<Vec<u8>>>);
 
@@ -101,7 +101,7 @@ async fn look_at_everything(record: &Record, set: &ReplicaSet) {
 }
 
 fn impatient(builder: pointsman::config::ConfigBuilder) -> Config {
-    // A password that was changed costs the client 4096 rounds of SCRAM, which a debug build takes its time for.
+    // A changed password costs the client 4096 rounds of SCRAM, which are slow in a debug build.
     let soon = Duration::from_secs(1);
     let writes = WriteSettings { failover_wait: soon, ..WriteSettings::default() };
     builder.timeouts(checkout_within(soon)).writes(writes).build().unwrap()
@@ -131,7 +131,7 @@ async fn no_password_is_written_down_while_all_is_well_and_while_nothing_is() {
     record.note(&conn.last_sqlstate());
     drop(conn);
 
-    // A server goes away, and comes back as another one.
+    // A server goes away, and comes back with another role.
     cluster.primary().kill().await.unwrap();
     eventually("its loss is noticed", async || set.write().await.is_err()).await;
     look_at_everything(&record, &set).await;
@@ -164,7 +164,7 @@ async fn no_password_is_written_down_while_all_is_well_and_while_nothing_is() {
     look_at_everything(&record, &set).await;
     drop((conn, set));
 
-    // What is wrong with a configuration is said without its secrets.
+    // The errors of a configuration do not show its secrets.
     for wrong in [
         format!("{url}?sslmode=verify-full&sslrootcert=/no/such/file"),
         format!("{url}?no_such_parameter=1"),

@@ -154,7 +154,7 @@ async fn a_server_that_is_read_only_is_refused() {
 #[tokio::test]
 async fn a_standby_gets_no_migration() {
     let cluster = Cluster::builder().replicas(1).start().await.expect("a cluster");
-    // Only the standby is known; whoever asks for the primary gets none, so nothing can be migrated.
+    // Only the standby is known, so a caller that asks for the primary gets none, and nothing can be migrated.
     let set = set_of(cluster.replicas()).await;
     set.write().await.expect_err("no primary");
     let names: Vec<_> = MigrationSource::<Pg>::migrations(&MIGRATIONS).unwrap();

@@ -1,4 +1,4 @@
-//! Options of single calls: who serves a read that asks for the primary first, and how long a call waits.
+//! Options of single calls: a preference for the primary, and the time limit of a call.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::{builder_of, eventually, pools_of, start, value};
 
-/// Far less than the defaults of 5 s for a checkout and 45 s for a primary, and far more than a call takes that does not wait.
+/// Far less than the defaults of 5 s for a checkout and 45 s for a primary, and far more than a call that does not
+/// wait.
 const SOON: Duration = Duration::from_secs(2);
 
 /// A cluster, and a set of it in which every replica serves reads.
@@ -42,7 +43,7 @@ fn reads(fallback: Fallback, max_fallback: u32) -> ReadSettings {
     ReadSettings { fallback, max_fallback, ..ReadSettings::default() }
 }
 
-/// The roles of the nodes that serve so many reads at once, and the connections.
+/// The roles of the nodes that serve this many reads at once, and the connections.
 async fn roles(set: &ReplicaSet, options: &ReadOptions, count: usize) -> (Vec<Role>, Vec<Conn<Read>>) {
     let conns = join_all((0..count).map(|_| set.read_with(options))).await;
     let conns: Vec<_> = conns.into_iter().map(|conn| conn.expect("a connection")).collect();
@@ -53,8 +54,8 @@ fn on_primary(roles: &[Role]) -> usize {
     roles.iter().filter(|role| **role == Role::Primary).count()
 }
 
-/// Waits until the primary serves as many of some reads at once as it may: a preference gives way while sessions are still
-/// being opened. It never serves more.
+/// Waits until the primary serves as many concurrent reads as permitted, and never more. A preference yields while
+/// sessions are still being opened.
 async fn until_on_primary(set: &ReplicaSet, options: &ReadOptions, most: usize) -> Vec<Conn<Read>> {
     let mut held = Vec::new();
     eventually("the primary serves its share", async || {
@@ -74,14 +75,14 @@ async fn the_primary_comes_first_within_its_limit_and_a_replica_otherwise() {
     let preferred = ReadOptions::new().prefer_primary();
     assert_eq!(set.read().await.unwrap().role(), Role::Replica);
 
-    // Two places: the others are served by replicas, and not kept waiting.
+    // Two permits: replicas serve the other reads without a wait.
     let held = until_on_primary(&set, &preferred, 2).await;
     let began = Instant::now();
     assert_eq!(set.read_prefer_primary().await.unwrap().role(), Role::Replica);
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     drop(held);
 
-    // They are the places of reads that fall back.
+    // They are the permits of reads that fall back.
     let held = until_on_primary(&set, &preferred, 2).await;
     for replica in cluster.replicas() {
         replica.kill().await.unwrap();
@@ -152,7 +153,7 @@ async fn a_replica_serves_if_the_primary_that_was_preferred_is_busy_or_gone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_read_on_the_preferred_primary_is_tried_on_a_replica_unless_its_time_is_up() {
-    // The second try comes after four times as much.
+    // The second attempt comes after four times as long.
     let hedge_min_delay = Duration::from_millis(250);
     let (_cluster, set) =
         fixture(1, |config| config.reads(ReadSettings { hedge_min_delay, ..ReadSettings::default() })).await;
@@ -306,7 +307,7 @@ async fn a_read_says_how_stale_its_replica_may_be() {
         set.read().await.is_ok_and(|conn| conn.role() == Role::Replica)
     })
     .await;
-    // While there is no primary, nothing fresher is known.
+    // While there is no primary, no fresher data are known.
     cluster.primary().kill().await.unwrap();
     until_no_primary(&set).await;
     assert_eq!(set.read_with(&fresh).await.unwrap().role(), Role::Replica);

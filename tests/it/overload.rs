@@ -1,4 +1,4 @@
-//! More callers than connections, and servers that refuse more of them: whose turn it is, and who is sent away.
+//! More callers than connections, and servers that refuse more of them: order and rejection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::{backend, builder_of, checkout_within, in_use, pools_of, start, urls_of, value};
 
-/// What one of many workers on a small pool saw.
+/// The results of one of many workers on a small pool.
 #[derive(Debug, Default)]
 struct Turns {
     served: u64,
-    /// The most checkouts of others between the moment in which it asked and its own.
+    /// The most checkouts of others between its request and its own checkout.
     waited: u64,
 }
 
@@ -27,7 +27,7 @@ struct Tally {
     over: AtomicBool,
 }
 
-/// Runs workers that read, return their connection and ask again at once, until one of them was served so often.
+/// Runs workers that read, return their connection and ask again at once, until one of them was served this often.
 async fn crowd(set: &ReplicaSet, workers: usize, enough: u64) -> Vec<Turns> {
     let tally = Arc::new(Tally::default());
     let worker = |_| {
@@ -50,8 +50,8 @@ async fn crowd(set: &ReplicaSet, workers: usize, enough: u64) -> Vec<Turns> {
     join_all((0..workers).map(worker)).await.into_iter().map(|turns| turns.expect("no panic")).collect()
 }
 
-/// A worker that returned its connection and asked again passed those who waited: of 40, some were served hundreds of
-/// times and others never.
+/// A worker that returned its connection and asked again overtook the waiting ones. Of 40 workers, some were served
+/// hundreds of times and others never.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_on_a_small_pool_is_served_in_turn() {
     const WORKERS: usize = 40;
@@ -66,13 +66,13 @@ async fn a_crowd_on_a_small_pool_is_served_in_turn() {
     assert!(longest <= 2 * WORKERS as u64, "one waited while others had {longest} turns");
 }
 
-/// One failed connect sent all waiters of a busy pool away: with the password rotated and a healthy session in use, 32
+/// One failed connect rejected all waiters of a busy pool. With the password rotated and a healthy session in use, 32
 /// of 40 writers failed at once, and 102 logins were refused in a second.
 #[tokio::test]
 async fn a_rotated_password_leaves_the_session_that_works_to_all_in_turn() {
     let cluster = Cluster::builder().proxied().start().await.unwrap();
     let url = cluster.primary().proxied_url().await.unwrap();
-    // A short one, so that being sent away shows.
+    // A short timeout, so that a rejection shows.
     let writes = WriteSettings { failover_wait: Duration::from_millis(50), ..WriteSettings::default() };
     let set = start(urls_of([url]).pool(pools_of(10)).writes(writes)).await;
     let held = set.write().await.unwrap();
@@ -122,7 +122,7 @@ fn few(elapsed: Duration) -> u64 {
     8 + 2 * elapsed.as_secs()
 }
 
-/// A full replica got 143 to 160 refused connects a second from one program.
+/// A replica with too many connections got 143 to 160 refused connects a second from one program.
 #[tokio::test]
 async fn a_full_replica_is_not_stormed_with_logins() {
     let cluster =
@@ -148,7 +148,8 @@ async fn a_full_replica_is_not_stormed_with_logins() {
     .await;
 }
 
-/// A full primary got 340 to 370 refused connects a second, and its writers heard that there is no primary.
+/// A primary with too many connections got 340 to 370 refused connects a second, and its writers' error was "no
+/// primary".
 #[tokio::test]
 async fn a_full_primary_is_not_stormed_with_logins_and_is_named() {
     let cluster = Cluster::builder().setting("max_connections", "20").proxied().start().await.unwrap();

@@ -1,4 +1,4 @@
-//! What a `SELECT` does on a read session although the type and the server let it, and which privileges stop it.
+//! Effects of a `SELECT` on a read session that pass the type and the server, and privileges against them.
 //!
 //! The lists stand in `docs/types.md`. A PostgreSQL that refuses one of these makes a shorter list.
 
@@ -16,12 +16,12 @@ use crate::support::{backend, connect, eventually, smuggle, start, urls_of, valu
 
 const PRIVILEGE_MISSING: &str = "42501";
 
-/// Evaluates an expression in a `SELECT` that no promise was made for.
+/// Evaluates an expression in a `SELECT` without `assume_read_only`.
 async fn select(conn: &Conn<Read>, expression: &str) -> QueryResult<Option<String>> {
     diesel::select(sql::<Nullable<Text>>(&format!("({expression})::text"))).get_result(conn).await
 }
 
-/// What an expression does, and the superuser's question that shows it.
+/// The effect of an expression, and the superuser's query that shows it.
 struct Deed {
     expression: String,
     question: &'static str,
@@ -34,7 +34,7 @@ fn deed(expression: impl Into<String>, question: &'static str, done: &'static st
 
 const LARGE_OBJECT: &str = "SELECT encode(lo_get(4242), 'escape')";
 
-/// What changes data, in an order in which each can be done.
+/// Effects that change data, in an order in which each can be done.
 fn writes(primary: &Server) -> Vec<Deed> {
     let url = primary.url();
     vec![
@@ -52,7 +52,7 @@ fn writes(primary: &Server) -> Vec<Deed> {
     ]
 }
 
-/// What changes no table: messages, locks, other sessions, indexes, transaction ids.
+/// Effects that change no table: messages, locks, other sessions, indexes, transaction ids.
 fn acts(victim: &str) -> Vec<Deed> {
     vec![
         deed("pg_notify('gossip', 'x')", "SELECT 'sent'", "sent"),
@@ -78,7 +78,7 @@ fn acts(victim: &str) -> Vec<Deed> {
     ]
 }
 
-/// A primary with all that the expressions need, which the program's role owns.
+/// A primary with all objects that the expressions need, owned by the program's role.
 async fn prepared(replicas: usize) -> (Cluster, ReplicaSet) {
     let cluster = Cluster::builder().replicas(replicas).start().await.unwrap();
     let primary = cluster.primary();
@@ -162,7 +162,7 @@ async fn on_a_replica_only_what_reaches_out_passes() {
     );
 }
 
-/// The statements that the page recommends, as they stand there.
+/// The statements that the page recommends, copied from it.
 fn recommended() -> &'static str {
     let page = include_str!("../../docs/deployment.md");
     let (_, rest) = page.split_once("```sql\n-- Withhold").expect("the page has the statements");
@@ -175,7 +175,7 @@ async fn the_recommended_privileges_stop_each_of_them() {
     let (cluster, set) = prepared(0).await;
     let primary = cluster.primary();
     primary.execute(recommended()).await.unwrap();
-    // What the superuser makes in a test is granted to the role by name.
+    // The test grants the superuser's objects to the role by name.
     primary.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM app").await.unwrap();
     primary.execute("REVOKE SELECT ON far_writing FROM app, PUBLIC").await.unwrap();
     let (held, pid) = victim(&set).await;
@@ -281,7 +281,7 @@ impl QueryFragment<Pg> for WholeText {
 async fn a_fragment_of_ones_own_may_print_any_statement() {
     let (cluster, set) = prepared(0).await;
     let conn = set.read().await.unwrap();
-    // PostgreSQL takes these for harmless in a read-only transaction.
+    // PostgreSQL treats these as harmless in a read-only transaction.
     for statement in ["LISTEN gossip", "NOTIFY gossip", "VACUUM t", "REINDEX TABLE t", "SET work_mem = '8MB'"]
     {
         let rows: Vec<i32> = diesel::select(WholeText(statement)).load(&conn).await.unwrap();
@@ -294,7 +294,7 @@ async fn a_fragment_of_ones_own_may_print_any_statement() {
         assert_eq!(conn.last_sqlstate(), Some(SqlState::READ_ONLY_SQL_TRANSACTION), "{statement}");
     }
     assert_eq!(cluster.primary().query_value("SELECT count(*) FROM t").await.unwrap(), "1");
-    // What was set is gone for the next user.
+    // The changed settings are gone for the next user.
     let session = backend(&conn).await;
     drop(conn);
     eventually("the session is as new", async || {

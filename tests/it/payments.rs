@@ -39,7 +39,7 @@ impl Fixture {
         self.set.write().await.expect("the primary")
     }
 
-    /// Asks the server itself, past everything that is under test.
+    /// Queries the server directly, past all code under test.
     async fn count(&self, sql: &str) -> i64 {
         #[derive(QueryableByName)]
         struct Count {

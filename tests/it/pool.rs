@@ -46,7 +46,7 @@ async fn an_exhausted_pool_says_so_in_time_and_is_no_outage() {
     eventually("all are returned", async || in_use(&set) == 0).await;
 }
 
-/// A burst of reads on the replicas became load on the primary, though every replica was well.
+/// A burst of reads on the replicas became load on the primary, though every replica was healthy.
 #[tokio::test]
 async fn an_exhausted_replica_is_no_reason_to_read_from_the_primary() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -115,7 +115,7 @@ async fn a_full_server_is_shared_by_the_connections_that_there_are() {
         let set = set.clone();
         async move { set.write().await.map(drop) }
     });
-    // It is refused a connection of its own, and waits on.
+    // It is refused a new connection, and waits on.
     assert!(timeout(SOON, async { value(&conn, "SELECT 1 FROM pg_sleep(0.2)").await }).await.is_ok());
     assert!(!waiting.is_finished());
     drop(conn);

@@ -59,7 +59,7 @@ async fn a_pooler_that_shares_sessions_is_refused_by_name() {
     }
 }
 
-/// "The server did not let the session begin", and not a word of why.
+/// The error was "the server did not let the session begin", without the reason.
 #[tokio::test]
 async fn the_servers_own_words_stand_in_the_error() {
     let cluster = Cluster::builder().start().await.unwrap();

@@ -1,4 +1,4 @@
-//! How often and why the monitors look at their nodes.
+//! The rate of the monitors' probes, and their causes.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::{builder_of, eventually, start, urls_of, value};
 
-/// A connection that the pool closed for its age counted as a sign of trouble: the monitor was woken each time,
-/// and reads went to the primary until it had looked.
+/// A connection that the pool closed for its age counted as a sign of trouble. The monitor was woken each time, and
+/// reads went to the primary until it had probed.
 #[tokio::test]
 async fn connections_that_grow_old_are_no_sign_of_trouble() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -37,8 +37,8 @@ async fn connections_that_grow_old_are_no_sign_of_trouble() {
     assert!(u128::from(probes) <= regular * 5 / 4 + 3, "{probes} probes where {regular} were due");
 }
 
-/// The limit of a monitor's dial grew with successes only: one reset on a way that had become 90 ms slower, and the node was
-/// lost for good.
+/// The limit of a monitor's dial grew with successes only. After one reset on a path that had become 90 ms slower, the
+/// node was down for good.
 #[tokio::test]
 async fn a_node_whose_way_became_slower_is_found_again() {
     let cluster = Cluster::builder().start().await.unwrap();
@@ -65,7 +65,7 @@ async fn persisting(set: &ReplicaSet, node: usize) -> f64 {
     rate
 }
 
-/// With jitter, the rate of a node that is well: the interval of 400 ms is shortened by a tenth on average.
+/// With jitter, the rate of a healthy node: the interval of 400 ms is shortened by a tenth on average.
 const CALM: f64 = 3.5;
 
 /// Each replica was probed every 25 ms for as long as there was no primary.

@@ -1,4 +1,4 @@
-//! A monitor that cannot log in: what that proves about its server, and what happens to the sessions that work.
+//! A monitor that cannot log in: the proof about its server, and the working sessions.
 
 use diesel::sql_query;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -23,7 +23,7 @@ async fn working(set: &ReplicaSet) -> Conn<Write> {
     conn
 }
 
-/// Lets the monitor try again and again, then uses the session of before.
+/// Lets the monitor try repeatedly, then uses the earlier session.
 async fn assert_it_goes_on(set: &ReplicaSet, conn: &Conn<Write>, health: Health, reason: &str) {
     let probes = || set.health().nodes[0].probes;
     let before = probes();
@@ -52,7 +52,7 @@ fn database(server: &Server) -> String {
     server.url().rsplit_once('/').expect("a database").1.to_owned()
 }
 
-/// 42501 counted as a missed probe, so the second one severed every working session.
+/// 42501 counted as a failed probe, so the second one closed every working session.
 #[tokio::test]
 async fn a_revoked_right_to_connect_ends_no_session() {
     let cluster = Cluster::builder().start().await.unwrap();
@@ -66,7 +66,7 @@ async fn a_revoked_right_to_connect_ends_no_session() {
     eventually("it is up again", async || set.topology().nodes[0].health == Health::Up).await;
 }
 
-/// 55000 counted as a missed probe.
+/// 55000 counted as a failed probe.
 #[tokio::test]
 async fn a_database_that_is_closed_to_newcomers_keeps_its_sessions() {
     let cluster = Cluster::builder().start().await.unwrap();
@@ -80,7 +80,7 @@ async fn a_database_that_is_closed_to_newcomers_keeps_its_sessions() {
     eventually("it is up again", async || set.topology().nodes[0].health == Health::Up).await;
 }
 
-/// The handshake of the monitor's next session failed, and that was taken for a dead server.
+/// The handshake of the monitor's next session failed, and the set took that for a dead server.
 #[tokio::test]
 async fn an_expired_certificate_ends_no_session() {
     let certificates = Certificates::new();
@@ -98,10 +98,10 @@ async fn an_expired_certificate_ends_no_session() {
     assert_it_goes_on(&set, &conn, Health::Unchecked, "certificate").await;
 }
 
-/// A program without a free descriptor called every node unreachable, and severed the sessions that it had.
+/// A program without a free descriptor marked every node as unreachable, and closed its sessions.
 #[test]
 fn a_program_out_of_descriptors_keeps_its_sessions() {
-    // The limit holds for a whole process, so the incident has one of its own: this test, run once more.
+    // The limit holds for a whole process, so the incident runs in a separate one: this test, run once more.
     if std::env::var_os("POINTSMAN_OUT_OF_DESCRIPTORS").is_none() {
         let name = "proofs::a_program_out_of_descriptors_keeps_its_sessions";
         let output = std::process::Command::new(std::env::current_exe().unwrap())

@@ -1,4 +1,4 @@
-//! The second layer of the promise: what gets past the types is refused by the server.
+//! The second layer of the promise: the server refuses writes that get past the types.
 
 use diesel::result::QueryResult;
 use pointsman::prelude::*;
@@ -27,7 +27,7 @@ fn assert_refused<T: std::fmt::Debug, I: Intent>(outcome: QueryResult<T>, conn: 
     assert_eq!(conn.last_sqlstate(), Some(SqlState::READ_ONLY_SQL_TRANSACTION), "{what}");
 }
 
-/// Smuggles every write through the adapter, alone and inside of a transaction.
+/// Smuggles every write through the adapter, alone and inside a transaction.
 async fn assert_all_refused(conn: &mut Conn<Read>) {
     for sql in SMUGGLED {
         assert_refused(smuggle(conn, sql).await, conn, sql);
@@ -90,7 +90,7 @@ async fn sessions_from_before_a_promotion_still_refuse_after_it() {
     untouched(replica).await;
 }
 
-/// Someone else's error was still there, and read as one's own.
+/// An earlier error was still there, and looked like the caller's own.
 #[tokio::test]
 async fn the_last_sqlstate_is_of_ones_own_checkout() {
     let (_cluster, set) = one_connection().await;
@@ -104,7 +104,7 @@ async fn the_last_sqlstate_is_of_ones_own_checkout() {
     assert_eq!(conn.last_sqlstate(), None);
 }
 
-/// `SET` and `set_config` are within what a read may smuggle, and they would outlive it.
+/// A smuggled read can run `SET` and `set_config`, whose effects would outlive it.
 #[tokio::test]
 async fn a_session_that_was_made_writable_has_no_next_user() {
     let (cluster, set) = one_connection().await;

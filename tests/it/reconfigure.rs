@@ -1,4 +1,4 @@
-//! Changes of the configuration while traffic runs: what stays, what is replaced, and what is still watched.
+//! Changes of the configuration under traffic: kept, replaced and monitored nodes.
 
 use std::time::Duration;
 
@@ -51,10 +51,10 @@ async fn is_primary(set: &ReplicaSet, server: &Server) {
     .await;
 }
 
-// --- what is in use stays watched
+// --- connections in use stay monitored
 
-/// A change of any setting made the nodes anew, and no monitor watched the sessions of before: a COMMIT on the
-/// fenced primary succeeded.
+/// A change of any setting rebuilt the nodes, and no monitor watched the earlier sessions: a COMMIT on the fenced
+/// primary succeeded.
 #[tokio::test]
 async fn a_session_of_before_a_change_cannot_commit_on_a_primary_that_was_fenced() {
     let (cluster, set) = scene(1, |config| config).await;
@@ -68,7 +68,7 @@ async fn a_session_of_before_a_change_cannot_commit_on_a_primary_that_was_fenced
     assert_eq!(cluster.primary().query_value("SELECT count(*) FROM t").await.unwrap(), "0");
 }
 
-/// A primary that was removed was watched no more: its sessions went on writing there after another one had taken over.
+/// A removed primary was no longer monitored: its sessions went on writing there after another one had taken over.
 #[tokio::test]
 async fn a_primary_that_was_removed_is_fenced_when_another_one_takes_over() {
     let (cluster, set) = scene(1, |config| config).await;
@@ -85,7 +85,7 @@ async fn a_primary_that_was_removed_is_fenced_when_another_one_takes_over() {
     drop(set.write().await.expect("the new primary serves"));
 }
 
-/// It returned at once, with a connection in use that went on.
+/// The call returned at once, although a connection was in use and went on.
 #[tokio::test]
 async fn close_waits_for_the_connections_of_before_a_change_and_severs_them() {
     let timeouts = TimeoutSettings { shutdown: SOON, ..TimeoutSettings::default() };
@@ -100,7 +100,7 @@ async fn close_waits_for_the_connections_of_before_a_change_and_severs_them() {
     }
 }
 
-// --- nothing is missing meanwhile
+// --- no interruption meanwhile
 
 /// Reads and writes in lanes until they are stopped; the errors.
 async fn traffic(set: &ReplicaSet, mut end: watch::Receiver<bool>) -> Vec<String> {
@@ -145,7 +145,7 @@ async fn a_change_of_settings_leaves_no_moment_without_a_primary() {
     assert_eq!(cluster.primary().query_value(monitors).await.unwrap(), monitor, "its monitor is the same");
 }
 
-/// Credentials change as they do where two are good for a while: the old ones are withdrawn when nothing uses them.
+/// Credentials change while both old and new ones are valid: the old ones are withdrawn when unused.
 #[tokio::test]
 async fn a_change_of_the_credentials_loses_no_read_and_no_write() {
     let (cluster, set) = scene(1, |config| config).await;
@@ -171,7 +171,7 @@ async fn a_change_of_the_credentials_loses_no_read_and_no_write() {
     assert_eq!(value(&set.read().await.unwrap(), "SELECT current_user").await.unwrap(), "three");
 }
 
-/// It comes back to its monitor and its statistics, and serves at once, beside the sessions that never went away.
+/// It comes back to its monitor and its statistics, and serves at once, beside the sessions that stayed open.
 #[tokio::test]
 async fn a_node_that_was_removed_by_mistake_is_back_at_once() {
     let (cluster, set) = scene(1, |config| config).await;

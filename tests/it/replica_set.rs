@@ -1,4 +1,4 @@
-//! The replica set on real clusters: who serves what, at the start, in the middle and at the end.
+//! The replica set on real clusters: the serving nodes at the start, in the middle and at the end.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::{
     start, urls_of, value,
 };
 
-// --- who serves
+// --- the serving node
 
 #[tokio::test]
 async fn reads_go_to_replicas_and_writes_to_the_primary() {
@@ -38,7 +38,7 @@ async fn reads_go_to_replicas_and_writes_to_the_primary() {
     set.close().await.expect("everything was returned");
 }
 
-/// As an extractor of a web framework does, whose type parameter says what a handler needs.
+/// As an extractor of a web framework does, whose type parameter states a handler's needs.
 async fn role_for<I: Intent>(set: &ReplicaSet) -> Role {
     set.checkout::<I>().await.expect("a connection").role()
 }
@@ -195,7 +195,7 @@ async fn with_everything_down_at_the_start_calls_fail_in_time_and_work_once_the_
 
 // --- checkout
 
-/// While the network carries nothing, whatever makes a round trip waits for ever.
+/// While the network carries nothing, every round trip waits for ever.
 #[tokio::test]
 async fn a_checkout_makes_no_round_trip() {
     let cluster = Cluster::builder().proxied().start().await.unwrap();
@@ -256,7 +256,7 @@ async fn close_gives_a_leaked_connection_up_after_its_limit() {
     assert!(matches!(set.read().await, Err(CheckoutError::Closed)));
 }
 
-/// Callers in the queue of a pool got the connections that the others returned, so a busy set never closed.
+/// Callers in the queue of a pool got the connections that others returned, so a busy set never closed.
 #[tokio::test]
 async fn close_sends_those_away_who_wait_for_a_connection() {
     let cluster = Cluster::builder().start().await.unwrap();

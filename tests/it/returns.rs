@@ -30,7 +30,7 @@ fn log_length(server: &Server) -> usize {
 }
 
 /// When everything came back at once, each program filled a pool on the primary with reads that the replicas served a
-/// moment later: 228 logins of 12 programs, of which 120 were these. Now there are about 170.
+/// moment later. Of 228 logins of 12 programs, 120 were these. Now there are about 170.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn programs_that_find_everything_back_log_in_as_often_as_they_have_work() {
     let cluster = Cluster::builder()
@@ -89,7 +89,7 @@ async fn programs_that_find_everything_back_log_in_as_often_as_they_have_work() 
     ended.store(true, Ordering::Relaxed);
     let counts: Vec<_> = cluster.servers().iter().zip(since).map(|(server, at)| logins(server, at)).collect();
     println!("{counts:?} logins of {PROGRAMS} programs at the primary and its replica");
-    // A monitor, the writers, and the reads of the first steps, with some that are begun at one moment.
+    // A monitor, the writers, and the reads of the first steps, with some that begin at one moment.
     let needed = PROGRAMS * (1 + WRITERS + 8);
     assert!(counts[0] > PROGRAMS, "the log has them: {counts:?}");
     assert!(counts[0] <= needed, "{counts:?}, and {needed} are enough");
@@ -97,7 +97,7 @@ async fn programs_that_find_everything_back_log_in_as_often_as_they_have_work() 
     join_all(tasks).await;
 }
 
-/// It took as many as `reads.max_fallback` at once, however short a time it had been back.
+/// The primary took `reads.max_fallback` reads at once, even just after its return.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_is_just_back_takes_the_reads_of_replicas_in_steps() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();

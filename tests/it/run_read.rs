@@ -1,4 +1,4 @@
-//! Reads that their node fails: which are run again, where, how often, and which are not.
+//! Reads that their node fails: the retried ones, and their bounds.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,7 +31,7 @@ async fn scene(
     (cluster, set)
 }
 
-/// Where a function ran, in the order of its runs.
+/// The nodes where a function ran, in the order of its runs.
 #[derive(Debug, Default)]
 struct Runs(Mutex<Vec<(String, Role)>>);
 
@@ -51,7 +51,7 @@ impl Runs {
     }
 }
 
-/// Ends the session that runs it, as a server does whose backend is to be got rid of.
+/// Ends the session that runs it, as a server does to remove a backend.
 const SUICIDE: &str = "SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(5)";
 
 // --- bounds
@@ -127,7 +127,7 @@ async fn a_read_that_ends_its_sessions_costs_the_primary_one_at_most() {
     assert!(runs.count() <= 3 && runs.on_primary() <= 1, "{runs:?}");
 }
 
-/// Sessions that end without a word, as those of a server that crashes do.
+/// Sessions that end without an error message, as those of a crashed server do.
 #[tokio::test]
 async fn a_read_whose_sessions_end_without_a_word_on_two_nodes_is_sent_to_no_third() {
     let cluster = Cluster::builder().replicas(3).proxied().start().await.unwrap();
@@ -191,7 +191,7 @@ fn other_with(words: &str) -> String {
     format!("pid <> pg_backend_pid() AND state = 'active' AND query LIKE '%{words}%'")
 }
 
-// --- what is repeated all the same
+// --- still repeated
 
 /// The deadline of the checkout was that of the execution, too, so a long report was lost with its node.
 #[tokio::test]
@@ -216,7 +216,7 @@ async fn a_read_that_ran_longer_than_a_checkout_may_take_is_repeated() {
     }
 }
 
-/// The node that had lost the read's session was avoided for good, though the other one had no connection to give.
+/// The node that had lost the read's session was avoided for good, though the other one had no connection available.
 #[tokio::test]
 async fn a_node_that_lost_a_session_serves_again_if_nobody_else_can() {
     let reads = ReadSettings { fallback: Fallback::Never, ..ReadSettings::default() };
@@ -277,7 +277,7 @@ async fn a_function_that_takes_its_time_is_run_once() {
     assert!(runs.count() <= 12, "{}", runs.count());
 }
 
-/// Each slow read made its node a suspect, which ranks below the primary: thousands of reads went there.
+/// Each slow read marked its node as suspected, which ranks below the primary: thousands of reads went there.
 #[tokio::test]
 async fn slow_reads_send_no_others_to_the_primary() {
     let reads = ReadSettings { hedge_budget: 0.0, ..ReadSettings::default() };
@@ -303,14 +303,14 @@ async fn slow_reads_send_no_others_to_the_primary() {
     let rate = f64::from(u32::try_from(set.topology().version - looks).unwrap()) / seconds;
     println!("67 slow reads sent {on_primary} reads to the primary; {rate:.1} looks a second at two nodes");
     assert_eq!(on_primary, 0);
-    // Two nodes are looked at 2.5 times a second each, and a slow one once more.
+    // Two nodes are probed 2.5 times a second each, and a slow one once more.
     assert!(rate < 10.0, "{rate}");
 }
 
-/// Under `always`, the reads that had gone to a primary that hangs stayed there until it was declared lost.
+/// Under `always`, the reads on a primary that hung stayed there until it was marked down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_hangs_keeps_no_read_that_a_replica_can_serve() {
-    // No monitor declares it lost while the test runs.
+    // No monitor marks it down while the test runs.
     let probe = ProbeSettings { timeout: Duration::from_secs(40), ..ProbeSettings::default() };
     let reads = ReadSettings {
         fallback: Fallback::Always,

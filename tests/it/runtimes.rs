@@ -19,7 +19,7 @@ fn connected_elsewhere(runtime: Runtime, config: Config) -> (Runtime, ReplicaSet
     std::thread::spawn(connect).join().expect("no panic")
 }
 
-/// The primary fails over unseen; a write must not go by what was known before.
+/// The primary fails over unseen; a write must not rely on the earlier state.
 async fn assert_it_finds_the_new_primary(cluster: &Cluster, set: &ReplicaSet) {
     cluster.primary().kill().await.unwrap();
     cluster.replica(0).promote().await.unwrap();
@@ -35,7 +35,7 @@ async fn assert_it_finds_the_new_primary(cluster: &Cluster, set: &ReplicaSet) {
     assert!(set.health().nodes[1].probed_ms_ago.is_some());
 }
 
-/// The monitors ended with their runtime: the set said healthy for ever, and never saw a failover again.
+/// The monitors ended with their runtime: the set reported healthy for ever, and never saw a failover again.
 #[tokio::test]
 async fn monitors_that_ended_with_their_runtime_are_started_again() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -59,7 +59,7 @@ async fn monitors_on_a_runtime_that_nobody_drives_are_replaced() {
     assert_ne!(set.health().status, Status::Stale);
 }
 
-/// The pools made their connections on the runtime on which the set was connected, so callers on another one got none any more.
+/// The pools made their connections on the set's first runtime, so callers on another one got none any more.
 #[tokio::test]
 async fn pools_connect_on_the_runtime_of_their_callers() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -72,7 +72,7 @@ async fn pools_connect_on_the_runtime_of_their_callers() {
     assert_eq!(value(&conn, "SELECT 1").await.unwrap(), "1");
 }
 
-/// A health report outside of any runtime says so as well, and does not panic.
+/// A health report outside any runtime reports this as well, and does not panic.
 #[test]
 fn a_report_outside_of_any_runtime_says_that_it_is_old() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

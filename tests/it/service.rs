@@ -16,7 +16,7 @@ use tower::ServiceExt;
 
 use crate::support::connect;
 
-/// A service on a cluster of its own.
+/// A service on a separate cluster.
 pub(crate) struct Rig {
     pub(crate) cluster: Cluster,
     pub(crate) set: ReplicaSet,

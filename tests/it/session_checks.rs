@@ -1,4 +1,4 @@
-//! Addresses that move: each new session proves that it reached the server that the node's monitor knows.
+//! Addresses that move: each new session proves that it reached its monitor's server.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn address(server: &Server) -> std::net::SocketAddr {
     ([127, 0, 0, 1], server.port()).into()
 }
 
-/// Sessions that are renewed many times a second, and a monitor that looks as seldom as may be.
+/// Sessions that are renewed many times a second, and a monitor that probes as rarely as possible.
 async fn set_of(server: &Server) -> ReplicaSet {
     let url = server.proxied_url().await.unwrap();
     let pool =
@@ -40,8 +40,8 @@ async fn write_for(set: &ReplicaSet, time: Duration) -> u32 {
     written
 }
 
-/// The old server was alive and its monitor still connected to it, while sessions that were renewed by their lifetime reached
-/// another cluster: 1,510 writes were accepted there in 8 s. And once the monitor had followed it there, it never came back.
+/// The old server was alive and its monitor still connected to it, while renewed sessions reached another cluster:
+/// 1,510 writes were accepted there in 8 s. Once the monitor had followed it there, it never came back.
 #[tokio::test]
 async fn an_address_that_moved_to_another_cluster_gets_no_write() {
     let (ours, foreign) = tokio::join!(Cluster::builder().start(), Cluster::builder().start());
@@ -55,12 +55,14 @@ async fn an_address_that_moved_to_another_cluster_gets_no_write() {
     proxy.retarget(address(foreign.primary())).await.unwrap();
     let written = write_for(&set, Duration::from_secs(2)).await;
     assert_eq!(rows(foreign.primary()).await, 0, "writes in the foreign cluster ({written} acknowledged)");
-    // Back where it was, it is in use again by itself, though the foreign server keeps the session of its monitor.
+    // Back at its first server, it is in use again by itself, though the foreign server keeps the session of its
+    // monitor.
     proxy.retarget(address(ours.primary())).await.unwrap();
     eventually("the address is back", async || write_for(&set, Duration::from_millis(50)).await > 0).await;
 }
 
-/// A floating address that lies on a standby gave sessions to write that could not: each write failed with 25006.
+/// A floating address that points to a standby gave sessions to writes that could not write: each write failed with
+/// 25006.
 #[tokio::test]
 async fn an_address_that_moved_to_a_standby_gives_no_session_to_write() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -82,7 +84,7 @@ async fn an_address_that_moved_to_a_standby_gives_no_session_to_write() {
     assert!(refused > 0 && failed == 0, "{refused} refused, {failed} failed on the standby");
 }
 
-/// A server that was restarted has another start time: its sessions are taken as soon as the monitor has seen it.
+/// A restarted server has another start time: its sessions are accepted as soon as the monitor has seen it.
 #[tokio::test]
 async fn a_server_that_was_restarted_is_in_use_again() {
     let cluster = Cluster::builder().proxied().start().await.unwrap();

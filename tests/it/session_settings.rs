@@ -1,4 +1,4 @@
-//! Settings of a role or a database that would break our sessions, and what they may not break.
+//! Settings of a role or a database that would break our sessions, and the protection against them.
 
 use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
@@ -11,7 +11,8 @@ async fn setting<I: Intent>(conn: &Conn<I>, name: &str) -> String {
     value(conn, &format!("SELECT current_setting('{name}')")).await.unwrap()
 }
 
-/// A standby refuses each statement of a serializable transaction, so each replica was lost, and then each read failed.
+/// A standby refuses each statement of a serializable transaction, so each replica was down, and then each read
+/// failed.
 #[tokio::test]
 async fn replicas_serve_a_role_whose_transactions_are_serializable() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -37,7 +38,7 @@ async fn replicas_serve_a_role_whose_transactions_are_serializable() {
     );
 }
 
-/// What an administrator sets for a role ended the monitor's session or changed what its statements mean.
+/// An administrator's settings for a role ended the monitor's session or changed the meaning of its statements.
 #[tokio::test]
 async fn no_setting_of_a_role_breaks_a_probe_and_users_keep_theirs() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();

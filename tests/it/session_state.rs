@@ -1,4 +1,4 @@
-//! What one user sets on a session does not reach the next one.
+//! A user's changes to a session do not reach the next user.
 
 use diesel::sql_types::{Bool, Text};
 use pointsman::ReplicaSet;
@@ -19,7 +19,7 @@ async fn leave(set: &ReplicaSet, sql: &str) -> String {
     backend(&conn).await
 }
 
-/// What a session last ran, as the server shows it.
+/// Returns a session's last statement, as the server shows it.
 async fn last_statement(server: &Server, backend: &str) -> String {
     let sql = format!("SELECT coalesce((SELECT query FROM pg_stat_activity WHERE pid = {backend}), 'ended')");
     server.query_value(&sql).await.unwrap()
@@ -55,7 +55,7 @@ async fn a_session_is_handed_on_without_what_its_user_left_on_it() {
         assert_eq!(value(&next, question).await.unwrap(), clean, "after {left}");
         assert_eq!(backend(&next).await, first, "the session was kept after {left}");
     }
-    // What cannot be taken back without harm to what the driver keeps on the session ends it.
+    // State that cannot be reset without harm to the driver's own state ends the session.
     for left in ["PREPARE p AS SELECT 1", "DISCARD ALL", "DEALLOCATE ALL"] {
         let before = leave(&set, left).await;
         let next = set.write().await.unwrap();
@@ -67,7 +67,7 @@ async fn a_session_is_handed_on_without_what_its_user_left_on_it() {
     }
 }
 
-/// A prepared statement is parsed once, and sets something each time that it is executed from the cache.
+/// A prepared statement is parsed once, and changes a setting each time that it is executed from the cache.
 #[tokio::test]
 async fn a_statement_from_the_cache_is_noticed_each_time() {
     let cluster = Cluster::builder().start().await.unwrap();
@@ -86,7 +86,7 @@ async fn a_statement_from_the_cache_is_noticed_each_time() {
     assert_eq!(backends.len(), 1, "one session, whose cache was kept");
 }
 
-/// Nothing is done, or sent, for a session on which nothing was set.
+/// Nothing is done, or sent, for a session without changes.
 #[tokio::test]
 async fn a_session_on_which_nothing_was_set_is_left_alone() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -116,7 +116,7 @@ async fn a_session_on_which_nothing_was_set_is_left_alone() {
     assert_eq!(backend(&conn).await, before);
 }
 
-/// For programs that set nothing, or mean to.
+/// For programs that change no settings, or intend to keep them.
 #[tokio::test]
 async fn the_reset_can_be_switched_off() {
     let cluster = Cluster::builder().start().await.unwrap();

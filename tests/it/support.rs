@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
 pub(crate) mod pgbouncer;
 
@@ -43,22 +43,22 @@ pub(crate) async fn connect(cluster: &Cluster) -> ReplicaSet {
     set_of(cluster.servers()).await
 }
 
-/// Pools of so many connections, and otherwise as they are by default.
+/// Pools of this many connections; the other settings are the defaults.
 pub(crate) fn pools_of(max_size: u32) -> PoolSettings {
     PoolSettings { max_size, ..PoolSettings::default() }
 }
 
-/// The deadline of a checkout, and otherwise as it is by default.
+/// The deadline of a checkout; the other settings are the defaults.
 pub(crate) fn checkout_within(checkout: Duration) -> TimeoutSettings {
     TimeoutSettings { checkout, ..TimeoutSettings::default() }
 }
 
-/// Monitors that don't call a node lost while a test stalls its network for a moment.
+/// Monitors that don't mark a node down while a test stalls its network for a moment.
 pub(crate) fn patient_probes() -> ProbeSettings {
     ProbeSettings { timeout: Duration::from_secs(5), ..ProbeSettings::default() }
 }
 
-/// How long a condition may take: long, because only what is broken takes long.
+/// Time limit of a condition, long because a slow machine is not a broken one.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Waits until a condition holds.
@@ -80,7 +80,7 @@ struct Value {
     value: String,
 }
 
-/// Runs raw SQL and gives its single column, named `value`, as text. Nothing stops it from writing but the server.
+/// Runs raw SQL and returns its single column, named `value`, as text. Only the server stops it from writing.
 pub(crate) async fn value<I: Intent>(conn: &Conn<I>, sql: &str) -> QueryResult<String> {
     let query = format!("SELECT value::text AS value FROM ({sql}) AS q(value)");
     let row: Value = assume_read_only(diesel::sql_query(query)).get_result(conn.as_read()).await?;
@@ -97,7 +97,7 @@ pub(crate) async fn backend<I: Intent>(conn: &Conn<I>) -> String {
     value(conn, "SELECT pg_backend_pid()").await.expect("a backend")
 }
 
-/// How many sessions of a program there are at a server.
+/// Returns the number of a program's sessions at a server.
 pub(crate) async fn sessions(server: &Server, application_name: &str) -> u32 {
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{application_name}'");
     server.query_value(&sql).await.expect("a count").parse().expect("a number")

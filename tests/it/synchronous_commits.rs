@@ -52,7 +52,7 @@ fn assert_committed_locally<T>(outcome: &Result<T, impl std::error::Error + 'sta
     unknown
 }
 
-/// It was `Ok`: the server's warning that the standby may not have it was not looked at.
+/// The result was `Ok`: the server's warning that the standby may not have the commit was ignored.
 #[tokio::test]
 async fn a_commit_whose_wait_for_its_standby_was_cancelled_is_no_plain_success() {
     let (cluster, set) = waiting().await;
@@ -89,7 +89,7 @@ async fn a_session_that_was_terminated_while_it_waited_for_the_standby_says_what
     assert!(conn.is_closed());
 }
 
-/// A single statement is a transaction of its own.
+/// A single statement is a transaction by itself.
 #[tokio::test]
 async fn a_statement_outside_a_transaction_tells_it_too() {
     let (cluster, set) = waiting().await;

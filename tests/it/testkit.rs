@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, NoTls};
 
-/// Longer than anything takes on a machine that is busy with all the other tests.
+/// Longer than any operation on a machine that is busy with all the other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Long enough for an answer that comes at all to be there.
+/// Long enough for an answer to arrive, if there is one.
 const SILENCE: Duration = Duration::from_millis(400);
 
 /// Connects as the program under test does.
@@ -36,7 +36,7 @@ fn code(error: &Error) -> Option<&SqlState> {
     error.code()
 }
 
-/// Says whether the future is still not done after a while.
+/// Returns `true` if the future is still not done after a while.
 async fn hangs<T>(future: impl Future<Output = T>) -> bool {
     tokio::time::timeout(SILENCE, future).await.is_err()
 }

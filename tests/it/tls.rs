@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{checkout_within, start, urls_of, value};
 
-/// An authority and what it issued, in a folder of their own.
+/// An authority and its certificates, in a separate folder.
 pub(crate) struct Certificates {
     folder: TempDir,
 }
@@ -62,11 +62,11 @@ impl Certificates {
         self.issue_for(authority, name, subject, names, "2");
     }
 
-    /// Replaces a certificate and its key by ones that are out of date, for the same user of the server.
+    /// Replaces a certificate and its key by expired ones, for the same user of the server.
     pub(crate) fn expire(&self, authority: &str, name: &str, subject: &str, names: &str) {
         self.issue_for(authority, "expired", subject, names, "-1");
         for kind in ["crt", "key"] {
-            // Written into the file that there is, which keeps its owner.
+            // Written into the existing file, which keeps its owner.
             let bytes = std::fs::read(self.path(&format!("expired.{kind}"))).expect("a file");
             std::fs::write(self.path(&format!("{name}.{kind}")), bytes).expect("a file");
         }
@@ -89,7 +89,7 @@ impl Certificates {
 
     /// A server that has this certificate, and trusts the clients of `authority`.
     pub(crate) async fn server(&self, certificate: &str, more: &[(&str, &str)]) -> Cluster {
-        // The server insists that nobody else can read its key, and runs as another user where the test is root.
+        // The server insists that no other user can read its key, and runs as another user if the test is root.
         let owner = nix::unistd::geteuid()
             .is_root()
             .then(|| {
@@ -141,7 +141,7 @@ async fn set_at(url: String) -> ReplicaSet {
     start(urls_of([url]).timeouts(checkout_within(soon)).writes(writes)).await
 }
 
-/// Whether the session is encrypted, by the server's word.
+/// Returns `true` if the session is encrypted, according to the server.
 async fn encrypted(url: String) -> String {
     let set = set_at(url).await;
     let conn = set.read().await.unwrap_or_else(|error| panic!("{error:?}"));
@@ -205,7 +205,7 @@ async fn verify_full_takes_a_name_as_well_as_an_address() {
     assert_eq!(encrypted(url.replace("127.0.0.1", "localhost")).await, "true");
 }
 
-/// What `openssl req -x509` makes, and many servers have: their certificate is its own authority.
+/// The output of `openssl req -x509`, which many servers have: their certificate is its own authority.
 #[tokio::test]
 async fn a_self_signed_certificate_can_be_trusted_itself() {
     for constraints in ["CA:TRUE", "CA:FALSE"] {
@@ -235,7 +235,7 @@ async fn a_server_without_tls_is_refused_where_tls_is_required() {
     assert!(reason.contains("does not offer TLS"), "{reason}");
 }
 
-/// The configuration has checked them, so they went or changed since.
+/// The configuration has checked the files, so they were removed or changed since.
 #[tokio::test]
 async fn a_certificate_file_that_is_gone_since_is_an_error_at_the_start_that_names_node_and_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -280,7 +280,7 @@ async fn the_login_is_bound_to_the_channel() {
     );
 }
 
-/// Everything that looks at the bytes has to look inside of the encryption.
+/// The code that inspects the bytes has to see inside the encryption.
 #[tokio::test]
 async fn what_the_wire_shows_is_seen_through_tls() {
     let (certificates, cluster) = desk().await;
@@ -296,7 +296,7 @@ async fn what_the_wire_shows_is_seen_through_tls() {
         })
         .await;
     assert!(pointsman::TransactionFailed::find(&swallowed.unwrap_err()).is_some());
-    // A statement that is given up is cancelled, over TLS too.
+    // An abandoned statement is cancelled, over TLS too.
     let slow = diesel::sql_query("SELECT pg_sleep(600)").execute(&conn);
     assert!(tokio::time::timeout(Duration::from_millis(100), slow).await.is_err());
     drop(conn);

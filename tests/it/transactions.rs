@@ -1,4 +1,4 @@
-//! Transactions: what commits, what rolls back, and what is left behind for the next user.
+//! Transactions: commits, rollbacks, and the state left for the next user.
 
 mod cancelled;
 mod exchanged;
@@ -20,7 +20,7 @@ diesel::table! {
     }
 }
 
-/// One server, and pools of one connection: whatever one user leaves behind, the next one finds.
+/// One server, and pools of one connection: each user finds the state that the previous one left.
 async fn desk() -> (Cluster, ReplicaSet) {
     let cluster = Cluster::builder().start().await.expect("a cluster");
     prepare(&cluster).await;
@@ -39,13 +39,13 @@ async fn add<I: Writable>(conn: &Conn<I>, id: i32) -> QueryResult<usize> {
         .await
 }
 
-/// The notes that are committed.
+/// Returns the committed notes.
 async fn committed(cluster: &Cluster) -> String {
     let sql = "SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM notes";
     cluster.primary().query_value(sql).await.expect("notes")
 }
 
-/// The next user of the pool's only connection finds it as a new one, and can use all of it.
+/// The next user of the pool's only connection finds it like a new one, and can use all of it.
 async fn assert_clean(set: &ReplicaSet) {
     let mut conn = set.write().await.expect("a connection");
     assert_eq!(conn.last_sqlstate(), None);

@@ -10,7 +10,7 @@ use super::failure::Outcome;
 pub(super) enum Command {
     /// Checks the configuration, and prints every issue in it.
     Check,
-    /// Prints the configuration as it is used, without passwords.
+    /// Prints the configuration in effect, without passwords.
     Show,
 }
 

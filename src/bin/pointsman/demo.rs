@@ -1,9 +1,9 @@
-//! `pointsman demo`: the whole at work, on servers of its own.
+//! `pointsman demo`: the service with traffic and faults, on a temporary cluster.
 //!
 //! * `stage`: the cluster, the set and the service
-//! * `traffic`: what its users do
+//! * `traffic`: the requests of its users
 //! * `chaos`: the walk through the faults, with `--chaos`
-//! * `verdict`: what users may notice of each fault
+//! * `verdict`: the effects that users may notice of each fault
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -32,11 +32,11 @@ pub(super) struct Arguments {
     /// Ends by itself after this time, such as 30s.
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     limit: Option<Duration>,
-    /// Walks through the faults while traffic runs, and tells what the users noticed. It fails if that is more than
+    /// Walks through the faults while traffic runs, and reports what the users noticed. It fails if that is more than
     /// the faults explain.
     #[arg(long)]
     chaos: bool,
-    /// Writes what the users noticed to this file, as JSON.
+    /// Writes the users' results to this file, as JSON.
     #[arg(long, value_name = "FILE", requires = "chaos")]
     json: Option<PathBuf>,
 }
@@ -51,7 +51,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
     let mut end = End::listen()?;
-    // First, since it fails fast: an address that is taken should not cost a start of servers.
+    // First, because it fails fast: a port in use should not cost a start of servers.
     let listener = TcpListener::bind(arguments.listen).await.with_context(|| {
         format!("cannot listen on {}: choose another address with --listen", arguments.listen)
     })?;
@@ -71,7 +71,7 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
         }
         present(&stage).await
     };
-    // Whatever was started is dropped, and so removed, whichever branch ends it.
+    // Everything that was started is dropped, and so removed, whichever branch ends first.
     tokio::select! {
         outcome = show => outcome?,
         () = limit => println!("\nThe time is up."),
@@ -81,7 +81,7 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
     Ok(())
 }
 
-/// Says what there is and what to try, and shows the traffic until somebody ends it.
+/// Prints the addresses and commands to try, and shows the traffic until Ctrl-C.
 async fn present(stage: &Stage) -> Outcome {
     let url = stage.url();
     let mut text = format!("\nThe payments service runs on {url}, on these servers:\n\n");

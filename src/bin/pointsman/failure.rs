@@ -1,17 +1,17 @@
-//! How a command ends, and with which exit code.
+//! The end of a command, and its exit code.
 
 use std::process::ExitCode;
 
 use pointsman::ConfigError;
 
-/// A command that did not do what was asked.
+/// A command that failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The configuration or the arguments are wrong; nothing was tried.
     Usage(anyhow::Error),
-    /// It was tried, and failed.
+    /// The command failed on the way.
     Failed(anyhow::Error),
-    /// It failed, and has said so already.
+    /// The command failed, and has already printed why.
     Told,
 }
 
@@ -20,7 +20,7 @@ impl Failure {
         Self::Failed(error.into())
     }
 
-    /// Says what went wrong, with its causes, and gives the exit code.
+    /// Prints the error with its causes, and returns the exit code.
     pub(super) fn report(self) -> ExitCode {
         let (code, error) = match self {
             Self::Usage(error) => (2, error),
@@ -32,7 +32,7 @@ impl Failure {
     }
 }
 
-/// The error and its causes, each once: some errors repeat their cause in their own words.
+/// Returns the error and its causes, each once, because some errors repeat their cause.
 fn words(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

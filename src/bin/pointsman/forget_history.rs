@@ -37,6 +37,6 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
         let word = |key: &str| node[key].as_str().unwrap_or("-").to_owned();
         println!("{}: {}, {} {}", word("name"), word("role"), word("health"), word("reason"));
     }
-    // For scripts, as `status` does: without a primary, something is wrong still.
+    // For scripts, as in `status`: without a primary, the state is still an error.
     if health["status"] == "unhealthy" { Err(Failure::Told) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! The log, on stderr: stdout belongs to what a command was asked for.
+//! The log, on stderr: stdout belongs to the output of a command.
 
 use std::io::IsTerminal;
 
@@ -14,7 +14,7 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// Starts the log. A service tells what it does; a command that is waited for only what is wrong.
+/// Starts the log. A service logs its work; a one-off command logs only problems.
 pub(super) fn init(format: LogFormat, is_service: bool) {
     let default = if is_service { "info" } else { "error" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));

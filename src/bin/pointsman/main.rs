@@ -3,11 +3,11 @@
 //! It uses the library through its public API alone.
 //!
 //! * `serve`, `migrate`, `replay`, `status`, `config`: one command each
-//! * `forget_history`: the operator's word to a running service
-//! * `demo`: the service on a cluster of its own, with traffic, and with faults if it is asked to
-//! * `servers`: which servers a command works on, those that are configured or a cluster of its own
-//! * `failure`: how a command ends, and with which exit code
-//! * `logging`, `signals`: what all of them share
+//! * `forget_history`: an operator's command to a running service
+//! * `demo`: the service on a temporary cluster with traffic, and with faults on request
+//! * `servers`: the servers of a command, either configured or a temporary cluster
+//! * `failure`: the end of a command, and its exit code
+//! * `logging`, `signals`: shared by all of them
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,7 +40,7 @@ struct Arguments {
     /// Reads this file instead of pointsman.toml.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How the log is written, which goes to stderr. RUST_LOG says what is in it.
+    /// The format of the log, which goes to stderr. RUST_LOG selects its content.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -51,18 +51,18 @@ struct Arguments {
 enum Command {
     /// Runs the payments service until Ctrl-C or SIGTERM.
     Serve(serve::Arguments),
-    /// Serves on a primary and two replicas of its own, with traffic, and says what to try.
+    /// Serves on a temporary primary and two replicas, with traffic, and prints what to try.
     #[cfg(feature = "testkit")]
     Demo(demo::Arguments),
-    /// Applies what is pending of the migrations, on the primary.
+    /// Applies the pending migrations, on the primary.
     Migrate,
     /// Records a ledger and compares every balance, on the primary and on the replicas.
     Replay(replay::Arguments),
-    /// Shows how the nodes are.
+    /// Shows the state of the nodes.
     Status(status::Arguments),
     /// Makes a running service forget the identity and timelines of its nodes, after an operator's decision.
     ForgetHistory(forget_history::Arguments),
-    /// Looks at the configuration; it asks no server.
+    /// Checks the configuration without contacting a server.
     #[command(subcommand)]
     Config(config::Command),
 }

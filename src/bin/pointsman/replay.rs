@@ -14,7 +14,7 @@ use super::failure::{Failure, Outcome};
 use super::servers;
 use super::signals::End;
 
-/// How many replicas a cluster of its own has.
+/// Number of replicas in a temporary cluster.
 const REPLICAS: usize = 2;
 
 #[derive(Debug, clap::Args)]
@@ -24,13 +24,13 @@ pub(super) struct Arguments {
     /// Prints the report as one JSON object.
     #[arg(long)]
     json: bool,
-    /// How many accounts are worked on at once.
+    /// Number of accounts that are worked on at once.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256), value_name = "N")]
     concurrency: u16,
-    /// What the amounts are amounts of.
+    /// The asset of the amounts.
     #[arg(long, default_value = "CZK")]
     asset: Asset,
-    /// In whose name the lines are recorded.
+    /// The provider under whose name the lines are recorded.
     #[arg(long, default_value = "ledger")]
     provider: Provider,
 }
@@ -40,7 +40,7 @@ pub(super) async fn run(config: Option<&Path>, arguments: Arguments) -> Outcome 
     let path = arguments.file.display().to_string();
     let file = File::open(&arguments.file).with_context(|| format!("cannot read {path}"))?;
     let ledger = Ledger::read(file).with_context(|| path.clone())?;
-    // Whatever is started here is dropped, and so removed, whichever branch ends it.
+    // Everything that is started here is dropped, and so removed, whichever branch ends first.
     let replay = async {
         let (set, _cluster) = if servers::are_configured(config) {
             (servers::connect(config).await?, None)

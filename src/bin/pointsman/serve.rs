@@ -20,13 +20,13 @@ pub(super) struct Arguments {
     /// The address to serve on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Also listens there for an operator's commands (`pointsman forget-history`); a loopback address.
+    /// Also listens here for an operator's commands (`pointsman forget-history`); a loopback address.
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     admin: Option<SocketAddr>,
-    /// Starts a primary with so many replicas, and removes them at the end.
+    /// Starts a primary with this many replicas, and removes them at the end.
     #[arg(long, value_name = "REPLICAS")]
     with_cluster: Option<usize>,
-    /// Applies the migrations first. A cluster of its own is always migrated.
+    /// Applies the migrations first. A temporary cluster is always migrated.
     #[arg(long)]
     migrate: bool,
     /// The assets that are accepted, separated by commas, instead of ISO 4217 and some tokens.
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     assets: Vec<Asset>,
 }
 
-/// The endpoints there have no authentication, so no other machine may reach them.
+/// The endpoints of this listener have no authentication, so no other machine may reach them.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr =
         text.parse().map_err(|_| "write an address such as 127.0.0.1:3001".to_owned())?;
@@ -61,7 +61,7 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
     if !arguments.assets.is_empty() {
         settings.assets = BTreeSet::from_iter(arguments.assets);
     }
-    // A cluster of its own is not in any file that could have changed.
+    // A temporary cluster is not in any file that could have changed.
     let reloads = match cluster {
         Some(_) => None,
         None => {
@@ -74,7 +74,7 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
     let stop = async move {
         let signal = end.asked().await;
         tracing::info!(signal, "finishing what is in flight");
-        // Whoever asks a second time does not want to wait.
+        // A second signal means that the user does not want to wait.
         tokio::spawn(async move {
             let signal = end.asked().await;
             tracing::warn!(signal, "asked again: ending at once");
@@ -92,12 +92,12 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
     Ok(())
 }
 
-/// Everything that has to be there before the first request.
+/// The state that must exist before the first request.
 async fn prepare(
     file: Option<&Path>,
     arguments: &Arguments,
 ) -> Outcome<(ReplicaSet, Option<servers::OwnCluster>, TcpListener, Option<TcpListener>)> {
-    // First, since it fails fast: an address that is taken should not cost a start of servers.
+    // First, because it fails fast: a port in use should not cost a start of servers.
     let listener = TcpListener::bind(arguments.listen).await.with_context(|| {
         format!("cannot listen on {}: choose another address with --listen", arguments.listen)
     })?;
@@ -117,7 +117,7 @@ async fn prepare(
         None => (servers::connect(file).await?, None),
     };
     if arguments.migrate || cluster.is_some() {
-        // Each one that was pending is in the log already.
+        // The log has each pending one already.
         servers::migrate(&set).await?;
     }
     let address = listener.local_addr().context("the address cannot be told")?;
@@ -132,7 +132,7 @@ async fn prepare(
     Ok((set, cluster, listener, admin))
 }
 
-/// Goes over to the configuration as it is now, for each SIGHUP. A faulty one changes nothing.
+/// Reloads the configuration on each SIGHUP. A faulty one changes nothing.
 async fn reload_on_hangup(mut reload: Signal, set: ReplicaSet, file: Option<PathBuf>) {
     while reload.recv().await.is_some() {
         let config = match file.as_deref().map_or_else(Config::from_env, Config::from_file) {

@@ -1,4 +1,4 @@
-//! Which servers a command works on: those that are configured, or a cluster of its own.
+//! The servers of a command: configured ones, or a temporary cluster.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use pointsman::{Config, ReplicaSet};
 
 use super::failure::Outcome;
 
-/// Whether anything says which servers to use.
+/// Returns `true` if a file or the environment names the servers to use.
 pub(super) fn are_configured(file: Option<&Path>) -> bool {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     file.is_some()
@@ -37,9 +37,9 @@ pub(super) type OwnCluster = pointsman::testkit::Cluster;
 #[cfg(not(feature = "testkit"))]
 pub(super) enum OwnCluster {}
 
-/// Starts a cluster with so many replicas, and connects to it.
+/// Starts a cluster with this many replicas, and connects to it.
 ///
-/// The settings of the environment hold for it as well; only the servers are its own.
+/// The settings of the environment apply to the cluster as well, except for the servers.
 #[cfg(feature = "testkit")]
 pub(super) async fn start_own(replicas: usize) -> Outcome<(ReplicaSet, OwnCluster)> {
     let cluster =
@@ -66,14 +66,14 @@ pub(super) async fn start_own(_replicas: usize) -> Outcome<(ReplicaSet, OwnClust
     )))
 }
 
-/// Applies the migrations of the payments tables, and names those that were pending.
+/// Applies the pending migrations of the payments tables, and returns their names.
 pub(super) async fn migrate(set: &ReplicaSet) -> Outcome<Vec<String>> {
     let primary = set.write().await.context("no primary to migrate")?;
     let applied = pointsman::migrate::run(primary, pointsman::payments::MIGRATIONS).await;
     Ok(applied.context("the migrations could not be applied")?)
 }
 
-/// Closes the set at the end of a command; what is still in use then is not worth failing for.
+/// Closes the set at the end of a command; connections still in use are no reason to fail.
 pub(super) async fn close(set: &ReplicaSet) {
     if let Err(error) = set.close().await {
         tracing::warn!(%error, "closing took too long");

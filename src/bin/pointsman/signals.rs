@@ -4,7 +4,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::{Failure, Outcome};
 
-/// Ctrl-C and SIGTERM: what a terminal, systemd and Kubernetes end a program with.
+/// Ctrl-C and SIGTERM, with which a terminal, systemd and Kubernetes end a program.
 pub(super) struct End {
     interrupt: Signal,
     terminate: Signal,
@@ -16,7 +16,7 @@ impl End {
         Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
     }
 
-    /// Waits for one of them, and names it.
+    /// Waits for one of them, and returns its name.
     pub(super) async fn asked(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "Ctrl-C",

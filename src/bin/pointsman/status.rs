@@ -26,7 +26,7 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
     } else {
         println!("{}", table(&health));
     }
-    // For scripts: without a primary, something is wrong.
+    // For scripts: without a primary, the state is an error.
     if matches!(health.status, Status::Unhealthy | Status::Stale) { Err(Failure::Told) } else { Ok(()) }
 }
 

@@ -1,8 +1,8 @@
-//! The end of a transaction on a connection whose bytes pass by no tap.
+//! Ends a transaction on a connection whose bytes no tap sees.
 //!
-//! What the tap would have seen is asked of the server, which takes a round trip: whether a statement of the transaction
-//! failed (the server answers such a COMMIT with a silent ROLLBACK), and after a COMMIT that failed whether the session
-//! goes on (only then did the server certainly not commit).
+//! Instead of the tap, the server is asked, which takes a round trip. Before the COMMIT: if a statement of the
+//! transaction failed, because the server answers such a COMMIT with a silent ROLLBACK. After a failed COMMIT: if the
+//! session goes on, because only then did the server certainly not commit.
 
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel_async::{AnsiTransactionManager, SimpleAsyncConnection, TransactionManager};
@@ -11,16 +11,16 @@ use super::TransactionGuard;
 use crate::Intent;
 use crate::error::{OutcomeUnknown, TransactionFailed};
 
-/// A statement that fails in a transaction that has failed.
+/// A statement that fails in a failed transaction.
 const PING: &str = "SELECT 1";
 
 impl<I: Intent> TransactionGuard<'_, I> {
-    /// Commits, and makes sure that the server did.
+    /// Commits, and verifies that the server did.
     pub(super) async fn commit_untapped(&mut self) -> QueryResult<()> {
         let outermost = self.is_outermost();
         match self.bare().batch_execute(PING).await {
             Ok(()) => {}
-            // Nothing was asked of the server.
+            // Nothing was sent to the server.
             Err(error) if is_of_connection(&error) => return Err(error),
             Err(_) => {
                 self.rollback().await;

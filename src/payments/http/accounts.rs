@@ -1,4 +1,4 @@
-//! What accounts have, and what moved on each day.
+//! Balances of accounts, and their movements by day.
 
 use axum::extract::State;
 use chrono::NaiveDate;
@@ -11,7 +11,7 @@ use super::served::Served;
 use super::transactions::known_asset;
 use crate::payments::{AccountId, Asset, Balance, DayTotal, TransactionRepository};
 
-/// How many days one request may sum up: some years, and no scan of everything.
+/// Maximum days that one request may sum: some years, and no scan of everything.
 const MAX_DAYS: i64 = 3660;
 
 #[derive(Serialize)]

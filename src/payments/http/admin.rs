@@ -1,4 +1,4 @@
-//! What an operator decides, on a listener of its own that is reached from the same machine only.
+//! An operator's decisions, on a separate listener for the same machine only.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -9,13 +9,15 @@ use axum::{Json, Router};
 use super::error::ApiError;
 use super::{Health, Service};
 
-/// The header that every request must bear. A browser lets no foreign page send it without asking first.
+/// The header that every request must have.
+///
+/// A browser lets no foreign page send it without asking first.
 pub const ADMIN_HEADER: &str = "x-pointsman-admin";
 
 impl Service {
-    /// The endpoints that an operator needs, to be served on a loopback address and nowhere else.
+    /// Returns an operator's endpoints, to be served on a loopback address and nowhere else.
     ///
-    /// They are not part of [`router`](Self::router), have no authentication, and want the header [`ADMIN_HEADER`].
+    /// They are not part of [`router`](Self::router), have no authentication, and require the header [`ADMIN_HEADER`].
     pub fn admin_router(&self) -> Router {
         Router::new()
             .route("/admin/forget-history", post(forget_history))

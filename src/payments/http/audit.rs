@@ -1,4 +1,4 @@
-//! The audit log: who did what.
+//! The audit log: actions and their actors.
 
 use axum::extract::State;
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! Every failure as JSON with a stable code.
 //!
-//! The status says who has to act: 4xx the caller, 503 nobody but time, 500 us. What is safe to repeat is
-//! never answered like what may have been carried out: that has a code of its own, `outcome_unknown`.
+//! The status shows who has to act: 4xx the caller, 500 the service's operators; 503 passes with time. Failures that
+//! are safe to repeat and those that may have been carried out never share a code: the latter have `outcome_unknown`.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::payments;
 use crate::{CheckoutError, Conn, Intent};
 
-/// How long a caller should wait before it repeats what found no node, in seconds.
+/// Seconds a caller should wait before it repeats a request that found no node.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// A failure that a caller sees.
@@ -39,7 +39,7 @@ impl ApiError {
         Self { status, code, message: message.into(), retry: false }
     }
 
-    /// The request was understood, and a value in it is not one that can be accepted.
+    /// The request was understood, but a value in it is not acceptable.
     pub(super) fn invalid(code: &'static str, message: impl ToString) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message.to_string())
     }
@@ -52,13 +52,13 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// Nothing was done, and the same request may succeed later.
+    /// The request had no effect, and the same one may succeed later.
     pub(super) fn unavailable(code: &'static str, message: impl ToString) -> Self {
         let retry = true;
         Self { status: StatusCode::SERVICE_UNAVAILABLE, code, message: message.to_string(), retry }
     }
 
-    /// It may have been done.
+    /// The request may have had its effect.
     pub(super) fn outcome_unknown(message: impl ToString) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "outcome_unknown", message.to_string())
     }
@@ -71,10 +71,10 @@ impl ApiError {
         )
     }
 
-    /// Tells what became of a statement, with what its connection knows.
+    /// Classifies the failure of a statement, with the state of its connection.
     ///
-    /// `rolls_back` says that a connection which dies takes the work with it: it only read, or was inside of
-    /// a transaction (whose COMMIT has its own error).
+    /// `rolls_back` means that the loss of the connection undoes the work: it only read, or was inside a transaction
+    /// (whose COMMIT has a separate error).
     pub(super) fn of<I: Intent>(error: payments::Error, conn: &Conn<I>, rolls_back: bool) -> Self {
         match error {
             payments::Error::Query(_) if conn.is_closed() => {
@@ -109,7 +109,7 @@ impl From<CheckoutError> for ApiError {
             CheckoutError::Closed => "closing",
         };
         tracing::warn!(code, %error, "no connection could be had");
-        // The addresses and states of the nodes are for operators: they stand in the log and in `/health`.
+        // The addresses and states of the nodes are for operators: the log and `/health` have them.
         let message = match code {
             "no_primary" => "there is no primary to write to at the moment",
             "no_node" => "no node can serve this at the moment",

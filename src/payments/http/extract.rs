@@ -1,4 +1,4 @@
-//! What a request holds, and what is wrong with it where it can't be read.
+//! The parts of a request, and the errors if they can't be read.
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -84,7 +84,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// Takes a value out of its text, or says under a code what is wrong with it.
+/// Parses a value, or returns an error with the given code.
 pub(super) fn value<T>(name: &str, code: &'static str, text: &str) -> Result<T, ApiError>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
@@ -92,7 +92,7 @@ where
     text.parse().map_err(|error| ApiError::invalid(code, format!("`{name}`: {error}")))
 }
 
-/// As [`value`], where the value may be left out.
+/// As [`value`], if the value may be left out.
 pub(super) fn optional<T>(name: &str, code: &'static str, text: Option<&str>) -> Result<Option<T>, ApiError>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,

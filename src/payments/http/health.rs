@@ -1,7 +1,7 @@
-//! Whether the program lives, can serve, and how its nodes are.
+//! Liveness, readiness, and the state of the nodes.
 //!
-//! Three questions, because three answers follow: a program that does not live is restarted, one that is not
-//! ready gets no traffic, and one that is unhealthy wakes somebody up.
+//! Three questions, because three reactions follow. A program that does not live is restarted, one that is not ready
+//! gets no traffic, and one that is unhealthy alerts an operator.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,25 +19,27 @@ use crate::{HealthReport, ReplicaSet};
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Health {
-    /// The whole: `unhealthy` without a primary, `degraded` where a replica is missing, `stale` if its monitors have ended.
+    /// The overall state.
+    ///
+    /// It is `unhealthy` without a primary, `degraded` without a replica, `stale` if monitoring has ended.
     pub status: Status,
     /// The version of this program.
     pub version: &'static str,
-    /// Whether there is a primary that takes writes.
+    /// `connected` if a primary takes writes.
     pub db_primary: WireConnection,
-    /// Whether any replica answers; null where no replica is configured.
+    /// `connected` if any replica answers; null if no replica is configured.
     pub db_replica: Option<WireConnection>,
-    /// Who may take writes.
+    /// The primary: one, none, or a conflict.
     pub primary: PrimaryStatus,
-    /// Whether the primary serves all reads.
+    /// `true` if the primary serves all reads.
     pub reads_on_primary_only: bool,
-    /// How long the program has been looking after its nodes.
+    /// Time the program has been monitoring its nodes.
     pub uptime_seconds: u64,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<NodeReport>,
 }
 
-/// Whether a server can be used.
+/// The availability of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WireConnection {
@@ -54,7 +56,7 @@ impl From<bool> for WireConnection {
 }
 
 impl Health {
-    /// Takes what a set says of itself.
+    /// Builds the document from a set's report.
     pub fn of(report: HealthReport) -> Self {
         let answers = |node: &NodeReport| node.status.health == topology::Health::Up;
         let is_replica = |node: &NodeReport| node.status.role == NodeRole::Replica && answers(node);
@@ -76,16 +78,18 @@ impl Health {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Readiness {
-    /// Whether requests should be sent here.
+    /// `true` if requests should be sent here.
     pub ready: bool,
-    /// Whether some node serves reads.
+    /// `true` if some node serves reads.
     pub reads: bool,
-    /// Whether some node takes writes.
+    /// `true` if some node takes writes.
     pub writes: bool,
 }
 
 impl Readiness {
-    /// Looks at what the nodes of a set can serve. A service that can only read is still worth its requests.
+    /// Checks which requests a set's nodes can serve.
+    ///
+    /// A service that can only read still gets requests.
     pub fn of(set: &ReplicaSet) -> Self {
         let topology = set.topology();
         let open = !set.is_closed();

@@ -1,4 +1,4 @@
-//! What stands around all endpoints: ids, a log line, limits, and answers for what there is no endpoint for.
+//! The layers around all endpoints: ids, a log line, limits, and unknown paths.
 
 use std::any::Any;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) fn around(routes: Router, settings: &Settings) -> Router {
         .make_span_with(span)
         .on_request(())
         .on_response(answered)
-        // A failure was logged where it happened, with its cause.
+        // A failure was logged at its origin, with its cause.
         .on_failure(());
     routes
         .fallback(async || ApiError::not_found("there is no such path: `docs/api.md` lists them"))
@@ -43,7 +43,7 @@ pub(super) fn around(routes: Router, settings: &Settings) -> Router {
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
 }
 
-/// The path alone is logged: what follows the question mark may say more of a customer than a log should.
+/// Only the path is logged, because the query may contain private data of a customer.
 fn span(request: &Request) -> Span {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
     let (method, path) = (request.method(), request.uri().path());
@@ -60,7 +60,7 @@ fn answered(response: &Response, took: Duration, _span: &Span) {
     }
 }
 
-/// Ends what takes too long; the connection of a transaction that is cut off is never used again.
+/// Ends requests that take too long; the connection of a cancelled transaction is never used again.
 async fn within(limit: Duration, request: Request, next: Next) -> Response {
     let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
     match tokio::time::timeout(limit, next.run(request)).await {

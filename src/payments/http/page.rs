@@ -3,7 +3,7 @@
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
 
-/// Everything is in the page itself, so nothing else may be loaded into it.
+/// Everything is in the page itself, so it may load nothing else.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
 

@@ -1,4 +1,4 @@
-//! An answer that says who served it.
+//! An answer that names the node that served it.
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -10,9 +10,9 @@ use super::error::ApiError;
 use crate::payments;
 use crate::{Conn, Intent, Role};
 
-/// The header that names the role in which a node served.
+/// The header with the role in which a node served.
 const ROLE: HeaderName = HeaderName::from_static("x-served-by-role");
-/// The header that names the node.
+/// The header with the node's name.
 const NODE: HeaderName = HeaderName::from_static("x-served-by-node");
 
 /// A document, and the node that it came from.
@@ -29,7 +29,7 @@ impl<T> Served<T> {
         Self { status: StatusCode::OK, role: conn.role(), node: conn.node().to_owned(), document }
     }
 
-    /// Takes what a read gave, with its failure seen in the light of its connection.
+    /// Returns the result of a read; a failure is classified by its connection's state.
     pub(super) fn read<I: Intent>(
         conn: &Conn<I>,
         read: Result<T, payments::Error>,
@@ -48,7 +48,7 @@ impl<T> Served<T> {
 }
 
 impl<T> Served<Option<T>> {
-    /// Takes what was found, or says that there is none.
+    /// Returns the object, or an error if there is none.
     pub(super) fn found(self, what: &str, id: Uuid) -> Result<Served<T>, ApiError> {
         match self.document {
             Some(document) => Ok(Served { status: self.status, role: self.role, node: self.node, document }),

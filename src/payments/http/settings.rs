@@ -1,18 +1,18 @@
-//! Limits of the service, and the assets that it knows.
+//! Limits of the service, and the assets that it accepts.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::payments::Asset;
 
-/// Limits of the service, and the assets that it knows.
+/// Limits of the service, and the assets that it accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long one request may take, with the reading of its body.
+    /// Time limit of one request, including the reading of its body.
     pub request_timeout: Duration,
-    /// How many bytes a body may have.
+    /// Maximum bytes of a body.
     pub body_limit: usize,
-    /// How long what is in flight may take when the service ends.
+    /// Time limit for the requests in flight when the service ends.
     pub drain_timeout: Duration,
     /// The assets that are accepted; a transaction of any other one is refused.
     pub assets: BTreeSet<Asset>,
@@ -22,21 +22,21 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             // More than a write waits for a new primary (`writes.failover_wait`, 45 s) and for a connection to it
-            // (`timeouts.checkout`, 5 s): the error that says so is worth more than one that only says "timeout".
-            // Less than the 60 s after which proxies give up.
+            // (`timeouts.checkout`, 5 s): their error says more than a bare "timeout". Less than the 60 s after which
+            // proxies give up.
             request_timeout: Duration::from_secs(55),
             // A callback is some hundred bytes; this leaves room for its metadata.
             body_limit: 64 * 1024,
-            // Kubernetes grants 30 s in all. A request that waits for a primary so long is cut off, with nothing sent.
+            // Kubernetes grants 30 s in all. A request that waits longer for a primary is cut off, with nothing sent.
             drain_timeout: Duration::from_secs(20),
             assets: KNOWN_ASSETS.split_whitespace().filter_map(|asset| Asset::new(asset).ok()).collect(),
         }
     }
 }
 
-/// What is accepted unless it is said otherwise: the currencies of ISO 4217, and some widespread tokens.
+/// The assets accepted by default: the currencies of ISO 4217, and some common tokens.
 ///
-/// A misspelt asset would otherwise begin a balance of its own, which nobody looks at.
+/// A misspelt asset would otherwise start a separate balance that stays unnoticed.
 pub const KNOWN_ASSETS: &str = "\
     AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF \
     CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL \

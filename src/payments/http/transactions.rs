@@ -1,4 +1,4 @@
-//! Transactions: recorded, told of by providers, looked up, taken forward.
+//! Transactions: recorded, received from providers, looked up, moved forward.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,9 @@ use crate::payments::{
     TransactionFilter, TransactionRepository,
 };
 
-/// A transaction as it comes in. All values are text, so that what is wrong with one can be said by its name.
+/// A transaction as it comes in.
+///
+/// All values are text, so that an error can name the invalid one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Incoming {
@@ -59,7 +61,7 @@ impl Incoming {
     }
 }
 
-/// PostgreSQL's text has no place for U+0000, so neither have its JSON documents.
+/// PostgreSQL's text cannot hold U+0000, so its JSON documents cannot either.
 fn check_metadata(metadata: &Map<String, Value>) -> Result<(), ApiError> {
     fn has_nul(value: &Value) -> bool {
         match value {
@@ -110,7 +112,7 @@ pub(super) struct IncomingCallback {
     transaction: Incoming,
 }
 
-/// What became of it.
+/// The outcome.
 #[derive(Serialize)]
 struct Outcome {
     result: &'static str,
@@ -139,7 +141,7 @@ pub(super) async fn find(
     read?.found("transaction", id)
 }
 
-/// Which page of a list is wanted.
+/// The requested page of a list.
 pub(super) fn page(limit: Option<u16>, cursor: Option<&str>) -> Result<PageRequest, ApiError> {
     let page = PageRequest::first(limit.map(PageSize::new).unwrap_or_default());
     let Some(cursor) = cursor else { return Ok(page) };
@@ -197,7 +199,7 @@ pub(super) async fn advance(
     Ok(Served::by(&conn, advanced))
 }
 
-/// Who does it, for the audit log.
+/// The actor, for the audit log.
 pub(super) fn actor(text: Option<&str>) -> Result<Actor, ApiError> {
     value("actor", "invalid_actor", text.unwrap_or("api"))
 }

@@ -1,4 +1,4 @@
-//! A ledger file, checked as a whole before anything is done with it.
+//! A ledger file, checked as a whole before it is used.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
@@ -20,31 +20,33 @@ const MAX_BYTES: u64 = 1 << 30;
 pub struct Entry {
     /// The line in the file; the header is line 1.
     pub line: u64,
-    /// What the ledger calls it; unique in the ledger.
+    /// The ledger's id; unique in the ledger.
     pub id: ProviderId,
-    /// Whose it is.
+    /// The account.
     pub account: AccountId,
     /// The day.
     pub date: NaiveDate,
-    /// In or out.
+    /// The direction.
     pub kind: Kind,
-    /// How much.
+    /// The amount.
     pub amount: Amount,
-    /// What the account has afterwards, according to the ledger.
+    /// The account's balance afterwards, according to the ledger.
     pub balance_after: Balance,
 }
 
 impl Entry {
-    /// The moment that is recorded: the ledger knows the day only, so it is its beginning in UTC.
+    /// Returns the recorded time: the day's beginning in UTC.
+    ///
+    /// The ledger has only the day.
     pub fn occurred_at(&self) -> DateTime<Utc> {
         self.date.and_time(NaiveTime::MIN).and_utc()
     }
 }
 
-/// A ledger without a fault in its form. What it says may still be wrong; that is for the replay to find.
+/// A well-formed ledger. Its balances may still be wrong; the replay finds that.
 ///
-/// Lines of one account are recorded in the order of the file, whatever their dates. A byte order mark
-/// and line ends of either kind are taken; empty lines are skipped.
+/// Lines of one account are recorded in the order of the file, whatever their dates. A byte order mark and both kinds
+/// of line ends are accepted; empty lines are skipped.
 ///
 /// ```
 /// use pointsman::payments::ledger::Ledger;
@@ -60,22 +62,22 @@ impl Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
     entries: Vec<Entry>,
-    /// The last entry of each account, by its place.
+    /// The last entry of each account, by its index.
     last: BTreeMap<AccountId, usize>,
 }
 
-/// What is wrong with one line.
+/// An error in one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 #[non_exhaustive]
 pub struct Fault {
     /// The line in the file; the header is line 1.
     pub line: u64,
-    /// What is wrong with it.
+    /// The error.
     pub problem: String,
 }
 
-/// A file that is no ledger. Nothing was stored.
+/// A file that is not a ledger. Nothing was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", describe(.faults, *.total))]
 pub struct LedgerError {
@@ -83,7 +85,9 @@ pub struct LedgerError {
     total: u64,
 }
 
-/// How many faults are kept: nobody reads more, and a file of another format has as many as lines.
+/// Maximum errors that are kept.
+///
+/// More help no reader, and a file of another format has one per line.
 const MAX_FAULTS: usize = 20;
 
 fn describe(faults: &[Fault], total: u64) -> String {
@@ -102,18 +106,18 @@ fn describe(faults: &[Fault], total: u64) -> String {
 }
 
 impl LedgerError {
-    /// The first faults, in the order of the lines.
+    /// The first errors, in the order of the lines.
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
 
-    /// How many lines have a fault.
+    /// Returns the number of lines with an error.
     pub fn total(&self) -> u64 {
         self.total
     }
 }
 
-/// Collects what is wrong.
+/// Collects errors.
 #[derive(Default)]
 struct Faults {
     first: Vec<Fault>,
@@ -138,8 +142,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// The first twenty lines that are malformed, and how many there are. A ledger without an entry is one as well: whoever
-    /// replays nothing has most likely named the wrong file.
+    /// Fails with the first twenty malformed lines, and their total. A ledger without entries is also an error, because
+    /// it is most likely the wrong file.
     pub fn read(source: impl Read) -> Result<Self, LedgerError> {
         let mut faults = Faults::default();
         let mut bytes = Vec::new();
@@ -201,17 +205,17 @@ impl Ledger {
         if faults.total > 0 { Err(faults.into_error()) } else { Ok(Self { entries, last }) }
     }
 
-    /// The entries, in the order of the file.
+    /// Returns the entries, in the order of the file.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// How many accounts there are.
+    /// Returns the number of accounts.
     pub fn accounts(&self) -> usize {
         self.last.len()
     }
 
-    /// The last entry of each account, by the name of the account.
+    /// Returns the last entry of each account, by the account's name.
     pub fn last(&self) -> impl Iterator<Item = &Entry> {
         self.last.values().map(|place| &self.entries[*place])
     }
@@ -219,8 +223,8 @@ impl Ledger {
 
 /// Counts lines as an editor does.
 ///
-/// The `csv` crate counts them too, but where a record begins after `\r`, so that all numbers are one
-/// too small in a file from Windows, and empty lines belong to the record after them.
+/// The `csv` crate counts them too, but starts a record after `\r`. So all numbers are one too small in a file from
+/// Windows, and empty lines belong to the record after them.
 struct Lines<'t> {
     text: &'t [u8],
     counted: usize,
@@ -228,7 +232,9 @@ struct Lines<'t> {
 }
 
 impl Lines<'_> {
-    /// The line of the record that begins at a byte, or behind the line ends there. Bytes are asked for in order.
+    /// Returns the line of the record that begins at a byte, or after the line ends there.
+    ///
+    /// Calls must be in order.
     fn of(&mut self, byte: u64) -> u64 {
         let rest = self.text.get(usize::try_from(byte).unwrap_or(usize::MAX)..).unwrap_or_default();
         let ends = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
@@ -260,7 +266,9 @@ fn field<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -
     text.parse().map_err(|error| format!("{name}: {error}"))
 }
 
-/// Chrono also takes `1993-1-1`, `+1993-01-01` and years of any length; a ledger that mixes them is not to be trusted.
+/// Chrono also accepts `1993-1-1`, `+1993-01-01` and years of any length.
+///
+/// A ledger that mixes them is not trustworthy.
 fn day(text: &str) -> Option<NaiveDate> {
     let shape = text.bytes().map(|byte| if byte.is_ascii_digit() { b'0' } else { byte });
     shape.eq(*b"0000-00-00").then(|| text.parse().ok()).flatten()

@@ -1,12 +1,12 @@
-//! The first difference of a file, though its lines are replayed by several workers.
+//! The first difference of a file, though several workers replay its lines.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Keeps what was found at the lowest line.
+/// Keeps the difference at the lowest line.
 ///
-/// Workers go on with the lines before it and leave those behind it, so that in the end it is the first one in
-/// the file, and not the one that happened to be found first.
+/// Workers go on with the lines before it and skip those after it. So the result is the first one in the file, and not
+/// the first one found.
 #[derive(Debug)]
 pub(super) struct First<T> {
     line: AtomicU64,
@@ -18,7 +18,7 @@ impl<T> First<T> {
         Self { line: AtomicU64::new(u64::MAX), found: Mutex::new(None) }
     }
 
-    /// Whether a line comes behind what was found.
+    /// Returns `true` if a line comes after the difference.
     pub(super) fn is_before(&self, line: u64) -> bool {
         self.line.load(Ordering::Acquire) < line
     }

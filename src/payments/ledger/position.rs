@@ -1,4 +1,4 @@
-//! How far the replicas must have come before what they say can be compared.
+//! The WAL position that replicas must reach before their data can be compared.
 
 use diesel::dsl::sql;
 use diesel::sql_types::Text;
@@ -10,15 +10,15 @@ use crate::prelude::*;
 const PAGE: u64 = 8192;
 const HEADERS: [u64; 2] = [24, 40];
 
-/// Where everything ends that was written up to now.
+/// Returns the end of all WAL written up to now.
 pub(super) async fn written(conn: &Conn<Read>) -> QueryResult<Lsn> {
-    // The insert position: `pg_current_wal_lsn()` is behind it with `synchronous_commit = off`.
+    // The insert position, because `pg_current_wal_lsn()` is behind it with `synchronous_commit = off`.
     let text: String =
         diesel::select(sql::<Text>("pg_catalog.pg_current_wal_insert_lsn()::text")).get_result(conn).await?;
     parsed(&text).map(end_of_last_record)
 }
 
-/// What a standby has replayed. On a server that is none, there is nothing to wait for.
+/// Returns a standby's replayed position. On a primary, there is nothing to wait for.
 pub(super) async fn replayed(conn: &Conn<Read>) -> QueryResult<Lsn> {
     let position = "CASE WHEN pg_catalog.pg_is_in_recovery() \
                     THEN coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text \
@@ -31,10 +31,10 @@ fn parsed(text: &str) -> QueryResult<Lsn> {
     text.parse().map_err(|error| diesel::result::Error::DeserializationError(Box::new(error)))
 }
 
-/// Takes the header of a page off the position where the *next* record will begin.
+/// Subtracts the page header from the position where the *next* record will begin.
 ///
-/// At the end of a page the insert position points behind the header of the next one already, and a standby that
-/// has replayed everything reports it only when something more is written.
+/// At the end of a page the insert position already points behind the header of the next one. A standby that has
+/// replayed everything reports that position only when more is written.
 fn end_of_last_record(insert: Lsn) -> Lsn {
     let beyond = insert.as_u64() % PAGE;
     if HEADERS.contains(&beyond) { Lsn::new(insert.as_u64() - beyond) } else { insert }

@@ -1,4 +1,4 @@
-//! What came of a replay.
+//! The results of a replay.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::CheckoutError;
 use crate::payments::{self, AccountId, Balance};
 
-/// What was replayed, how fast, and who was asked.
+/// The replayed lines, the speed, and the nodes that were asked.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Report {
@@ -21,7 +21,7 @@ pub struct Report {
     pub recorded: u64,
     /// Lines that were there already, with the same content.
     pub already_there: u64,
-    /// How long the recording took, with the comparison after each line.
+    /// Duration of the recording, with the comparison after each line.
     pub seconds: f64,
     /// Lines for each of these seconds.
     pub lines_per_second: f64,
@@ -29,9 +29,11 @@ pub struct Report {
     pub reads: BTreeMap<String, u64>,
     /// Accounts whose last balance was compared at the end.
     pub compared_at_end: u64,
-    /// Whether replicas were asked at the end; if not, none is configured and it was the primary.
+    /// `true` if replicas were asked at the end.
+    ///
+    /// Otherwise none is configured and the primary was asked.
     pub compared_on_replicas: bool,
-    /// How many differences were found. A replay ends at the first.
+    /// Number of differences. A replay ends at the first.
     pub differences: u64,
     /// The first difference.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,13 +69,13 @@ pub struct Difference {
     pub expected: Balance,
     /// The balance in the database.
     pub found: Balance,
-    /// When it was found.
+    /// The time at which it was found.
     pub at: DifferenceAt,
     /// The node that was asked.
     pub node: String,
 }
 
-/// When a difference was found.
+/// The stage at which a difference was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DifferenceAt {
@@ -94,7 +96,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What kept a replay from coming to its end.
+/// The reasons why a replay could not finish.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
@@ -103,34 +105,34 @@ pub enum ReplayError {
     Line {
         /// The line in the file.
         line: u64,
-        /// Why.
+        /// The cause.
         source: payments::Error,
     },
-    /// No connection could be had for a line.
+    /// No connection was available for a line.
     #[error("line {line}: {source}")]
     Checkout {
-        /// The line in the file; its account's last one where the last balances are read.
+        /// The line in the file, or its account's last line while the last balances are read.
         line: u64,
-        /// Why.
+        /// The cause.
         source: CheckoutError,
     },
-    /// The primary did not say how far it has written.
+    /// The primary did not report its WAL position.
     #[error("the primary did not say how far it has written: {0}")]
     Position(diesel::result::Error),
     /// Replicas are configured, but none of them served a read.
     #[error("no replica served a read within {waited:?}: `pointsman status` shows how they are")]
     NoReplica {
-        /// How long was waited.
+        /// The time waited.
         waited: Duration,
     },
-    /// A replica serves reads, but did not replay what was recorded.
+    /// A replica serves reads, but did not replay the recorded lines.
     #[error(
         "{node} did not replay what was recorded within {waited:?}: see whether its replay is paused or delayed"
     )]
     NotCaughtUp {
         /// The replica.
         node: String,
-        /// How long was waited.
+        /// The time waited.
         waited: Duration,
     },
 }

@@ -15,17 +15,21 @@ use crate::payments::{
 };
 use crate::{Conn, ReplicaSet, Write};
 
-/// How often a line is tried whose connection is lost. Each try waits for a primary by itself.
+/// Attempts for a line whose connection is lost.
+///
+/// Each attempt waits for a primary by itself.
 const TRIES: u32 = 5;
 
-/// How a ledger is replayed.
+/// The settings of a replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// In whose name the lines are recorded. Lines of another name are other transactions of the same accounts.
+    /// The provider under whose name the lines are recorded.
+    ///
+    /// With another name, the same lines are new transactions.
     pub provider: Provider,
-    /// What the amounts are amounts of; a ledger does not say.
+    /// The asset of the amounts; a ledger does not have it.
     pub asset: Asset,
-    /// How many accounts are worked on at once.
+    /// Number of accounts that are worked on at once.
     pub concurrency: usize,
 }
 
@@ -35,7 +39,7 @@ impl Default for Settings {
         Self {
             provider: Provider::new("ledger").expect(valid),
             asset: Asset::new("CZK").expect(valid),
-            // Fewer than a pool has connections by default, so none waits for one.
+            // Fewer than a pool's default connections, so none waits for one.
             concurrency: 8,
         }
     }
@@ -67,15 +71,15 @@ impl<'a> Replay<'a> {
 
     /// Records every line and compares every balance, and then the last ones on the replicas.
     ///
-    /// It ends at the first difference, which the report has; all lines before it were recorded.
+    /// It ends at the first difference, which is in the report; all lines before it were recorded.
     ///
     /// # Errors
     ///
-    /// Where the database cannot be used, or a line of that id is there with another content.
+    /// Fails if the database cannot be used, or a stored line with that id has other content.
     ///
     /// # Cancel safety
     ///
-    /// Lines that were recorded stay, and a further run goes on behind them.
+    /// Recorded lines stay, and another run continues after them.
     pub async fn run(&self) -> Result<Report, ReplayError> {
         let began = Instant::now();
         let first = First::new();
@@ -108,7 +112,7 @@ impl<'a> Replay<'a> {
         Ok(report)
     }
 
-    /// Deals the accounts out; what an account has, stays in the order of the file.
+    /// Distributes the accounts; each account's lines stay in the order of the file.
     fn shares(&self, workers: usize) -> Vec<Vec<&'a Entry>> {
         let mut shares = vec![Vec::new(); workers];
         let mut dealt = HashMap::new();
@@ -136,7 +140,7 @@ impl<'a> Replay<'a> {
     async fn record(&self, entry: &Entry) -> Result<Option<Difference>, ReplayError> {
         let new = self.transaction(entry);
         let mut tried = 0;
-        // A line that is there now, but whose connection was lost when it was recorded before, is ours as well.
+        // A line that is stored now, but lost its connection when it was recorded before, is ours as well.
         let mut is_ours = false;
         loop {
             tried += 1;
@@ -168,7 +172,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Records a transaction, unless an equal one is there already; tells whether it did.
+    /// Records a transaction, unless an equal one is stored; returns `true` if it did.
     async fn record_once(&self, conn: &Conn<Write>, new: &NewTransaction) -> Result<bool, payments::Error> {
         let taken = match conn.record(new).await {
             Ok(_) => return Ok(true),
@@ -192,7 +196,7 @@ impl<'a> Replay<'a> {
         .with_occurred_at(entry.occurred_at())
     }
 
-    /// Counts a read, and compares what it gave.
+    /// Counts a read, and compares its result.
     pub(super) fn compare(
         &self,
         entry: &Entry,
@@ -211,7 +215,7 @@ impl<'a> Replay<'a> {
         })
     }
 
-    /// Whether there is more than the primary.
+    /// Returns `true` if there are nodes besides the primary.
     pub(super) fn has_replicas(&self) -> bool {
         self.set.config().nodes().len() > 1
     }
@@ -221,7 +225,7 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Whether a line was recorded as it is now in the ledger.
+/// Returns `true` if a stored line equals the one in the ledger.
 fn is_same(there: &Transaction, new: &NewTransaction) -> bool {
     there.account == new.account
         && there.kind == new.kind

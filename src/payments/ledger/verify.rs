@@ -16,16 +16,16 @@ use crate::lsn::Lsn;
 use crate::payments::TransactionRepository;
 use crate::{Conn, Read, Role};
 
-/// How long replicas are waited for.
+/// Time limit of the wait for replicas.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The time between two looks at how far a replica has come.
+/// Time between two checks of a replica's position.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What a replica has to fulfil before it is asked.
+/// The requirements of a replica before it is asked.
 struct Caught {
     position: Lsn,
     deadline: Instant,
-    /// The nodes that were seen there.
+    /// The nodes that reached it.
     nodes: Mutex<HashSet<String>>,
 }
 
@@ -36,7 +36,9 @@ impl Caught {
 }
 
 impl Replay<'_> {
-    /// Compares the last balance of each account: on replicas, or on the primary if there is nothing else.
+    /// Compares the last balance of each account on replicas.
+    ///
+    /// If there is none, it asks the primary.
     pub(super) async fn verify(&self, workers: usize) -> Result<Option<Difference>, ReplayError> {
         let primary = self.set.write().await.map_err(|source| ReplayError::Checkout { line: 1, source })?;
         let position = position::written(primary.as_read()).await.map_err(ReplayError::Position)?;
@@ -85,7 +87,9 @@ impl Replay<'_> {
         }
     }
 
-    /// Checks out a replica, also if it takes a while until one is fit; the primary only where there is no replica.
+    /// Checks out a replica, and waits until one is fit.
+    ///
+    /// It takes the primary only if there is no replica.
     async fn replica(&self, line: u64, caught: &Caught) -> Result<Conn<Read>, ReplayError> {
         let mut changes = self.set.watch();
         loop {
@@ -101,7 +105,7 @@ impl Replay<'_> {
         }
     }
 
-    /// Waits until a node has replayed all that was recorded.
+    /// Waits until a node has replayed all recorded lines.
     async fn catch_up(&self, conn: &Conn<Read>, caught: &Caught) -> Result<(), ReplayError> {
         if caught.nodes().contains(conn.node()) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The rows of settlements and what they are made of.
+//! The rows of settlements and their parts.
 
 use chrono::{DateTime, Utc};
 use diesel::deserialize::{self, FromSql, FromSqlRow};
@@ -17,7 +17,7 @@ use crate::payments::status::{UnknownName, named};
 use crate::payments::{Actor, Asset, Balance};
 
 named! {
-    /// How far a settlement has come. It only goes forward.
+    /// The status of a settlement. It only moves forward.
     SettlementStatus = "settlement status" {
         /// Summed, and not paid out yet.
         Open = "open",
@@ -32,25 +32,25 @@ named! {
 pub struct Settlement {
     /// Its id; ids sort by the time they were made.
     pub id: Uuid,
-    /// What was settled.
+    /// The asset.
     pub asset: Asset,
-    /// Deposits less withdrawals; negative where more went out than came in.
+    /// Deposits less withdrawals; negative if the withdrawals were larger.
     pub total: Balance,
-    /// How many transactions these were.
+    /// Number of transactions.
     pub transaction_count: i64,
-    /// How far it has come.
+    /// The status.
     pub status: SettlementStatus,
-    /// When the first of the transactions happened.
+    /// The time of the first transaction.
     pub period_start: DateTime<Utc>,
-    /// When the last of the transactions happened.
+    /// The time of the last transaction.
     pub period_end: DateTime<Utc>,
-    /// When it was made.
+    /// The time of the settlement.
     pub created_at: DateTime<Utc>,
-    /// When it was paid out.
+    /// The time of the payout.
     pub paid_at: Option<DateTime<Utc>>,
 }
 
-/// What to settle.
+/// A request for a settlement.
 ///
 /// ```
 /// use pointsman::payments::Settling;
@@ -62,13 +62,13 @@ pub struct Settlement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "it is carried out by `SettlementRepository::settle`"]
 pub struct Settling {
-    /// Of what.
+    /// The asset.
     pub asset: Asset,
-    /// What happened at this time or earlier; all, unless it is said.
+    /// The latest time to include; all times by default.
     pub up_to: Option<DateTime<Utc>>,
-    /// How many transactions at most.
+    /// Maximum transactions.
     pub limit: u32,
-    /// Who settles, for the audit log.
+    /// The actor, for the audit log.
     pub actor: Actor,
 }
 
@@ -76,17 +76,19 @@ impl Settling {
     /// Enough for most days, and few enough that their locks are held for less than a second.
     pub const DEFAULT_LIMIT: u32 = 10_000;
 
-    /// Settles what there is of an asset, [the oldest first](Self::DEFAULT_LIMIT).
+    /// Requests the settlement of an asset's transactions.
+    ///
+    /// It takes [the oldest first](Self::DEFAULT_LIMIT).
     pub fn new(asset: Asset, actor: Actor) -> Self {
         Self { asset, up_to: None, limit: Self::DEFAULT_LIMIT, actor }
     }
 
-    /// Settles only what happened at this time or earlier.
+    /// Settles only transactions up to this time.
     pub fn up_to(self, time: DateTime<Utc>) -> Self {
         Self { up_to: Some(time), ..self }
     }
 
-    /// Settles at most so many transactions.
+    /// Settles at most this many transactions.
     pub fn at_most(self, limit: u32) -> Self {
         Self { limit, ..self }
     }

@@ -10,7 +10,7 @@ use crate::payments::schema::{settlements, transactions};
 use crate::payments::{Action, Actor, Amount, Balance, Entity, Error, Kind, NewAuditEntry, audit, sql};
 use crate::prelude::*;
 
-/// What a settlement needs to know of a transaction.
+/// The columns of a transaction that a settlement needs.
 type Taken = (Uuid, Kind, Amount, DateTime<Utc>);
 
 /// Settles. It needs a transaction around it.
@@ -35,7 +35,7 @@ pub(super) async fn settle(tx: &Conn<Write>, settling: &Settling) -> Result<Opti
         async { Ok::<_, Error>(mark.execute(tx).await?) },
         audit::append(tx, &entry),
     )?;
-    // The locks make it so. Should they ever not, nothing of this settlement may stay.
+    // The locks ensure it. Should they ever fail to, nothing of this settlement may stay.
     if marked != ids.len() {
         let message = "a transaction that was locked for settlement had been settled: nothing was settled";
         return Err(diesel::result::Error::QueryBuilderError(message.into()).into());
@@ -43,9 +43,9 @@ pub(super) async fn settle(tx: &Conn<Write>, settling: &Settling) -> Result<Opti
     Ok(Some(settlement))
 }
 
-/// Locks the transactions that are to be settled, the oldest first, and passes over those that are locked.
+/// Locks the transactions to settle, the oldest first, and skips locked ones.
 async fn take(tx: &Conn<Write>, settling: &Settling) -> QueryResult<Vec<Taken>> {
-    // A locking clause does not go with a boxed statement, so "all" is the last time that can be stored.
+    // Diesel does not allow a locking clause on a boxed statement, so "all" is the last time that can be stored.
     let up_to = sql::storable(settling.up_to.unwrap_or(DateTime::<Utc>::MAX_UTC));
     transactions::table
         .filter(transactions::asset.eq(&settling.asset))
@@ -61,7 +61,7 @@ async fn take(tx: &Conn<Write>, settling: &Settling) -> QueryResult<Vec<Taken>> 
         .await
 }
 
-/// Makes the settlement of some transactions, which are sorted by time; `None` of none.
+/// Makes the settlement of transactions sorted by time; `None` if there are none.
 fn sum_up(settling: &Settling, taken: &[Taken]) -> Option<Settlement> {
     let (.., period_start) = *taken.first()?;
     let (.., period_end) = *taken.last()?;
@@ -78,7 +78,7 @@ fn sum_up(settling: &Settling, taken: &[Taken]) -> Option<Settlement> {
     })
 }
 
-/// Says that a settlement was paid. It needs a transaction around it.
+/// Marks a settlement as paid. It needs a transaction around it.
 pub(super) async fn mark_paid(tx: &Conn<Write>, id: Uuid, actor: &Actor) -> Result<Settlement, Error> {
     let query = settlements::table.find(id).select(Settlement::as_select()).for_no_key_update();
     let found: Option<Settlement> = query.get_result(tx).await.optional()?;

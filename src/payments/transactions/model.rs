@@ -1,4 +1,4 @@
-//! The rows of transactions and what they are made of.
+//! The rows of transactions and their parts.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::prelude::*;
@@ -17,36 +17,38 @@ use crate::payments::{
 pub struct Transaction {
     /// Its id, made when it was recorded; ids sort by that time.
     pub id: Uuid,
-    /// Whose it is.
+    /// The account.
     pub account: AccountId,
-    /// How much.
+    /// The amount.
     pub amount: Amount,
-    /// Of what.
+    /// The asset.
     pub asset: Asset,
-    /// In or out.
+    /// The direction.
     pub kind: Kind,
-    /// How far it has come.
+    /// The status.
     pub status: Status,
-    /// Who told us of it.
+    /// The provider.
     pub provider: Provider,
-    /// What the provider calls it.
+    /// The provider's id for it.
     pub provider_id: ProviderId,
-    /// What else the provider told: a JSON object.
+    /// Further data from the provider: a JSON object.
     pub metadata: Option<Value>,
-    /// When it happened, as the provider says.
+    /// The time of the movement, according to the provider.
     pub occurred_at: DateTime<Utc>,
-    /// When it was recorded.
+    /// The time it was recorded.
     pub created_at: DateTime<Utc>,
-    /// When it was last changed.
+    /// The time of the last change.
     pub updated_at: DateTime<Utc>,
     /// The settlement that summed it.
     pub settlement_id: Option<Uuid>,
 }
 
 impl Transaction {
-    /// Whether it tells of the same movement as another one: what it was called, whose, how much of what, which way.
+    /// Returns `true` if it describes the same movement.
     ///
-    /// The status and the times are left out, because they differ where a provider tells of progress.
+    /// The provider's id, account, amount, asset and direction are equal.
+    ///
+    /// The status and the times are left out, because they differ when a provider reports progress.
     pub(super) fn is_told_by(&self, new: &NewTransaction) -> bool {
         self.provider == new.provider
             && self.provider_id == new.provider_id
@@ -57,7 +59,7 @@ impl Transaction {
     }
 }
 
-/// A transaction that is to be recorded.
+/// A transaction to record.
 ///
 /// ```
 /// use pointsman::payments::{Kind, NewTransaction, Status};
@@ -71,28 +73,28 @@ impl Transaction {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[must_use = "it is recorded by `TransactionRepository::record`"]
 pub struct NewTransaction {
-    /// Who told us of it.
+    /// The provider.
     pub provider: Provider,
-    /// What the provider calls it.
+    /// The provider's id for it.
     pub provider_id: ProviderId,
-    /// Whose it is.
+    /// The account.
     pub account: AccountId,
-    /// In or out.
+    /// The direction.
     pub kind: Kind,
-    /// How much.
+    /// The amount.
     pub amount: Amount,
-    /// Of what.
+    /// The asset.
     pub asset: Asset,
-    /// How far it has come already; pending, unless it is said.
+    /// The status; pending by default.
     pub status: Status,
-    /// When it happened, if the provider says so; otherwise the time of recording is taken.
+    /// The time of the movement, if the provider has it; otherwise the time of recording.
     pub occurred_at: Option<DateTime<Utc>>,
-    /// What else the provider told: a JSON object.
+    /// Further data from the provider: a JSON object.
     pub metadata: Option<Map<String, Value>>,
 }
 
 impl NewTransaction {
-    /// Makes one that is pending and happens now.
+    /// Creates one that is pending and happens now.
     pub fn new(
         provider: Provider,
         provider_id: ProviderId,
@@ -115,64 +117,64 @@ impl NewTransaction {
         }
     }
 
-    /// Says how far it has come already.
+    /// Sets the status.
     pub fn with_status(self, status: Status) -> Self {
         Self { status, ..self }
     }
 
-    /// Says when it happened.
+    /// Sets the time of the movement.
     pub fn with_occurred_at(self, time: DateTime<Utc>) -> Self {
         Self { occurred_at: Some(time), ..self }
     }
 
-    /// Adds what else the provider told.
+    /// Adds further data from the provider.
     pub fn with_metadata(self, metadata: Map<String, Value>) -> Self {
         Self { metadata: Some(metadata), ..self }
     }
 }
 
-/// A message of a provider about a transaction, named by a key that is the same when the message is repeated.
+/// A provider's message about a transaction, with a key that is the same on repetition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "it is recorded by `TransactionRepository::record_callback`"]
 pub struct NewCallback {
-    /// The message's name.
+    /// The message's key.
     pub key: IdempotencyKey,
-    /// What the message tells of.
+    /// The transaction.
     pub transaction: NewTransaction,
 }
 
-/// What became of a callback.
+/// The outcome of a callback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "it tells whether the callback was the first of its kind"]
 pub enum Recorded {
-    /// It was the first of its kind, and this was stored.
+    /// It was the first with its key, and this was stored.
     Created(Transaction),
-    /// It was known already, with this transaction, and nothing was stored.
+    /// The callback was already known, with this transaction, and nothing was stored.
     Duplicate(Transaction),
 }
 
 impl Recorded {
-    /// Lends the transaction, whichever way it got there.
+    /// Returns the transaction of either outcome.
     pub fn transaction(&self) -> &Transaction {
         match self {
             Self::Created(transaction) | Self::Duplicate(transaction) => transaction,
         }
     }
 
-    /// Takes the transaction out, whichever way it got there.
+    /// Returns the transaction of either outcome, by value.
     pub fn into_transaction(self) -> Transaction {
         match self {
             Self::Created(transaction) | Self::Duplicate(transaction) => transaction,
         }
     }
 
-    /// Whether it was the first of its kind.
+    /// Returns `true` if it was the first with its key.
     pub fn is_created(&self) -> bool {
         matches!(self, Self::Created(_))
     }
 }
 
-/// Which transactions to list: those that have all that is given.
+/// A filter on transactions: all given conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TransactionFilter {
     /// Those of one account.
@@ -191,15 +193,15 @@ pub struct TransactionFilter {
     pub before: Option<DateTime<Utc>>,
 }
 
-/// What was completed on one day, in UTC.
+/// The completed transactions of one day, in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DayTotal {
     /// The day.
     pub day: NaiveDate,
-    /// The sum of what came in.
+    /// The sum of the deposits.
     pub deposits: Balance,
-    /// The sum of what went out.
+    /// The sum of the withdrawals.
     pub withdrawals: Balance,
-    /// How many transactions these were.
+    /// Number of transactions.
     pub count: i64,
 }

@@ -69,10 +69,12 @@ pub(super) async fn list(
     Ok(Page::cut(rows, page.size, |row| Cursor::at_time(List::Transactions, row.occurred_at, row.id)))
 }
 
-/// The two sums of a group of transactions; a side without any is NULL.
+/// The two sums of a group of transactions; a side without transactions is NULL.
 type Sums = (Option<BigDecimal>, Option<BigDecimal>);
 
-/// The sum of the deposits and that of the withdrawals, as an expression whose type need not be written.
+/// Returns the sums of the deposits and of the withdrawals.
+///
+/// It is an expression whose type need not be written.
 macro_rules! sums {
     () => {
         (
@@ -113,7 +115,7 @@ pub(super) async fn last_balances(
     after: Option<&AccountId>,
     size: PageSize,
 ) -> Result<Vec<(AccountId, Balance)>, Error> {
-    // No account sorts before the empty text, so the first page needs no statement of its own.
+    // No account sorts before the empty text, so the first page needs no separate statement.
     let after = after.map_or("", AccountId::as_str);
     let query = transactions::table
         .filter(asset.eq(what))

@@ -1,8 +1,8 @@
 //! The statements on transactions that write.
 //!
-//! Two of the same callback at the same time meet at the unique keys: the second waits at the server until
-//! the first has committed, and then finds what it did. Each takes the provider's id first and
-//! the idempotency key second, so no two can wait for each other.
+//! Two deliveries of one callback at the same time meet at the unique keys. The second waits at the server until the
+//! first has committed, and then finds its result. Each takes the provider's id first and the idempotency key second,
+//! so no two can deadlock.
 
 use chrono::Utc;
 use diesel::upsert::on_constraint;
@@ -73,18 +73,18 @@ pub(super) async fn callback(tx: &Conn<Write>, callback: &NewCallback) -> Result
     Ok(recorded)
 }
 
-/// Finds the transaction that a callback tells of again.
+/// Finds the transaction of a repeated callback.
 async fn told_before(tx: &Conn<Write>, callback: &NewCallback) -> Result<Transaction, Error> {
     let new = &callback.transaction;
     let known = queries::find_by_provider_id(tx.as_read(), &new.provider, &new.provider_id).await?;
     match known {
         Some(known) if known.is_told_by(new) => Ok(known),
-        // Also where a key is used again with the same id and another amount: the id is what differs first.
+        // This also covers a key used again with the same id and another amount, because the id is compared first.
         _ => Err(id_is_taken(new).into()),
     }
 }
 
-/// Whether the callback that has the key is this one.
+/// Returns `true` if the callback that has the key is this one.
 async fn is_repetition(
     tx: &Conn<Write>,
     callback: &NewCallback,
@@ -103,13 +103,14 @@ fn key_is_taken(callback: &NewCallback) -> Conflict {
     Conflict::IdempotencyKey { provider: callback.transaction.provider.clone(), key: callback.key.clone() }
 }
 
-/// Writes the content of a callback in one way, whatever order its fields came in.
+/// Writes the content of a callback in one way, whatever the order of its fields.
 fn canonical(callback: &NewCallback) -> String {
     sorted(&json!(callback.transaction)).to_string()
 }
 
-/// Sorts the keys of all objects, which `serde_json` keeps in the order they came in where some crate of the program
-/// asks for `preserve_order`.
+/// Sorts the keys of all objects.
+///
+/// `serde_json` keeps them in the order of arrival if any crate of the program enables `preserve_order`.
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Array(items) => items.iter().map(sorted).collect(),
@@ -122,14 +123,14 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-/// Takes a transaction forward. It needs a transaction around it.
+/// Moves a transaction forward. It needs a transaction around it.
 pub(super) async fn advance(
     tx: &Conn<Write>,
     id: Uuid,
     to: Status,
     actor: &Actor,
 ) -> Result<Transaction, Error> {
-    // The lock makes what follows decide on the status that it then changes.
+    // The lock ensures that the decision below applies to the status that it then changes.
     let query = transactions::table
         .find(id)
         .select((transactions::status, transactions::settlement_id))

@@ -1,17 +1,17 @@
-//! The names of channels: checked once, and quoted so that they mean what `pg_notify` means by them (pure).
+//! Checks and quotes channel names, so that they mean the same as in `pg_notify` (pure).
 //!
-//! `LISTEN` takes an identifier and folds it to lower case unless it is quoted; it cuts a long one off with no more than a
-//! notice. `pg_notify` takes a text, as it is, and refuses a long one. So every name is quoted here, and a name that
-//! `pg_notify` would refuse is an error.
+//! `LISTEN` takes an identifier, folds it to lower case unless it is quoted, and truncates a long one with only a
+//! notice. `pg_notify` takes a text as it is, and rejects a long one. So every name is quoted here, and a name that
+//! `pg_notify` would reject is an error.
 
 use std::collections::BTreeSet;
 
 use crate::error::{ChannelFault, ListenError};
 
-/// Bytes that an identifier may have: PostgreSQL's `NAMEDATALEN` less the zero at its end.
+/// Longest identifier in bytes: PostgreSQL's `NAMEDATALEN` less the zero at its end.
 const LONGEST: usize = 63;
 
-/// The channels that are listened to, each once.
+/// The channels to listen to, each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Channels(BTreeSet<String>);
 
@@ -20,18 +20,18 @@ impl Channels {
     ///
     /// # Errors
     ///
-    /// Without a name, and if `pg_notify` would refuse one of them.
+    /// If there is no name, or `pg_notify` would reject one of them.
     pub(super) fn parse<C: Into<String>>(names: impl IntoIterator<Item = C>) -> Result<Self, ListenError> {
         let names = names.into_iter().map(|name| check(name.into())).collect::<Result<BTreeSet<_>, _>>()?;
         if names.is_empty() { Err(ListenError::NoChannels) } else { Ok(Self(names)) }
     }
 
-    /// The statements that begin to listen. They are one transaction at the server: all take effect, or none.
+    /// Returns the statements that start listening; they take effect together, as one transaction.
     pub(super) fn listen(&self) -> String {
         self.statements("LISTEN")
     }
 
-    /// The statements that end it.
+    /// Returns the statements that stop listening.
     pub(super) fn unlisten(&self) -> String {
         self.statements("UNLISTEN")
     }
@@ -41,12 +41,12 @@ impl Channels {
         self.0.iter().map(statement).collect::<Vec<_>>().join("; ")
     }
 
-    /// Adds other ones.
+    /// Adds channels.
     pub(super) fn add(&mut self, other: &Self) {
         self.0.extend(other.0.iter().cloned());
     }
 
-    /// Takes others away.
+    /// Removes channels.
     pub(super) fn remove(&mut self, other: &Self) {
         self.0.retain(|name| !other.0.contains(name));
     }

@@ -1,27 +1,29 @@
-//! What a listener hears.
+//! The events of a listener.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::error::SqlState;
 
-/// What happened on the channels, or to the connection behind them.
+/// An event on the channels, or of the connection behind them.
 ///
-/// A program that keeps something in memory needs two arms: on a notification it reads what changed; on
-/// [`MayHaveMissed`](Self::MayHaveMissed) it reads all of it again.
+/// A program that caches data needs two arms: on a notification it reads the changed rows, and on
+/// [`MayHaveMissed`](Self::MayHaveMissed) it reads all of them again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ListenEvent {
-    /// A transaction notified a channel, and was committed.
+    /// A committed transaction notified a channel.
     Notification(Notification),
-    /// The connection ended; it is being replaced. What is notified until [`MayHaveMissed`](Self::MayHaveMissed) is not heard.
+    /// The connection ended, and is being replaced.
+    ///
+    /// Notifications sent until [`MayHaveMissed`](Self::MayHaveMissed) are lost.
     Interrupted {
         /// The node that was listened to.
         node: String,
-        /// Why the connection ended.
+        /// The reason why the connection ended.
         reason: Interruption,
     },
-    /// Notifications may be missing at this place, and later ones are heard again: read your tables again.
+    /// Notifications may be missing here, and later ones arrive again: read your tables again.
     MayHaveMissed(Gap),
     /// The set was closed or dropped. It is the last event.
     Closed,
@@ -31,7 +33,7 @@ pub enum ListenEvent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Notification {
-    /// The channel, as it was given to `pg_notify`.
+    /// The channel, as given to `pg_notify`.
     pub channel: String,
     /// The message; empty if none was given.
     pub payload: String,
@@ -49,13 +51,13 @@ impl Notification {
     }
 }
 
-/// Why notifications may be missing.
+/// The reason why notifications may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Gap {
-    /// The connection was lost, and replaced.
+    /// The connection broke, and was replaced.
     Reconnected {
-        /// The node that is listened to now.
+        /// The node that the listener is connected to now.
         node: String,
         /// Time without a connection.
         after: Duration,
@@ -64,23 +66,25 @@ pub enum Gap {
     Overflow,
 }
 
-/// Why the connection of a listener ended.
+/// The reason why the connection of a listener ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Interruption {
     /// The connection broke, or the server ended it.
     Disconnected {
-        /// The server's code, if it gave one.
+        /// The server's SQLSTATE, if it sent one.
         sqlstate: Option<SqlState>,
     },
-    /// The set ended it, because the node was lost, is not the primary any more, or is fenced.
+    /// The set closed the connection.
+    ///
+    /// The node is down, is not the primary any more, or is fenced.
     Severed,
     /// The server did not answer on this connection.
     NoAnswer {
-        /// How long was waited.
+        /// Time waited for the answer.
         limit: Duration,
     },
-    /// The node was removed from the configuration, or is connected to with other settings from now on.
+    /// The node was removed from the configuration, or its connection settings changed.
     Reconfigured,
 }
 

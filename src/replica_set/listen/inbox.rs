@@ -1,9 +1,9 @@
-//! Events between the connection and the program that takes them: bounded, and honest about what is missing.
+//! A bounded queue of events between the connection and the program, which marks gaps.
 //!
-//! PostgreSQL keeps notifications in one queue for all databases until every listening session has read them. A session that does
-//! not read makes it grow, and once it is full, every transaction that notifies fails at its COMMIT. So the connection
-//! is read whether the program takes its events or not. What does not fit is dropped, and a
-//! [`MayHaveMissed`](ListenEvent::MayHaveMissed) stands where it would have been.
+//! PostgreSQL keeps notifications in one queue for all databases until every listening session has read them. A session
+//! that does not read makes this queue grow, and once it is full, every transaction that notifies fails at its COMMIT.
+//! So the connection is read even if the program does not take its events. An event that does not fit is dropped, and a
+//! [`MayHaveMissed`](ListenEvent::MayHaveMissed) marks the gap.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,21 +13,23 @@ use futures_util::task::AtomicWaker;
 
 use super::event::{Gap, ListenEvent, Notification};
 
-/// Events that are kept for a program that does not take them. A payload has less than 8000 bytes, so they need 8 MB at most.
+/// Events kept for a program that does not take them.
+///
+/// A payload has less than 8000 bytes, so they need 8 MB at most.
 const CAPACITY: usize = 1024;
 
-/// A session of the listener, so that an older one's last words are not heard after it was replaced.
+/// A number for each session, so that late messages of a replaced session are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SessionNumber(u64);
 
-/// The events that were not taken yet (pure).
+/// The events that the program has not taken yet (pure).
 #[derive(Debug, Default)]
 struct Inbox {
     events: VecDeque<ListenEvent>,
     sessions: u64,
-    /// Whether the last session is there, or about to be.
+    /// `true` if the last session is open, or about to be.
     open: bool,
-    /// Whether no more events come.
+    /// `true` if no more events follow.
     ended: bool,
 }
 
@@ -53,7 +55,9 @@ impl Inbox {
         }
     }
 
-    /// Puts a mark behind the last event. One that is there already says as much, so there is one more than fits at most.
+    /// Adds a mark behind the last event, unless one is there already.
+    ///
+    /// So the queue exceeds its capacity by one event at most.
     fn miss(&mut self, gap: Gap) {
         let no_room = self.events.len() > CAPACITY;
         match self.events.back_mut() {
@@ -65,7 +69,7 @@ impl Inbox {
 
     fn interrupt(&mut self, event: ListenEvent) {
         self.open = false;
-        // If there is no room, the mark that follows says enough.
+        // If there is no room, the mark that follows is enough.
         if !self.is_full() {
             self.events.push_back(event);
         }
@@ -88,34 +92,34 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    /// Begins a session; what earlier ones still hear does not count.
+    /// Begins a session; notifications of earlier ones are ignored from now on.
     pub(super) fn begin(&self) -> SessionNumber {
         self.lock().begin()
     }
 
-    /// Keeps a notification that a session heard.
+    /// Keeps a notification that a session received.
     pub(super) fn hear(&self, session: SessionNumber, notification: Notification) {
         self.change(|inbox| inbox.hear(session, notification));
     }
 
-    /// The session ended, or was given up before it was confirmed.
+    /// Records that the session ended, or was given up before it was confirmed.
     pub(super) fn interrupt(&self, event: ListenEvent) {
         self.change(|inbox| inbox.interrupt(event));
     }
 
-    /// There is another session, and what was notified in between is missing.
+    /// Records that there is another session, and that earlier notifications may be missing.
     pub(super) fn resume(&self, gap: Gap) {
         self.change(|inbox| inbox.miss(gap));
     }
 
-    /// No more events come after this one.
+    /// Ends the queue after this event.
     pub(super) fn end(&self, last: Option<ListenEvent>) {
         self.change(|inbox| inbox.end(last));
     }
 
-    /// Takes the next event; `None` when all were taken and no more come.
+    /// Takes the next event; `None` when all were taken and no more follow.
     pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<ListenEvent>> {
-        // Before the look, so that an event that comes in between wakes the reader.
+        // Register before the check, so that an event in between wakes the reader.
         self.reader.register(context.waker());
         let mut inbox = self.lock();
         match inbox.events.pop_front() {
@@ -131,7 +135,7 @@ impl Mailbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
-        // Nothing panics half-way through a change.
+        // No code panics half-way through a change.
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,7 +168,7 @@ mod tests {
         let session = inbox.begin();
         (0..CAPACITY + 500).for_each(|n| inbox.hear(session, notification(n)));
         assert_eq!(inbox.events.len(), CAPACITY + 1);
-        // Two are taken: the first one makes no room yet.
+        // The program takes two; the first one makes no room yet.
         inbox.events.drain(..2);
         inbox.hear(session, notification(9999));
         let events = drain(&mut inbox);

@@ -16,9 +16,10 @@ use super::inbox::Mailbox;
 use super::task::{Change, over};
 use crate::error::ListenError;
 
-/// Notifications of the primary, as a stream: see [`ReplicaSet::listen`](crate::ReplicaSet::listen).
+/// Notifications of the primary, as a stream.
 ///
-/// Dropping it ends its session. It keeps no set alive: when the last handle of the set is dropped, it ends as after `close`.
+/// See [`ReplicaSet::listen`](crate::ReplicaSet::listen). Dropping the listener ends its session. The listener keeps no
+/// set alive: when the last handle of the set is dropped, the stream ends as after `close`.
 pub struct Listener {
     mailbox: Arc<Mailbox>,
     changes: mpsc::UnboundedSender<Change>,
@@ -36,27 +37,27 @@ impl Listener {
 
     /// Waits for the next event; `None` after the last one.
     ///
-    /// It is what the `next` of a `StreamExt` does, for programs that have none. After [`ListenEvent::Closed`] it
-    /// returns `None`; without that event, the runtime on which `listen` was called has ended.
+    /// It does the same as `next` of a `StreamExt`, for programs without one. After [`ListenEvent::Closed`] it returns
+    /// `None`. Without that event, `None` means that the runtime on which `listen` was called has ended.
     ///
     /// # Cancel safety
     ///
-    /// No event is lost when the future is dropped.
+    /// No event is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<ListenEvent> {
         poll_fn(|context| self.mailbox.poll_next(context)).await
     }
 
-    /// Listens to more channels, and returns when the server has confirmed it.
+    /// Listens to more channels, and returns when the server has confirmed the change.
     ///
     /// While there is no connection, this waits for the next one.
     ///
     /// # Errors
     ///
-    /// [`ListenError`]; the channels are as before then.
+    /// [`ListenError`]; the channels are unchanged then.
     ///
     /// # Cancel safety
     ///
-    /// The channels may be listened to or not when the future is dropped.
+    /// If the future is dropped, the channels may have been added or not.
     ///
     /// ```no_run
     /// # async fn example(listener: pointsman::Listener) -> Result<(), pointsman::ListenError> {
@@ -72,9 +73,9 @@ impl Listener {
         self.change(Channels::parse(channels)?, true).await
     }
 
-    /// Stops listening to channels, and returns when the server has confirmed it.
+    /// Stops listening to channels, and returns when the server has confirmed the change.
     ///
-    /// Notifications that came before may still be among the events. A channel that was not listened to is no error.
+    /// Earlier notifications may still be among the events. Removing a channel that was not added is no error.
     ///
     /// # Errors
     ///

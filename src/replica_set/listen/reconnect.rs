@@ -1,8 +1,8 @@
-//! When a listener connects again, and to which node (pure).
+//! Decides when a listener connects again, and to which node (pure).
 //!
-//! A primary that is new gets its session at once: every moment without one is one in which notifications are missed. The node that
-//! has just failed is asked again by the set's backoff. A session that ended soon after it began counts as a failure, so
-//! a server that ends every session is not asked in a loop.
+//! A new primary gets its session at once, because notifications are missed as long as there is none. A node that has
+//! just failed is dialled again by the set's backoff. A session that ended soon after it began counts as a failure, so
+//! a server that ends every session is not dialled in a loop.
 
 use std::time::Duration;
 
@@ -16,22 +16,22 @@ use crate::topology::NodeId;
 pub(super) struct Reconnect {
     delays: Delays,
     longest: Duration,
-    /// When the last session was confirmed.
+    /// The time at which the last session was confirmed.
     confirmed: Option<Instant>,
-    /// Since when there is no session.
+    /// The time since which there is no session.
     interrupted: Instant,
-    /// The node that failed last, and when it may be asked again.
+    /// The node that failed last, and the time from which it may be dialled again.
     failed: Option<(NodeId, Instant)>,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Connect to the primary.
     Dial,
     /// Wait until then, or until the topology changes.
     Wait {
-        /// When to look again.
+        /// The time of the next check.
         until: Instant,
     },
 }
@@ -51,20 +51,20 @@ impl Reconnect {
         }
     }
 
-    /// A session of the node was not had.
+    /// Records that no session with the node could be opened.
     pub(super) fn on_failure(&mut self, node: NodeId, now: Instant) {
-        // A listener never gives up: when a schedule has an end, its longest step goes on.
+        // A listener never gives up: after the schedule ends, its longest delay repeats.
         let delay = self.delays.next().unwrap_or(self.longest);
         self.failed = Some((node, now + delay));
     }
 
-    /// A session was confirmed. Returns for how long there was none.
+    /// Records that a session was confirmed, and returns the time without one.
     pub(super) fn on_confirmed(&mut self, now: Instant) -> Duration {
         self.confirmed = Some(now);
         now.saturating_duration_since(self.interrupted)
     }
 
-    /// The session at this node ended.
+    /// Records that the session at this node ended.
     pub(super) fn on_interrupted(&mut self, node: NodeId, now: Instant) {
         self.interrupted = now;
         let lasted = self.confirmed.take().map(|confirmed| now.saturating_duration_since(confirmed));
@@ -88,7 +88,7 @@ mod tests {
         Reconnect::new(&backoff, Instant::now())
     }
 
-    /// Fails at this node for ten seconds; gives the milliseconds at which it was asked.
+    /// Fails at this node for ten seconds, and returns the milliseconds of its attempts.
     async fn attempts(reconnect: &mut Reconnect, node: NodeId) -> Vec<u128> {
         let (began, mut attempts) = (Instant::now(), Vec::new());
         while began.elapsed() < Duration::from_secs(4) {

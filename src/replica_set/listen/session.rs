@@ -1,4 +1,4 @@
-//! One session that listens: opened, confirmed, and watched for its end.
+//! One listening session: opens it, confirms it, and waits for its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,16 @@ use crate::timeout::within;
 use crate::topology::NodeId;
 use crate::wire::{SessionKind, WireConnection};
 
-/// Time between two looks whether the server still answers on an idle session.
+/// Time between two probes of an idle session.
 ///
-/// The monitors notice a server that is lost; this notices a session that is: a firewall forgot it, or a floating address moved.
+/// The monitors notice a server that is down. This notices a session that is broken, because a firewall forgot it or a
+/// floating address moved.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// An empty statement, with words for those who look at the server's sessions.
+/// An empty statement, with a comment for operators who inspect the server's sessions.
 const PROBE: &str = "-- pointsman listens here";
 
-/// Where to listen: the primary, as the set sees it at one moment.
+/// The node to listen to: the primary in one snapshot of the set.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) node: NodeId,
@@ -38,14 +39,14 @@ pub(super) struct Session {
     pub(super) place: Place,
 }
 
-/// Why there is no session.
+/// The reason why there is no session.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// None could be opened.
+    /// No session could be opened.
     Connect(ConnectError),
-    /// The server refused a statement.
+    /// The server rejected a statement.
     Server(diesel::result::Error),
-    /// It ended, or did not answer.
+    /// The session ended, or did not answer.
     Lost(Interruption),
 }
 
@@ -61,7 +62,7 @@ impl Session {
         mailbox: &Arc<Mailbox>,
     ) -> Result<Self, Failed> {
         let link = place.outside.dial(SessionKind::Listen).await.map_err(Failed::Connect)?;
-        // Before the server can send anything: a notification may come before the answer.
+        // Registered before the server can send anything, because a notification may arrive before the answer.
         let (number, heard) = (mailbox.begin(), Arc::clone(mailbox));
         link.hear(Box::new(move |notification| heard.hear(number, Notification::of(&notification))));
         let session = Self { link, place };
@@ -69,7 +70,9 @@ impl Session {
         Ok(session)
     }
 
-    /// Runs statements within the limit of the node's sessions; an empty one only asks for an answer.
+    /// Runs statements within the limit of the node's sessions.
+    ///
+    /// An empty statement only requests an answer.
     pub(super) async fn run(&self, sql: &str) -> Result<(), Failed> {
         let limit = self.place.outside.limit();
         let mut conn = self.link.conn();
@@ -81,11 +84,11 @@ impl Session {
         }
     }
 
-    /// Waits until the session is of no more use.
+    /// Waits until the session is no longer usable.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost when the future is dropped.
+    /// Nothing is lost if the future is dropped.
     pub(super) async fn ended(&self) -> Interruption {
         tokio::select! {
             biased;
@@ -95,7 +98,7 @@ impl Session {
         }
     }
 
-    /// Asks again and again whether the server answers, until it does not.
+    /// Probes the session repeatedly until it does not answer.
     async fn silent(&self) -> Interruption {
         loop {
             sleep(PROBE_INTERVAL).await;

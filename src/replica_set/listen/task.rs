@@ -1,4 +1,4 @@
-//! The task behind a listener: it keeps a session at the primary, and says when there was none.
+//! The task behind a listener: keeps a session at the primary, and reports each gap.
 
 use std::sync::{Arc, Weak};
 
@@ -15,14 +15,14 @@ use super::session::{Failed, Session};
 use crate::error::{CheckoutError, ListenError};
 use crate::topology::Topology;
 
-/// Channels that are to be listened to as well, or not any more.
+/// Channels to add or to remove.
 pub(super) struct Change {
     pub(super) channels: Channels,
     pub(super) listen: bool,
     pub(super) done: oneshot::Sender<Result<(), ListenError>>,
 }
 
-/// What the task owns. It keeps no set: with the last handle of its set, it ends.
+/// The state that the task owns; it keeps no set alive, and ends with the set's last handle.
 pub(super) struct Task {
     pub(super) set: Weak<Inner>,
     /// Cancelled when the set closes.
@@ -32,13 +32,13 @@ pub(super) struct Task {
     pub(super) topology: watch::Receiver<Arc<Topology>>,
     pub(super) channels: Channels,
     pub(super) changes: mpsc::UnboundedReceiver<Change>,
-    /// Changes that were made on a session which ended before it confirmed them.
+    /// Changes made on a session that ended before it confirmed them.
     pub(super) unconfirmed: Vec<oneshot::Sender<Result<(), ListenError>>>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) reconnect: Reconnect,
 }
 
-/// Ends the stream whatever ends the task: a panic, or its runtime.
+/// Ends the stream, even if a panic or the end of its runtime ends the task.
 struct AtEnd(Arc<Mailbox>);
 
 impl Drop for AtEnd {
@@ -64,7 +64,7 @@ impl Task {
                 let Some(next) = self.connect().await else { return };
                 session = next;
                 for done in self.unconfirmed.drain(..) {
-                    // Who asked may have gone.
+                    // The caller may have stopped waiting.
                     let _ = done.send(Ok(()));
                 }
             }
@@ -78,14 +78,14 @@ impl Task {
         mailbox.end(Some(ListenEvent::Closed));
     }
 
-    /// Stays with a session until it is of no more use; `None` when the set is gone.
+    /// Stays with a session until it is no longer usable; `None` if the set is gone.
     async fn stay(&mut self, session: &Session) -> Option<Interruption> {
         let ended = session.ended();
         tokio::pin!(ended);
         loop {
             tokio::select! {
                 biased;
-                // Its users' connections may keep the node of a set that was dropped.
+                // Connections in use may keep the node of a set that was dropped.
                 outcome = self.topology.changed() => outcome.ok()?,
                 reason = &mut ended => return Some(reason),
                 Some(change) = self.changes.recv() => {
@@ -97,7 +97,7 @@ impl Task {
         }
     }
 
-    /// Changes what is listened to. If the session ends meanwhile, the next one confirms it.
+    /// Changes the channels; if the session ends first, the next one confirms the change.
     async fn change(&mut self, session: &Session, change: Change) -> Result<(), Interruption> {
         let Change { channels, listen, done } = change;
         let sql = if listen { channels.listen() } else { channels.unlisten() };
@@ -121,12 +121,12 @@ impl Task {
                 Err(ListenError::Server { node: session.place.name.clone(), source })
             }
         };
-        // Who asked may have gone.
+        // The caller may have stopped waiting.
         let _ = done.send(outcome);
         Ok(())
     }
 
-    /// Connects to the primary, for as long as it takes; `None` when the set is gone.
+    /// Connects to the primary, and retries until it succeeds; `None` if the set is gone.
     async fn connect(&mut self) -> Option<Session> {
         loop {
             let (step, place) = {
@@ -137,7 +137,7 @@ impl Task {
             let place = match (step, place) {
                 (Step::Dial, Some(place)) => place,
                 (Step::Wait { until }, _) => {
-                    // A change, or the end of the pause: both are a reason to look. So is the end of the set.
+                    // Check again after a change, after the pause, and when the set ends.
                     let _ = timeout_at(until, self.topology.changed()).await;
                     continue;
                 }
@@ -161,7 +161,7 @@ impl Task {
     }
 }
 
-/// What a caller hears whose listener has ended.
+/// Returns the error for a caller whose listener has ended.
 pub(super) fn over() -> ListenError {
     ListenError::Checkout(CheckoutError::Closed)
 }

@@ -1,29 +1,30 @@
-//! Whether a server's history contains a transaction, as far as the recoveries tell.
+//! Decides from the recoveries if a server's history contains a transaction.
 //!
-//! A transaction id is given out again by a server that lost the end of its log: by a crash, or because it was promoted
-//! without having received it. So the status of an id counts only if the present primary's history contains the position
-//! at which the transaction wrote. Only the recoveries of the *present primary's own* lineage decide that. Another node's
-//! recovery proves nothing, even on the same timeline and from the same position: both standbys may have been promoted.
+//! A server that lost the end of its log assigns the same transaction ids again. It loses the end in a crash, or
+//! because it was promoted without having received it. So the status of an id counts only if the present primary's
+//! history contains the position at which the transaction wrote. Only the recoveries of the *present primary's own*
+//! lineage decide that. Another node's recovery proves nothing, even on the same timeline and from the same position,
+//! because both standbys may have been promoted.
 
 use crate::error::InDoubt;
 use crate::topology::{Recoveries, Recovery};
 
-/// Whether a server knows a transaction by its id.
+/// A server's knowledge of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
     Yes,
-    /// Its history parts from the transaction's before the transaction wrote; the id may be another's by now.
+    /// Its history forks before the transaction's write; the id may belong to another one by now.
     No,
-    /// A step of its history was not seen, or is ambiguous.
+    /// A step of its history was not observed, or is ambiguous.
     Maybe,
 }
 
-/// Judges by the recoveries that the set saw, and the one that the present primary reports of itself.
+/// Decides by the recoveries that the set saw, and the one that the present primary reports.
 ///
-/// A server keeps only its last recovery on record. The one before may have lost the transaction and given its id to
-/// another one, so what the monitors saw counts as well.
+/// A server keeps only its last recovery on record. An earlier recovery may have lost the transaction and assigned its
+/// id to another one, so the monitors' observations count as well.
 pub(super) fn knows(in_doubt: &InDoubt, seen: &Recoveries, now: &Recovery) -> Known {
-    // The history of the doubt's timeline was given up: a lower timeline contains nothing of it.
+    // The history of the transaction's timeline was abandoned: a lower timeline contains nothing of it.
     if now.timeline < in_doubt.timeline {
         return Known::No;
     }
@@ -44,7 +45,7 @@ pub(super) fn knows(in_doubt: &InDoubt, seen: &Recoveries, now: &Recovery) -> Kn
         return match since.is_empty() {
             true => Known::Yes,
             false if since.iter().any(lost) => Known::No,
-            // It restarted, and may have been copied from another history meanwhile; or the address leads elsewhere.
+            // It restarted, and may have been copied from another history, or the address now leads to another server.
             false if ambiguous || has_moved(in_doubt, seen, now) => Known::Maybe,
             false => Known::Yes,
         };
@@ -52,14 +53,14 @@ pub(super) fn knows(in_doubt: &InDoubt, seen: &Recoveries, now: &Recovery) -> Kn
     if is_same_run(in_doubt, now) {
         return Known::Maybe;
     }
-    // What a server recovered before it began to write by itself is all that it has of others.
+    // Before it began to write itself, a server has only what it had replayed by then.
     if own.iter().any(|recovery| {
         !is_same_run(in_doubt, recovery) && recovery.end.is_some_and(|end| end < in_doubt.position)
     }) {
         return Known::No;
     }
     let promotion = own.iter().find(|recovery| recovery.timeline == now.timeline);
-    // Promoted from the doubt's own timeline, by the very process that was seen to follow it.
+    // Promoted from the transaction's own timeline, by the very process that was seen to follow it.
     let is_heir = promotion.is_some_and(|promotion| {
         promotion.from == Some(in_doubt.timeline) && promotion.end.is_some() && promotion.at > in_doubt.noted
     });
@@ -67,9 +68,9 @@ pub(super) fn knows(in_doubt: &InDoubt, seen: &Recoveries, now: &Recovery) -> Kn
     if next && is_heir && !ambiguous { Known::Yes } else { Known::Maybe }
 }
 
-/// The recoveries of the node that is the primary now, since it was promoted the last time.
+/// Returns the recoveries of the present primary since its last promotion.
 ///
-/// What it did before it became a standby again belongs to another copy of the data.
+/// Its recoveries from before it became a standby again belong to another copy of the data.
 fn own_recoveries<'r>(seen: &'r Recoveries, now: &'r Recovery) -> Vec<&'r Recovery> {
     let mut own: Vec<&Recovery> = Vec::new();
     for recovery in seen.iter().filter(|recovery| recovery.node == now.node) {
@@ -78,19 +79,19 @@ fn own_recoveries<'r>(seen: &'r Recoveries, now: &'r Recovery) -> Vec<&'r Recove
         }
         own.push(recovery);
     }
-    // Its own word may be newer than what a monitor saw.
+    // The primary's own report may be newer than a monitor's observation.
     if own.last().is_none_or(|last| (last.timeline, last.end) != (now.timeline, now.end)) {
         own.push(now);
     }
     own
 }
 
-/// The recovery after which the transaction ran.
+/// Returns `true` if the transaction ran after this recovery.
 fn is_same_run(in_doubt: &InDoubt, recovery: &Recovery) -> bool {
     (recovery.timeline, recovery.end) == (in_doubt.timeline, in_doubt.recovered_to)
 }
 
-/// The address of the node leads to another server than when the transaction ran.
+/// Returns `true` if the node's address leads to another server than when the transaction ran.
 fn has_moved(in_doubt: &InDoubt, seen: &Recoveries, now: &Recovery) -> bool {
     let place = |recovery: &Recovery| recovery.server.map(|server| (server.address, server.port));
     let of_node = || seen.iter().filter(|recovery| recovery.node == in_doubt.node);
@@ -136,7 +137,7 @@ mod tests {
         }
     }
 
-    /// What is known after the recoveries that are given, the last of which is the present primary's.
+    /// Decides after the given recoveries, the last of which is the present primary's.
     fn after(in_doubt: &InDoubt, told: &[Told]) -> Known {
         let mut seen = Recoveries::default();
         for (i, told) in told.iter().enumerate() {
@@ -175,7 +176,7 @@ mod tests {
         assert_eq!(after(&in_doubt, &[("a", 1, Some(600), None)]), Known::Yes);
     }
 
-    /// Only the last recovery was looked at, so a transaction that was lost before was taken for the one that
+    /// Only the last recovery was considered, so a transaction that an earlier one lost was mistaken for the one that
     /// got its id afterwards.
     #[test]
     fn what_one_recovery_lost_no_later_one_brings_back() {
@@ -183,7 +184,7 @@ mod tests {
         for later in [("a", 1, None, None), ("a", 1, Some(700), None)] {
             assert_eq!(after(&in_doubt("a", 1, 500, None), &[lost, later]), Known::No, "{later:?}");
         }
-        // On another timeline it was a standby in between, perhaps with other data, and no monitor saw it.
+        // On another timeline it was a standby in between, perhaps with other data, and no monitor saw that.
         let promoted = ("a", 2, Some(700), None);
         assert_eq!(after(&in_doubt("a", 1, 500, None), &[lost, promoted]), Known::Maybe);
         let crashed = [("b", 2, Some(400), Some(1)), ("b", 2, Some(700), None)];
@@ -207,8 +208,8 @@ mod tests {
         assert_eq!(after(&in_doubt("a", 1, 500, None), &twice), Known::Maybe);
     }
 
-    /// C was promoted to timeline 2, and the doubt arose there; C died before COMMIT, and B was promoted, to timeline
-    /// 2 as well, even from the same position. B's word about C's transaction was believed.
+    /// C was promoted to timeline 2, where the in-doubt transaction ran. C died before COMMIT, and B was promoted, to
+    /// timeline 2 as well, even from the same position. B's answer about C's transaction was believed.
     #[test]
     fn a_timeline_by_the_same_number_is_another_history() {
         let on_c = in_doubt("c", 2, 500, Some(400));
@@ -226,29 +227,29 @@ mod tests {
         assert_eq!(after(&on_c, &[c, third]), Known::Yes);
     }
 
-    /// B was promoted without the transaction, and then C with it: B's recovery counted for C, and the transaction was
-    /// "safe to run again" though it was carried out.
+    /// B was promoted without the transaction, and then C with it. B's recovery counted for C, so the transaction was
+    /// reported as "safe to run again" although it was committed.
     #[test]
     fn only_the_present_primarys_own_recovery_counts() {
         let in_doubt = in_doubt("a", 1, 500, None);
         let (b, c) = (("b", 2, Some(400), Some(1)), ("c", 2, Some(600), Some(1)));
         assert_eq!(after(&in_doubt, &[b, c]), Known::Yes);
         assert_eq!(after(&in_doubt, &[c, b]), Known::No);
-        // B was rebuilt, followed, and was promoted once more: its first recovery was that of other data.
+        // B was rebuilt, followed, and was promoted again: its first recovery belongs to other data.
         assert_eq!(after(&in_doubt, &[b, ("b", 2, Some(700), Some(1))]), Known::Yes);
     }
 
     #[test]
     fn a_standby_that_did_not_follow_the_timeline_proves_nothing() {
         let on_c = in_doubt("c", 2, 500, Some(400));
-        // Promoted to 3 because 2 was taken, and yet from timeline 1.
+        // Promoted to 3 because 2 was taken, although from timeline 1.
         assert_eq!(after(&on_c, &[("b", 3, Some(600), Some(1))]), Known::Maybe);
         assert_eq!(after(&on_c, &[("b", 3, Some(450), Some(1))]), Known::No);
-        // The lead went back to timeline 1: what was written on 2 is gone.
+        // The primary is on timeline 1 again: all that was written on 2 is gone.
         assert_eq!(after(&on_c, &[("a", 1, None, None)]), Known::No);
     }
 
-    /// An address that is passed on from one server to the next looks like one node that recovers.
+    /// If an address moves from one server to the next, it looks like one node that recovers.
     #[test]
     fn an_address_that_moved_to_another_server_proves_nothing() {
         let in_doubt = in_doubt("rw", 2, 500, Some(400));

@@ -10,11 +10,11 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-/// How many chunks of a delayed reply are under way: 64 of 16 KiB, as much as a long line holds.
+/// Maximum chunks of a delayed reply under way: 64 of 16 KiB, the capacity of a long line.
 const UNDER_WAY: usize = 64;
 const CHUNK: usize = 16 * 1024;
 
-/// What happens to the bytes of the connections.
+/// The behaviour that applies to the bytes of the connections.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) enum Behaviour {
     #[default]
@@ -24,11 +24,11 @@ pub(super) enum Behaviour {
     CutAfter(u64),
 }
 
-/// What all connections are told.
+/// The state that all connections share.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct WireConnection {
     behaviour: Behaviour,
-    /// Counts the changes of behaviour, so that an equal one begins to count anew.
+    /// Counts the changes of behaviour, so that an equal one starts to count again.
     change: u64,
     resets: u64,
 }
@@ -44,7 +44,7 @@ impl WireConnection {
     }
 }
 
-/// Lets the system answer with RST when the connection is dropped.
+/// Makes the system answer with RST when the connection is dropped.
 pub(super) fn reset(connection: &TcpStream) {
     // It fails for a connection that is gone already.
     let _ = SockRef::from(connection).set_linger(Some(Duration::ZERO));
@@ -52,8 +52,8 @@ pub(super) fn reset(connection: &TcpStream) {
 
 /// Forwards one connection until either side ends it or the proxy does.
 ///
-/// What `link` says now counts as the state in which it was accepted, not what it says when the
-/// task is first polled: a reset in between means this connection, too.
+/// The current value of `link` is the state in which the connection was accepted, not the value at the task's first
+/// poll. A reset in between applies to this connection, too.
 pub(super) fn forward(
     client: TcpStream,
     target: SocketAddr,
@@ -82,7 +82,9 @@ async fn forward_since(
     }
 }
 
-/// Runs a connection to its end; an error resets it, as what the server did is not known.
+/// Runs a connection until it ends.
+///
+/// An error resets it, because the server's work is unknown.
 async fn run(
     client: &mut TcpStream,
     server: &mut Option<TcpStream>,
@@ -132,7 +134,7 @@ async fn requests(
     }
 }
 
-/// Reads replies and says when each is due.
+/// Reads replies and schedules each of them.
 async fn delay(
     mut from: ReadHalf<'_>,
     queue: mpsc::Sender<(Instant, io::Result<Vec<u8>>)>,
@@ -158,7 +160,7 @@ async fn delay(
     }
 }
 
-/// Hands out replies when they are due, as many as the behaviour lets through.
+/// Sends replies when they are due, as many as the behaviour allows.
 async fn replies(
     mut queued: mpsc::Receiver<(Instant, io::Result<Vec<u8>>)>,
     to: &mut WriteHalf<'_>,

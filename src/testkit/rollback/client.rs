@@ -1,7 +1,7 @@
 //! One session of the set, which gets its turns in the session that all of them share.
 //!
-//! A statement outside a transaction is a turn with a savepoint of its own, and so is a whole transaction. A turn ends as the
-//! statement or the transaction would: it is released, or rolled back, and the next client in the queue has its turn.
+//! A statement outside a transaction is a turn with its own savepoint, and so is a whole transaction. A turn ends as
+//! the statement or the transaction would: released, or rolled back. Then the next client in the queue has its turn.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use super::translate::translated;
 /// The turn of a client.
 type Turn = OwnedMutexGuard<Session>;
 
-/// What a client hears that waited for its turn in vain.
+/// The error for a client that waited for its turn in vain.
 const BUSY: &str = "another connection of this `RollbackSet` is inside a transaction, and all of them share one session: \
     end that transaction first, or run this statement on its connection";
 
@@ -31,7 +31,7 @@ const TWO_PHASE: &str = "a `RollbackSet` has no two-phase commit: it would outli
 
 const NO_BLOCK: &str = "savepoints can only be used in transaction blocks";
 
-/// Why a client is served no longer.
+/// Why a client is no longer served.
 enum Stop {
     /// It has left.
     Gone,
@@ -51,14 +51,14 @@ pub(super) struct Client<'s> {
     admitted: Admitted<'s>,
     settings: Settings,
     from: Messages<OwnedReadHalf>,
-    /// Without a bound, so that a client that reads half of a result does not hold the turn.
+    /// Unbounded, so that a client that reads half of a result does not hold the turn.
     to: mpsc::UnboundedSender<Vec<u8>>,
     writer: JoinHandle<()>,
-    /// Held through a transaction.
+    /// Held during a transaction.
     turn: Option<Turn>,
-    /// Whether the present turn must not write.
+    /// `true` if the present turn must not write.
     read_only: bool,
-    /// Whether the client was told by the server itself that the session ends.
+    /// `true` if the server itself told the client that the session ends.
     told: bool,
 }
 
@@ -108,10 +108,10 @@ impl<'s> Client<'s> {
         let _ = session.lock().await.unlock_all().await;
     }
 
-    /// Serves one request, up to the server's word that it is ready for the next one.
+    /// Serves one request, until the server reports that it is ready for the next one.
     async fn request(&mut self) -> Result<(), Stop> {
         let message = self.next().await?;
-        // What was to be cancelled has ended, as the server sees it.
+        // The server has ended the request that was to be cancelled.
         let _ = self.admitted.cancel.notified().now_or_never();
         match (message.kind, message.body.first()) {
             (b'Q', _) => self.query(message).await?,
@@ -129,7 +129,7 @@ impl<'s> Client<'s> {
         Ok(())
     }
 
-    /// Waits for the client's next message; in a transaction, for a word of the server as well.
+    /// Waits for the client's next message; in a transaction, for the server's too.
     async fn next(&mut self) -> Result<Message, Stop> {
         loop {
             let next = match &mut self.turn {
@@ -147,7 +147,7 @@ impl<'s> Client<'s> {
         }
     }
 
-    /// Carries a simple query out, statement by statement if one of them begins or ends a transaction.
+    /// Runs a simple query, statement by statement if one of them begins or ends a transaction.
     async fn query(&mut self, message: Message) -> Result<(), Stop> {
         let text = message.texts().concat();
         let statements = statements(&text);
@@ -173,7 +173,9 @@ impl<'s> Client<'s> {
         Ok(())
     }
 
-    /// Begins a transaction. Returns `false` if the client was sent an error, as all of these do.
+    /// Begins a transaction.
+    ///
+    /// Returns `false` if the client was sent an error, as all of these do.
     async fn begin(&mut self, access: Access) -> Result<bool, Stop> {
         if self.turn.is_none() {
             self.turn = self.take_turn(access).await?;
@@ -216,7 +218,7 @@ impl<'s> Client<'s> {
         Ok(true)
     }
 
-    /// Runs statements that are none of transactions: in the open one, or in a turn of their own.
+    /// Runs non-transaction statements: in the open transaction, or in a separate turn.
     async fn run(&mut self, first: Message) -> Result<bool, Stop> {
         if let Some(mut turn) = self.turn.take() {
             let relayed = self.relay(&mut turn, first).await;
@@ -259,7 +261,7 @@ impl<'s> Client<'s> {
         }
     }
 
-    /// Ends a turn that went well.
+    /// Ends a turn that succeeded.
     async fn finish(&mut self, turn: &mut Session) -> Result<bool, Stop> {
         match turn.commit(self.read_only).await {
             Ok(()) => Ok(true),
@@ -267,8 +269,9 @@ impl<'s> Client<'s> {
         }
     }
 
-    /// Passes messages on in both directions, until the server is ready for the next request. Returns `false` if one of
-    /// them was an error.
+    /// Forwards messages in both directions, until the server is ready for the next request.
+    ///
+    /// Returns `false` if one of them was an error.
     async fn relay(&mut self, session: &mut Session, first: Message) -> Result<bool, Stop> {
         let is_simple = first.kind == b'Q';
         let mut reads = !ends_request(first.kind);
@@ -310,7 +313,7 @@ impl<'s> Client<'s> {
         }
     }
 
-    /// Sends an error, and returns that not all is well.
+    /// Sends an error, and returns `false`.
     fn refuse(&self, sqlstate: &str, text: &str) -> bool {
         self.reply(Message::error("ERROR", sqlstate, text));
         false
@@ -329,7 +332,7 @@ impl<'s> Client<'s> {
         self.reply(message);
     }
 
-    /// Sends a message to the client; one that has left is noticed when it is read from.
+    /// Sends a message to the client; the next read notices if the client has left.
     fn reply(&self, message: Message) {
         let _ = self.to.send(message.bytes());
     }
@@ -344,7 +347,7 @@ async fn hear(from: &mut Messages<OwnedReadHalf>, reads: bool) -> Option<Message
     from.next().await.ok().filter(|message| message.kind != b'X')
 }
 
-/// Returns `true` if nothing is read after a message of a client before the server is ready again.
+/// Returns `true` if the client must get an answer before its next message is read.
 fn ends_request(kind: u8) -> bool {
     matches!(kind, b'Q' | b'S' | b'F')
 }

@@ -1,4 +1,4 @@
-//! A socket on which the driver logs in, for whatever password the server asks.
+//! A socket on which the driver logs in, with any password that the server asks for.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::session::Stream;
 
-/// A socket that the driver logs in with, and that is taken back then, with the bytes that came.
+/// A socket for the driver's login, which is taken back afterwards with the received bytes.
 #[derive(Clone)]
 pub(super) struct Lent(Arc<Mutex<Lending>>);
 
@@ -27,7 +27,7 @@ impl Lent {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes it back, unless the driver still has it.
+    /// Takes the socket back, unless the driver still has it.
     pub(super) fn take_back(self) -> Option<(Box<dyn Stream>, Vec<u8>)> {
         let lending = Arc::into_inner(self.0)?.into_inner().unwrap_or_else(PoisonError::into_inner);
         Some((lending.socket, lending.received))

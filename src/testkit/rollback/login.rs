@@ -1,4 +1,4 @@
-//! The first messages of a client: what it is, and whether it may come in.
+//! The first messages of a client: its kind, and the decision to admit it.
 
 use std::io;
 
@@ -40,7 +40,8 @@ pub(super) async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> 
     let parameters = Message::new(0, first.get(8..).unwrap_or_default()).texts();
     let options = value_of(&parameters, "options").unwrap_or_default();
     if options.contains(PROBE) {
-        // The monitor asks the server itself, or it would wait until a transaction has ended, and call the node down.
+        // The monitor asks the server itself. Otherwise a probe would wait for a transaction, and the monitor would
+        // mark the node down.
         let mut server = shared.target.connect().await?;
         tokio::io::AsyncWriteExt::write_all(&mut server, &first).await?;
         copy_bidirectional(&mut peer.into_inner(), &mut server).await?;
@@ -73,7 +74,7 @@ pub(super) async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> 
     Ok(())
 }
 
-/// What a client hears of a session that has ended.
+/// The error for a client whose session has ended.
 pub(super) fn has_ended(session: &Session) -> Option<String> {
     let cause = session.end()?;
     Some(format!(

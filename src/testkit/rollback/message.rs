@@ -24,17 +24,17 @@ impl Message {
         Self::new(b'Q', terminated(&[sql]))
     }
 
-    /// The server's word that a command was carried out.
+    /// The server's message that a command was carried out.
     pub(super) fn complete(tag: &str) -> Self {
         Self::new(b'C', terminated(&[tag]))
     }
 
-    /// The server's word that it waits for the next request, with the state of the transaction.
+    /// The server's message that it waits for the next request, with the transaction's state.
     pub(super) fn ready(status: u8) -> Self {
         Self::new(b'Z', [status])
     }
 
-    /// An error in our words; `FATAL` ends the session of the client.
+    /// An error with our text; `FATAL` ends the session of the client.
     pub(super) fn error(severity: &str, sqlstate: &str, text: &str) -> Self {
         let fields =
             [format!("S{severity}"), format!("V{severity}"), format!("C{sqlstate}"), format!("M{text}")];
@@ -88,7 +88,7 @@ pub(super) fn take(bytes: &mut Vec<u8>) -> Option<Message> {
 
 /// A stream as messages.
 ///
-/// No future of it loses anything when it is dropped, but for [`send`](Self::send).
+/// Dropping a future loses nothing, except with [`send`](Self::send).
 #[derive(Debug)]
 pub(super) struct Messages<S> {
     stream: S,
@@ -100,7 +100,7 @@ impl<S: AsyncRead + Unpin> Messages<S> {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Waits for the next message; an error of the stream and its end are the same.
+    /// Waits for the next message; an error of the stream counts as its end.
     pub(super) async fn next(&mut self) -> io::Result<Message> {
         loop {
             if let Some(message) = take(&mut self.buffer) {
@@ -112,7 +112,7 @@ impl<S: AsyncRead + Unpin> Messages<S> {
         }
     }
 
-    /// Waits for the end of the stream, and keeps what comes before.
+    /// Waits for the end of the stream, and keeps the bytes before it.
     pub(super) async fn gone(&mut self) {
         while self.buffer.len() < READ_AHEAD {
             if !matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..)) {
@@ -122,7 +122,9 @@ impl<S: AsyncRead + Unpin> Messages<S> {
         std::future::pending().await
     }
 
-    /// Waits for the first message of a client, which has no kind, and returns it with its length.
+    /// Waits for the first message of a client, and returns it with its length.
+    ///
+    /// This message has no kind.
     pub(super) async fn untyped(&mut self) -> io::Result<Vec<u8>> {
         let length = self.stream.read_u32().await?;
         if !(8..=10_000).contains(&length) {

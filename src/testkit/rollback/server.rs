@@ -17,18 +17,18 @@ use super::session::{Session, Target};
 use crate::config::{NodeConfig, Password};
 use crate::testkit::error::{Result, TestkitError};
 
-/// What all clients have in common.
+/// The state that all clients share.
 pub(super) struct Shared {
     /// Its lock is fair: turns come first in, first out.
     pub(super) session: Arc<Mutex<Session>>,
     pub(super) target: Target,
     pub(super) parameters: Vec<(String, String)>,
     pub(super) password: Option<Password>,
-    /// How long a client may wait for its turn.
+    /// Time a client may wait for its turn.
     pub(super) limit: Duration,
     process: [u8; 4],
     admitted: AtomicU64,
-    /// By the secret of a client, what wakes it to cancel its statement.
+    /// For each client's secret, the handle that wakes it to cancel its statement.
     cancels: StdMutex<HashMap<[u8; 4], Arc<Notify>>>,
 }
 
@@ -61,7 +61,7 @@ impl Shared {
 }
 
 impl Admitted<'_> {
-    /// What a request to cancel must name: the process at the server, which is that of all, and a secret.
+    /// The key of a cancel request: the server's process, which all clients share, and a secret.
     pub(super) fn key(&self) -> Vec<u8> {
         [self.shared.process, self.secret].concat()
     }
@@ -84,8 +84,8 @@ pub(super) struct Server {
 impl Server {
     /// Opens the session and listens on a free port of 127.0.0.1.
     ///
-    /// Like a proxy it lives on a thread and a runtime of its own: neither a test that blocks nor the clock of a paused
-    /// runtime changes what it does.
+    /// Like a proxy it runs on a separate thread and runtime, so neither a test that blocks nor the clock of a paused
+    /// runtime affects it.
     pub(super) async fn start(node: &NodeConfig, limit: Duration) -> Result<Self> {
         let failed = |source| TestkitError::Network { doing: "serve a set that is rolled back", source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
@@ -129,7 +129,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Waits until the server has rolled back what was done, which a limit in `Session::close` bounds.
+    /// Waits until the server has rolled back; a limit in `Session::close` bounds the wait.
     fn drop(&mut self) {
         drop(self.stop.take());
         // A thread that panicked has closed the session's socket, which rolls back as well.
@@ -147,7 +147,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stops: oneshot::R
                     let shared = Arc::clone(&shared);
                     clients.spawn(async move { drop(login::serve(stream, &shared).await) });
                 }
-                // The failure of one connection, or a lack of descriptors: not to be asked again at once.
+                // The failure of one connection, or a lack of descriptors. Retrying at once would not help.
                 Err(_) => sleep(Duration::from_millis(10)).await,
             },
             Some(_) = clients.join_next() => {}

@@ -1,4 +1,4 @@
-//! The one session at the server, and the transaction that is open in it and never committed.
+//! The one session at the server, and its transaction that is never committed.
 
 use std::io;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::config::NodeConfig;
 use crate::testkit::error::{Result, TestkitError};
 use crate::testkit::wait::LIMIT;
 
-/// The transaction that everything runs in. What a role or a database is set to by default must not change it.
+/// Begins the outer transaction. Defaults of a role or a database must not change it.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE";
 
-/// Turns the limit off that would end it; only newer servers have one.
+/// Disables the timeout that would end the transaction; only newer servers have one.
 const NO_LIMIT: &str = "\
     SELECT pg_catalog.set_config('transaction_timeout', '0', true) \
     WHERE pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL";
@@ -28,7 +28,7 @@ const NO_LIMIT: &str = "\
 /// The savepoint of the statement or transaction whose turn it is.
 const SAVEPOINT: &str = "pointsman_turn";
 
-/// The savepoint of what is taken back at the end of a turn.
+/// The savepoint of the settings that are undone at the end of a turn.
 const UNSET: &str = "pointsman_unset";
 
 /// The constraints that are checked at the end of a transaction unless it says otherwise.
@@ -38,7 +38,7 @@ const DEFERRED: &str = "\
     JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.connamespace \
     WHERE c.condeferred";
 
-/// How long the server may take to end the session.
+/// Time the server may take to end the session.
 const END: Duration = Duration::from_secs(5);
 
 /// A socket of either kind.
@@ -46,7 +46,7 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
-/// Where the server is.
+/// The server's address.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     host: String,
@@ -69,7 +69,7 @@ impl Target {
 #[derive(Debug)]
 pub(super) struct Ended;
 
-/// Why a statement of our own was not carried out.
+/// Why one of our own statements failed.
 #[derive(Debug)]
 pub(super) enum Failed {
     /// The server's error.
@@ -83,11 +83,11 @@ impl From<Ended> for Failed {
     }
 }
 
-/// What the server announced at the login.
+/// The parameters that the server announced at the login.
 #[derive(Debug)]
 pub(super) struct Announced {
     pub(super) parameters: Vec<(String, String)>,
-    /// The process of the session, and the secret that a request to cancel needs.
+    /// The process of the session, and the secret that a cancel request needs.
     pub(super) key: [u8; 8],
 }
 
@@ -104,14 +104,14 @@ pub(super) struct Session {
     status: u8,
     target: Target,
     key: [u8; 8],
-    /// The client whose settings it has.
+    /// The client whose settings are in effect.
     client: Option<u64>,
-    /// The names of these settings, and of those that the session had before the turn.
+    /// The names of these settings, and of the session's settings before the turn.
     set: Vec<String>,
     set_before: Vec<String>,
-    /// The names of those that the turn set for itself.
+    /// The names of the settings that the turn changed.
     local: Vec<String>,
-    /// Why it has ended.
+    /// The reason for its end.
     end: Option<String>,
 }
 
@@ -135,7 +135,7 @@ impl Session {
         let mut config = node.postgres().clone();
         config.ssl_mode(SslMode::Disable).channel_binding(ChannelBinding::Disable);
         config.options("-c idle_in_transaction_session_timeout=0");
-        // The driver only logs in. It has read no further than to the end of that, where the server falls silent.
+        // The driver only logs in. It has read no further than the end of the login, where the server falls silent.
         drop(config.connect_raw(lent.clone(), NoTls).await.map_err(sql)?);
         let (socket, mut received) =
             lent.take_back().ok_or_else(|| network(io::Error::other("the driver kept the socket")))?;
@@ -170,7 +170,7 @@ impl Session {
         }
     }
 
-    /// Returns why the session has ended, if it has.
+    /// Returns the reason for the session's end, if it has ended.
     pub(super) fn end(&self) -> Option<&str> {
         self.end.as_deref()
     }
@@ -216,7 +216,7 @@ impl Session {
         Ended
     }
 
-    /// Runs statements of our own, and returns the first column of their last row.
+    /// Runs our own statements, and returns the first column of their last row.
     async fn run(&mut self, sql: &str) -> Result<Option<String>, Failed> {
         self.send(&Message::query(sql)).await?;
         let (mut value, mut refused) = (None, None);
@@ -231,7 +231,9 @@ impl Session {
         }
     }
 
-    /// Begins a turn: with a savepoint, and the settings of the client that has it unless it had the last one as well.
+    /// Begins a turn: sets a savepoint, and the client's settings.
+    ///
+    /// It skips the settings if the client also had the last turn.
     pub(super) async fn begin(
         &mut self,
         client: u64,
@@ -262,7 +264,7 @@ impl Session {
         self.run("SELECT pg_catalog.pg_advisory_unlock_all()").await.map(drop)
     }
 
-    /// Ends a turn as a COMMIT would: with the checks that were deferred, unless it could not write.
+    /// Ends a turn as a COMMIT would, with the deferred checks unless it could not write.
     pub(super) async fn commit(&mut self, read_only: bool) -> Result<(), Failed> {
         let committed = self.check_and_release(read_only).await;
         if let Err(Failed::Refused(_)) = committed {
@@ -282,13 +284,15 @@ impl Session {
         self.run(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).await.map(drop)
     }
 
-    /// Takes back what a turn set for itself: a released savepoint leaves its settings to the transaction around it.
+    /// Undoes the settings of a turn.
+    ///
+    /// A released savepoint leaves them to the transaction around it.
     async fn unset_local(&mut self) -> Result<(), Failed> {
         for name in std::mem::take(&mut self.local) {
             self.client = None;
             let unset = unset(std::slice::from_ref(&name));
             match self.run(&format!("SAVEPOINT {UNSET}{unset}; RELEASE {UNSET}")).await {
-                // There may be no such setting, as the statement that was to set it has found.
+                // There may be no such setting, as the statement that should set it has found.
                 Err(Failed::Refused(_)) => {
                     self.run(&format!("ROLLBACK TO SAVEPOINT {UNSET}; RELEASE {UNSET}")).await?;
                 }
@@ -298,19 +302,19 @@ impl Session {
         Ok(())
     }
 
-    /// Notes which settings a statement sets for the rest of its transaction.
+    /// Records the settings that a statement changes for the rest of its transaction.
     pub(super) fn note_settings(&mut self, statement: &str) {
         self.local.extend(local_settings(statement));
     }
 
-    /// Ends a turn, and undoes what was done in it.
+    /// Ends a turn, and undoes its work.
     pub(super) async fn roll_back(&mut self) -> Result<(), Ended> {
         let sql = format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}");
-        // The settings are those of before.
+        // The settings of before the turn are in effect again.
         self.client = None;
         self.set.clone_from(&self.set_before);
         self.local.clear();
-        // A request to cancel the statement of before may arrive as late as here.
+        // A request to cancel the previous statement may arrive as late as here.
         for _ in 0..2 {
             match self.run(&sql).await {
                 Ok(_) => return Ok(()),
@@ -321,7 +325,7 @@ impl Session {
         Err(self.ended_by("it could not be rolled back to its savepoint".to_owned()))
     }
 
-    /// Asks the server to cancel what the session is doing, and waits until the server has tried.
+    /// Asks the server to cancel the present statement, and waits until it has tried.
     pub(super) async fn cancel(&self) {
         let request = async {
             let mut stream = self.target.connect().await?;
@@ -329,11 +333,11 @@ impl Session {
             stream.write_all(&[&16_u32.to_be_bytes()[..], &code, &self.key].concat()).await?;
             stream.read(&mut [0]).await
         };
-        // It has no answer, and a server that is gone has nothing to cancel.
+        // A cancel request has no answer, and a server that is gone has nothing to cancel.
         let _ = timeout(END, request).await;
     }
 
-    /// Ends the session, and returns when the server has, and has rolled everything back.
+    /// Ends the session, and returns once the server has rolled everything back.
     pub(super) async fn close(mut self) {
         if self.end.is_some() {
             return;
@@ -349,7 +353,7 @@ impl Session {
     }
 }
 
-/// What an error of the server says.
+/// Returns the text of a server's error.
 fn words(error: &Message) -> String {
     format!("{} (SQLSTATE {})", error.field(b'M').unwrap_or_default(), error.field(b'C').unwrap_or_default())
 }

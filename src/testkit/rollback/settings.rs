@@ -1,8 +1,8 @@
-//! What a session of the set was to be set to when it began, for the turns that it gets in the one session.
+//! The settings that a session of the set began with, for its turns in the one session.
 
 use super::statement::Access;
 
-/// Settings that would end the session: it is always in a transaction.
+/// Settings that would end the session, because it is always in a transaction.
 const DEADLY: [&str; 3] =
     ["idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"];
 
@@ -11,7 +11,9 @@ const DEADLY: [&str; 3] =
 pub(super) struct Settings(Vec<(String, String)>);
 
 impl Settings {
-    /// Reads start-up options: `-c name=value` or `--name=value`, with a backslash before a space in a value.
+    /// Reads start-up options: `-c name=value` or `--name=value`.
+    ///
+    /// A value has a backslash before each space.
     pub(super) fn of_options(options: &str) -> Self {
         let mut settings = Vec::new();
         let mut words = words(options).into_iter();
@@ -51,7 +53,9 @@ impl Settings {
         self.0.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// The statement that sets them until the end of the transaction, with a semicolon before it; empty if there are none.
+    /// Returns the statement that sets them until the end of the transaction.
+    ///
+    /// A semicolon comes before it. It is empty if there are none.
     pub(super) fn as_statement(&self) -> String {
         let set = |(name, value): &(String, String)| {
             format!("pg_catalog.set_config('{name}', '{}', true)", value.replace('\'', "''"))
@@ -61,18 +65,18 @@ impl Settings {
     }
 }
 
-/// Returns `true` if a setting can have that name.
+/// Returns `true` if the text can be a setting's name.
 pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
 }
 
-/// The statements that take settings back, with a semicolon before each.
+/// Returns the statements that undo settings, with a semicolon before each.
 pub(super) fn unset(names: &[String]) -> String {
     let unset = |name: &String| format!("; SET LOCAL \"{}\" TO DEFAULT", name.replace('.', "\".\""));
     names.iter().map(unset).collect()
 }
 
-/// Cuts options at spaces that no backslash stands before.
+/// Splits options at spaces without a backslash before them.
 fn words(options: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut chars = options.chars();

@@ -1,11 +1,11 @@
-//! What a statement does to transactions, by its first words.
+//! The effect of a statement on transactions, by its first words.
 //!
-//! A COMMIT that reached the server would end the transaction that everything runs in. So a request is cut into its
-//! statements, as the server itself would cut it, and those that begin or end transactions are carried out otherwise.
+//! A COMMIT that reached the server would end the outer transaction. So a request is split into its statements, as the
+//! server itself would split it. Statements that begin or end transactions are translated to savepoints.
 
 use super::settings::is_name;
 
-/// What a statement does to transactions.
+/// The effect of a statement on transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Control {
     /// Nothing.
@@ -17,13 +17,13 @@ pub(super) enum Control {
     Rollback {
         chain: bool,
     },
-    /// It sets, releases or goes back to a savepoint.
+    /// It sets, releases or rolls back to a savepoint.
     Savepoint,
     /// It belongs to a two-phase commit.
     TwoPhase,
 }
 
-/// Whether a transaction may write.
+/// The access mode of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// As the session does by default.
@@ -33,7 +33,7 @@ pub(super) enum Access {
 }
 
 impl Control {
-    /// Returns what one statement does.
+    /// Returns the effect of one statement.
     pub(super) fn of(statement: &str) -> Self {
         let words = words(statement);
         let has = |word: &str| words.iter().any(|other| other == word);
@@ -54,7 +54,7 @@ impl Control {
     }
 }
 
-/// Cuts a request into its statements.
+/// Splits a request into its statements.
 pub(super) fn statements(sql: &str) -> Vec<&str> {
     let mut statements = Vec::new();
     let (mut begin, mut depth, mut creates, mut is_first) = (0, 0_u32, false, true);
@@ -69,7 +69,7 @@ pub(super) fn statements(sql: &str) -> Vec<&str> {
                 if std::mem::take(&mut is_first) {
                     creates = is("CREATE");
                 } else if creates && (is("BEGIN") || (depth > 0 && is("CASE"))) {
-                    // The body of a function in standard SQL has semicolons of its own.
+                    // The body of a function in standard SQL contains semicolons.
                     depth += 1;
                 } else if is("END") {
                     depth = depth.saturating_sub(1);
@@ -83,7 +83,9 @@ pub(super) fn statements(sql: &str) -> Vec<&str> {
     statements
 }
 
-/// Returns the names of the settings that a statement sets for the rest of its transaction, as far as its text tells.
+/// Returns the names of the settings that a statement sets for its transaction.
+///
+/// It knows only those that the text shows.
 pub(super) fn local_settings(statement: &str) -> Vec<String> {
     let mut names = Vec::new();
     if let ["SET", "LOCAL", name, ..] = &words(statement).iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -109,7 +111,9 @@ pub(super) fn local_settings(statement: &str) -> Vec<String> {
     names.into_iter().filter(|name| is_name(name)).map(str::to_owned).collect()
 }
 
-/// Returns the first words of a statement in capitals; more of them than any statement has that ends a transaction.
+/// Returns the first words of a statement in capitals.
+///
+/// They are enough to recognise any statement that ends a transaction.
 fn words(statement: &str) -> Vec<String> {
     let word = |(_, token)| match token {
         Token::Word(word) => Some(word.to_ascii_uppercase()),
@@ -121,7 +125,7 @@ fn words(statement: &str) -> Vec<String> {
 enum Token<'s> {
     Word(&'s str),
     Semicolon,
-    /// Anything else that is no comment: a string, a quoted name, an operator.
+    /// Any other token that is no comment: a string, a quoted name, an operator.
     Other,
 }
 
@@ -139,13 +143,13 @@ impl<'s> Tokens<'s> {
         &self.sql[self.at..]
     }
 
-    /// Passes over everything up to the end of what follows a beginning of this length.
+    /// Skips everything up to the end of the token that starts with a prefix of this length.
     fn skip_past(&mut self, begin: usize, end: &str) {
         let length = self.rest()[begin..].find(end).map_or(self.rest().len(), |at| begin + at + end.len());
         self.at += length;
     }
 
-    /// Passes over a string or a quoted name; a doubled quote in it begins another one at once.
+    /// Skips a string or a quoted name; a doubled quote in it begins another one at once.
     fn skip_quoted(&mut self, quote: u8, escapes: bool) {
         let bytes = self.rest().as_bytes();
         let mut i = 1;
@@ -171,7 +175,7 @@ impl<'s> Tokens<'s> {
         self.at += i.min(bytes.len());
     }
 
-    /// Returns the length of the mark with which a dollar-quoted string begins.
+    /// Returns the length of the tag that starts a dollar-quoted string.
     fn dollar_quote(&self) -> Option<usize> {
         let tag = self.rest().strip_prefix('$')?;
         let end = tag.find(|c: char| !(c.is_alphanumeric() || c == '_'))?;

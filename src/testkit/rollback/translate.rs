@@ -1,14 +1,16 @@
-//! A client's message as the one session gets it.
+//! Rewrites a client's message for the one session.
 
 use super::message::Message;
 use super::session::Session;
 use super::statement::{Control, statements};
 
-/// What a prepared statement says instead of beginning or ending a transaction.
+/// The statement that replaces a prepared statement which begins or ends a transaction.
 const PREPARED: &str = "a `RollbackSet` begins and ends transactions only by simple queries: call `transaction`, or run \
     this statement with `batch_execute`";
 
-/// Gives a prepared statement a name that no other client uses, and lets none of them end a transaction.
+/// Makes a prepared statement's name unique to the client.
+///
+/// It also keeps the statement from ending a transaction.
 pub(super) fn translated(mut message: Message, client: u64, session: &mut Session) -> Message {
     let body = &mut message.body;
     let end_of_first = body.iter().position(|byte| *byte == 0).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Who gets in: connection slots and passwords.
+//! Access to a server: connection slots and passwords.
 
 use super::Server;
 use crate::testkit::APP;
@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
-/// A password that is wrong, and stands out where it should not be seen.
+/// A wrong password, which is easy to find in places that must not show it.
 const WRONG_PASSWORD: &str = "wrong-sesame";
 
-/// Whether every slot is taken that is not a superuser's; the asker does not count.
+/// Checks that every ordinary slot is taken; the asking connection does not count.
 const IS_FULL: &str = "
     SELECT count(*) >= current_setting('max_connections')::int
         - current_setting('superuser_reserved_connections')::int
@@ -50,10 +50,10 @@ impl Drop for ExhaustedConnections {
 }
 
 impl Server {
-    /// Takes every connection slot that is free, so that the next client is refused (53300).
+    /// Takes every free connection slot, so that the next client is refused (53300).
     ///
-    /// The slots that are reserved for superusers stay free, so SQL for administration goes on. A client
-    /// that is connected already keeps its slot, and one that leaves makes room for another.
+    /// The slots reserved for superusers stay free, so SQL for administration goes on. A connected client keeps its
+    /// slot, and one that leaves makes room for another.
     ///
     /// # Errors
     ///
@@ -71,8 +71,8 @@ impl Server {
     pub async fn exhaust_connections(&self) -> Result<ExhaustedConnections> {
         let url = &self.url();
         let exhausted = &Mutex::new(ExhaustedConnections { held: Vec::new() });
-        // One after the other: those who come together are all refused by the slots that they take
-        // while they are refused, and leave some free.
+        // One after the other: connections that start together fill the slots while the server refuses them, and leave
+        // some free.
         until(self.name(), "to have no slot left", || async move {
             match tokio_postgres::connect(url, NoTls).await {
                 Ok((client, connection)) => {
@@ -92,8 +92,8 @@ impl Server {
 
     /// Changes the password of the role `app`, through the primary and for all servers.
     ///
-    /// Sessions that are open stay open. [`url`](Self::url) has the new password from here on; a URL
-    /// that was taken before has the old one. Standbys know it once they have replayed the change.
+    /// Open sessions stay open. [`url`](Self::url) has the new password from here on; an older URL has the old one.
+    /// Standbys know the new password once they have replayed the change.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! A server starts, ends and stands still.
+//! Starts, ends and pauses a server.
 
 use super::Server;
 use crate::testkit::error::{Result, TestkitError};
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 impl Server {
     /// Starts the server, and returns once it accepts connections.
     ///
-    /// A server that runs already is left alone.
+    /// A running server is left alone.
     ///
     /// # Errors
     ///
@@ -22,11 +22,11 @@ impl Server {
         until(self.name(), waiting_for, || async { self.is_ready() }).await
     }
 
-    /// Starts the server without waiting for anything: it may refuse connections for a while.
+    /// Starts the server without waiting; it may refuse connections for a while.
     ///
     /// # Errors
     ///
-    /// When its program cannot be started.
+    /// Fails if its program cannot be started.
     ///
     /// # Examples
     ///
@@ -44,19 +44,19 @@ impl Server {
 
     /// Ends the server in order ("fast"): sessions are ended, and standbys get all WAL first.
     ///
-    /// A paused server is resumed for it.
+    /// A paused server is resumed first.
     ///
     /// # Errors
     ///
-    /// [`TestkitError::Timeout`] if it doesn't end, for example as a standby of it is paused.
+    /// [`TestkitError::Timeout`] if it doesn't end, for example because a standby of it is paused.
     pub async fn stop(&self) -> Result<()> {
         self.end_by(Signal::SIGINT).await
     }
 
     /// Ends the server at once, without a checkpoint: it recovers from its WAL when it starts.
     ///
-    /// A client sees its connection close; the last words of the server are a *warning* (57P01), which drivers
-    /// show as a notice and which may get lost.
+    /// A client sees its connection close. The server's last message is a *warning* (57P01), which drivers show as a
+    /// notice and which may get lost.
     ///
     /// # Errors
     ///
@@ -92,10 +92,10 @@ impl Server {
         .await
     }
 
-    /// Stops every process of the server in its tracks (SIGSTOP).
+    /// Stops every process of the server (SIGSTOP).
     ///
-    /// The system still accepts connections for it, and nobody answers: this is what a hung disk or a
-    /// frozen virtual machine looks like.
+    /// The system still accepts connections for the server, but gets no answer to pass on, as with a hung disk or a
+    /// frozen virtual machine.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl Server {
         self.signal_until_all(Signal::SIGSTOP, "to stand still", true).await
     }
 
-    /// Lets a paused server go on (SIGCONT).
+    /// Resumes a paused server (SIGCONT).
     ///
     /// # Errors
     ///
@@ -120,7 +120,7 @@ impl Server {
             let (reached, missing): (Vec<_>, Vec<_>) = processes::of(self.data_dir())
                 .into_iter()
                 .partition(|process| (process.state == 'T') == stopped);
-            // Also a process that was born while the others were signalled.
+            // This includes a process that was born while the others were signalled.
             processes::signal(&missing, signal);
             Ok(missing.is_empty() && !reached.is_empty())
         })
@@ -150,7 +150,7 @@ impl Server {
         self.pid().and_then(|pid| i32::try_from(pid).ok()).map(nix::unistd::Pid::from_raw)
     }
 
-    /// Says whether nothing of the server is left, and reaps its postmaster.
+    /// Returns `true` if no process of the server is left, and reaps its postmaster.
     fn is_gone(&self) -> bool {
         !self.is_running() && processes::of(self.data_dir()).is_empty()
     }
@@ -170,7 +170,7 @@ impl Server {
         Ok(())
     }
 
-    /// Reads what the postmaster says about itself, which needs no connection.
+    /// Reads the postmaster's own status file, which needs no connection.
     fn is_ready(&self) -> Result<bool> {
         let Some(pid) = self.pid() else {
             return Err(TestkitError::NotStarted { server: self.name().to_owned(), log: self.log() });

@@ -1,4 +1,4 @@
-//! A server changes its role, its source and its lag.
+//! Changes a server's role, its source and its lag.
 
 use super::Server;
 use crate::testkit::ADMIN;
@@ -35,12 +35,12 @@ impl Server {
 
     /// Makes an old primary a standby of the new one, and returns once it streams.
     ///
-    /// It is stopped if it runs, rewound (`pg_rewind`) to where the histories part, and started. What
-    /// it alone had is lost, as in real life.
+    /// If it runs, it is stopped. It is rewound (`pg_rewind`) to where the histories diverge, and started. Changes that
+    /// only it had are lost, as in production.
     ///
     /// # Errors
     ///
-    /// [`TestkitError::Program`] with the words of `pg_rewind` if the two have too little in common.
+    /// [`TestkitError::Program`] with the output of `pg_rewind` if the two have too little in common.
     ///
     /// # Examples
     ///
@@ -54,8 +54,8 @@ impl Server {
     /// ```
     pub async fn rejoin(&self, new_primary: &Self) -> Result<()> {
         self.stop().await?;
-        // `pg_rewind` reads the timeline from the control file, which shows a promotion only after
-        // a checkpoint; before, it says that there is nothing to do.
+        // `pg_rewind` reads the timeline from the control file, which shows a promotion only after a checkpoint.
+        // Before, it reports that there is nothing to do.
         new_primary.execute("CHECKPOINT").await?;
         let shared = &self.inner.shared;
         let source = format!(
@@ -76,15 +76,15 @@ impl Server {
         self.wait_streaming(new_primary).await
     }
 
-    /// Copies another server anew, as its standby, and returns once it streams.
+    /// Copies another server again, as its standby, and returns once it streams.
     ///
-    /// It is stopped if it runs, its data are removed, and `pg_basebackup` fetches the other one's. This is the way
-    /// back for a server that [`rejoin`](Self::rejoin) cannot rewind: after both standbys were promoted, the
-    /// two have different histories by the same name.
+    /// If it runs, it is stopped. Its data are removed, and `pg_basebackup` fetches the other server's. This restores a
+    /// server that [`rejoin`](Self::rejoin) cannot rewind: after both standbys were promoted, the two have different
+    /// histories by the same name.
     ///
     /// # Errors
     ///
-    /// [`TestkitError::Program`] with the words of `pg_basebackup`.
+    /// [`TestkitError::Program`] with the output of `pg_basebackup`.
     ///
     /// # Examples
     ///
@@ -127,13 +127,13 @@ impl Server {
 
     /// Points a standby at another server, and returns once it streams from there.
     ///
-    /// The other one may be a standby itself. A standby that is not running is pointed there for its
-    /// next start.
+    /// The other one may be a standby itself. If the standby is not running, the change takes effect at its next
+    /// start.
     ///
     /// # Errors
     ///
-    /// [`TestkitError::Timeout`] if it gets no stream, for example as it has replayed what the other
-    /// one never had: then [`rejoin`](Self::rejoin) is needed.
+    /// [`TestkitError::Timeout`] if it gets no stream, for example because it has replayed WAL that the other one never
+    /// had. Then [`rejoin`](Self::rejoin) is needed.
     pub async fn follow(&self, other: &Self) -> Result<()> {
         self.set_source(other)?;
         if !self.is_running() {
@@ -143,7 +143,7 @@ impl Server {
         self.wait_streaming(other).await
     }
 
-    /// Lets a standby receive and not replay: its data stand still while the stream goes on.
+    /// Pauses the replay of a standby: its data stand still while the stream goes on.
     ///
     /// # Errors
     ///
@@ -160,7 +160,7 @@ impl Server {
         .await
     }
 
-    /// Lets a standby replay again.
+    /// Resumes the replay of a standby.
     ///
     /// # Errors
     ///
@@ -174,7 +174,7 @@ impl Server {
             .await
     }
 
-    /// Lets a standby replay each commit this long after it was made; zero ends it.
+    /// Delays the replay of each commit by this time; zero ends the delay.
     ///
     /// # Errors
     ///
@@ -185,14 +185,14 @@ impl Server {
         self.reload();
         let wanted = &delay.as_millis().to_string();
         let query = "SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay'";
-        // A session of its own for each look: a session takes up new settings when it is idle.
+        // A separate session for each check, because a session takes up new settings when it is idle.
         until(self.name(), "to take up its replay delay", || async move {
             Ok(self.maintenance_session().await?.value(query).await? == *wanted)
         })
         .await
     }
 
-    /// Cuts a standby off its primary: it serves what it has, and learns nothing new.
+    /// Disconnects a standby from its primary: it serves the data it has, and gets no more.
     ///
     /// # Errors
     ///
@@ -207,7 +207,7 @@ impl Server {
             .await
     }
 
-    /// Gives a standby its primary back, and returns once it streams.
+    /// Reconnects a standby to its primary, and returns once it streams.
     ///
     /// # Errors
     ///

@@ -1,9 +1,11 @@
-//! The table of what becomes of a standby after a promotion.
+//! The fate of a standby after a promotion, case by case.
 
 use super::*;
 use crate::stats::ServerIdentity;
 
-/// A set of an old primary (0), a standby (1) and the one that is promoted (2), seen every 400 ms.
+/// An old primary (0), a standby (1) and the promoted node (2).
+///
+/// They are observed every 400 ms.
 struct Set {
     lineages: Lineages,
     now: Instant,
@@ -21,7 +23,7 @@ impl Set {
         Self { lineages: Lineages::default(), now: Instant::now() }
     }
 
-    /// The nodes answer one after the other: the standby, the old primary, the new one.
+    /// Observes the standby, the old primary and the new one, in this order.
     fn see(&mut self, old: Option<u64>, standby: Observation, new: Observation) -> Lineage {
         let start = self.now;
         let at = move |millis, observation: Observation| {
@@ -53,7 +55,7 @@ impl Set {
     }
 }
 
-/// A standby at this position, with this receiver, that shows no new timeline.
+/// Returns a standby at this position, with this receiver and no new timeline.
 fn of(position: u64, receiver: i32) -> Observation {
     Observation { receiver_pid: Some(receiver), ..Observation::standby(1, position, Instant::now()) }
 }
@@ -66,7 +68,7 @@ fn new(position: u64) -> Observation {
 const UNPROVEN: Lineage = Lineage::Unproven { fork: Lsn::new(FORK) };
 const PARTED: Lineage = Lineage::Parted { fork: Some(Lsn::new(FORK)) };
 
-/// Its rows that the primary did not have were served, with a lag of 2 ms.
+/// Rows that the primary did not have were served, with a lag of 2 ms.
 #[test]
 fn a_standby_that_was_ahead_of_the_fork_has_parted() {
     let mut set = Set::before(1200, 1200);
@@ -76,7 +78,7 @@ fn a_standby_that_was_ahead_of_the_fork_has_parted() {
 
 #[test]
 fn one_that_is_further_than_the_primary_later_has_parted() {
-    // It was not seen ahead before the promotion.
+    // No probe saw it ahead before the promotion.
     let mut set = Set::before(900, 900);
     assert_eq!(set.see(None, of(1200, 100), new(1100)), PARTED);
     assert_eq!(set.see(None, of(1200, 101), new(1300)), PARTED);
@@ -108,7 +110,7 @@ fn one_that_is_still_attached_to_an_old_primary_is_unproven_before_it_leaves() {
     assert_eq!(set.see(Some(1010), of(1000, 101), new(1100)), UNPROVEN, "the old one is there");
 }
 
-/// Its rows that the primary did not have were served as "1.2 s behind".
+/// Rows that the primary did not have were served as "1.2 s behind".
 #[test]
 fn one_that_goes_on_following_a_hidden_old_primary_is_unproven() {
     let mut set = Set::before(1000, 1000);
@@ -130,7 +132,7 @@ fn one_that_follows_a_fenced_old_primary_is_unproven_until_it_has_passed_it() {
     let mut set = Set::before(1000, 1000);
     for round in 1_u64..4 {
         let old = 1000 + 10 * round;
-        // A new receiver proves nothing: the old primary is there to have started it.
+        // A new receiver proves nothing: the old primary may have started it.
         assert_eq!(set.see(Some(old), of(old, 101), new(5000)), UNPROVEN, "{round}");
     }
     assert_eq!(set.see(Some(1040), of(1041, 101), new(5100)), Lineage::Shared);
@@ -145,7 +147,7 @@ fn an_idle_follower_is_known_by_its_position() {
     assert_eq!(set.see(Some(2000), of(1100, 101), new(1100)), Lineage::Shared);
 }
 
-/// A program that started after the failover does not know the receiver from before.
+/// A program that started after the failover does not know the earlier receiver.
 #[test]
 fn one_that_keeps_step_follows_if_nothing_is_known_from_before() {
     let mut set = Set::new();
@@ -173,7 +175,7 @@ fn a_timeline_proves_and_a_restart_forgets() {
 #[test]
 fn a_program_that_starts_later_needs_no_timeline_either() {
     let mut set = Set::new();
-    // No other node is out of recovery, or might be.
+    // No other node is out of recovery, or could be.
     let at = set.now;
     let all_last_seen = [
         LastSeen::Observed(Observation::standby(1, 1300, at)),

@@ -53,7 +53,7 @@ fn an_old_primary_that_comes_back_is_fenced() {
     let promoted = [LastSeen::Down, primary(2, now), replica(2, now)];
     let (history, _, at) = run(&history, &promoted, now);
     assert_eq!(at, Some(1));
-    // Even when the new one is gone: what the old one takes would be lost.
+    // Even if the new primary is gone: writes on the old one would be lost.
     let (_, by_node, at) = run(&history, &[primary(1, now), LastSeen::Down, LastSeen::Down], now);
     assert_eq!((by_node[0], at), (NodeRole::StalePrimary, None));
 }
@@ -66,7 +66,7 @@ fn a_standby_that_follows_a_new_primary_gives_the_old_one_away() {
     assert_eq!((by_node[0], at), (NodeRole::StalePrimary, None));
 }
 
-/// As a server process that started then, at its own port.
+/// Returns an observation of the process with this port and start time.
 fn by(server: u16, started: i64, observation: Observation) -> LastSeen {
     let server = ServerIdentity { started_at_micros: started, port: server, address: None };
     LastSeen::Observed(Observation { server: Some(server), ..observation })
@@ -98,7 +98,7 @@ fn two_primaries_on_one_timeline_contend_until_one_is_gone_for_good() {
     assert_eq!(roles.primary, Some(1), "it left the configuration");
 }
 
-/// One after the other, the two were never seen together.
+/// The two answered one after the other, and were never seen together.
 #[test]
 fn a_second_primary_on_one_timeline_is_a_conflict_though_the_first_is_out_of_sight() {
     let now = Instant::now();
@@ -109,7 +109,7 @@ fn a_second_primary_on_one_timeline_is_a_conflict_though_the_first_is_out_of_sig
     let then = [LastSeen::Down, LastSeen::Down, primary(2, now)];
     let roles = resolve_roles(&mut history, &seen(&then), now);
     assert_eq!((roles.conflicting.as_slice(), roles.primary), (&[1, 2][..], None));
-    // Other nodes of the configuration change places, and nothing is forgotten.
+    // The order of the nodes in the configuration changes, and nothing is forgotten.
     let mut turned = seen(&then);
     turned.reverse();
     let roles = resolve_roles(&mut history, &turned, now);
@@ -117,7 +117,7 @@ fn a_second_primary_on_one_timeline_is_a_conflict_though_the_first_is_out_of_sig
     assert_eq!(history.recoveries.iter().count(), 2, "both came to write");
 }
 
-/// It was remembered for ever, and the one true primary stayed fenced until the program was restarted.
+/// The set never forgot it, and the one true primary stayed fenced until the program was restarted.
 #[test]
 fn the_highest_timeline_falls_when_every_node_that_showed_it_shows_a_lower_one() {
     let now = Instant::now();
@@ -138,7 +138,7 @@ fn the_highest_timeline_falls_when_every_node_that_showed_it_shows_a_lower_one()
         (None, None),
         "one still has it"
     );
-    // The same process with a lower one: its receiver is gone, and the control file is late.
+    // The same process with a lower timeline: its receiver is gone, and the control file is late.
     let late = by(3, 30, standby(7, 950, now));
     assert_eq!(judged(&mut history, [leader(), rebuilt(2), late]), (None, None));
     let (primary, lost) = judged(&mut history, [leader(), rebuilt(2), rebuilt(3)]);
@@ -161,7 +161,7 @@ fn a_node_that_left_the_configuration_proves_nothing() {
     assert_eq!(at, Some(0), "the operator decides");
 }
 
-/// An address that leads to another server by now says nothing of the one that it led to before.
+/// An address that now leads to another server proves nothing about the earlier one.
 #[test]
 fn a_floating_address_that_moves_back_to_an_old_primary_proves_nothing() {
     let now = Instant::now();
@@ -171,7 +171,7 @@ fn a_floating_address_that_moves_back_to_an_old_primary_proves_nothing() {
     assert_eq!((by_node[0], at), (NodeRole::StalePrimary, None));
 }
 
-/// What a WAL receiver shows with `pg_monitor` is not shown any more when the receiver is gone.
+/// With `pg_monitor`, a WAL receiver shows its timeline only while it runs.
 #[test]
 fn a_standby_that_lost_its_receiver_does_not_prove_that_a_timeline_is_gone() {
     let now = Instant::now();
@@ -183,7 +183,7 @@ fn a_standby_that_lost_its_receiver_does_not_prove_that_a_timeline_is_gone() {
     assert_eq!(by_node[0], NodeRole::StalePrimary, "restarted, and it receives nothing");
     let (_, by_node, _) = run(&history, &[leader(), by(2, 30, receives(1))], now);
     assert_eq!(by_node[0], NodeRole::Primary);
-    // Without that privilege by now: one receiver that lives for a while, and has nothing that the primary lacks.
+    // Without that privilege: one receiver that runs for a while, and has nothing that the primary lacks.
     let mut history = history;
     for (millis, expected) in
         [(0, NodeRole::StalePrimary), (500, NodeRole::StalePrimary), (1000, NodeRole::Primary)]
@@ -195,7 +195,7 @@ fn a_standby_that_lost_its_receiver_does_not_prove_that_a_timeline_is_gone() {
     }
 }
 
-/// A delayed replica that was promoted by mistake made the true primary a stale one.
+/// A delayed replica, promoted by mistake, made the true primary a stale one.
 #[test]
 fn a_node_that_is_not_promotable_is_fenced_and_fences_no_other_node() {
     let now = Instant::now();
@@ -212,14 +212,15 @@ fn a_node_that_is_not_promotable_is_fenced_and_fences_no_other_node() {
     assert_eq!(see(by(2, 20, standby(1, 90, now))), (NodeRole::Primary, NodeRole::Replica, 1));
     assert_eq!(see(promoted(2)), fenced);
     assert_eq!(see(promoted(1)), fenced, "nor does it contend on the same timeline");
-    // Started as a standby again, it still has what it wrote.
+    // Started as a standby again, it still has its own writes.
     assert_eq!(see(promoted(2)), fenced);
     assert_eq!(see(by(2, 30, standby(2, 95, now))).0, NodeRole::Primary);
-    // What it follows counts as any other node's word.
+    // The timeline that it follows counts as any other node's.
     assert_eq!(see(by(2, 40, standby(3, 95, now))).0, NodeRole::StalePrimary);
 }
 
-/// Its answer was recorded as that of a promotable node once the set had an identity, and fenced the true primary for good.
+/// Its answer was recorded as a promotable node's once the set had an identity, and fenced the true primary for
+/// good.
 #[test]
 fn a_node_that_is_not_promotable_fences_no_other_node_by_what_it_showed_first() {
     let now = Instant::now();
@@ -236,7 +237,7 @@ fn a_node_that_is_not_promotable_fences_no_other_node_by_what_it_showed_first() 
     assert_eq!(by_node, [NodeRole::Primary, NodeRole::NotPromotable, NodeRole::Replica]);
 }
 
-/// A host that was initialised anew was adopted against three nodes that agreed, because of its configured role.
+/// A host that ran `initdb` again was adopted against three agreeing nodes, because of its configured role.
 #[test]
 fn the_identity_is_that_of_the_majority_and_a_tie_is_refused() {
     let now = Instant::now();
@@ -253,7 +254,7 @@ fn the_identity_is_that_of_the_majority_and_a_tie_is_refused() {
     let roles = resolve_roles(&mut history, &seen(&[anew(), LastSeen::Down]), now);
     assert_eq!((roles.primary, roles.by_node[0]), (None, NodeRole::Unknown));
 
-    // Most nodes speak against the one that was adopted.
+    // Most nodes contradict the adopted identifier.
     let (history, _, at) =
         run(&RoleHistory::default(), &[primary(1, now), replica(1, now), LastSeen::Down], now);
     assert_eq!(at, Some(0));
@@ -289,7 +290,7 @@ fn an_identity_is_not_taken_from_whoever_answers_first() {
     assert_eq!(by_node, [NodeRole::Primary, NodeRole::Foreign, NodeRole::Replica]);
 }
 
-/// A probe that could not tell the identity made its node lost.
+/// A probe that could not read the identity marked its node down.
 #[test]
 fn a_node_without_an_identity_takes_no_writes_and_reads_only_among_its_like() {
     let now = Instant::now();
@@ -305,7 +306,7 @@ fn a_node_without_an_identity_takes_no_writes_and_reads_only_among_its_like() {
     assert_eq!(at, Some(0));
 }
 
-/// The record was emptied with each promotion, so nothing was known of what a standby had missed before.
+/// Each promotion emptied the record, so the lag before it was unknown.
 #[test]
 fn what_a_standby_missed_is_known_across_a_promotion() {
     let start = Instant::now();
@@ -334,7 +335,7 @@ fn any_sighting(now: Instant) -> impl Strategy<Value = LastSeen> {
         Just(LastSeen::Down),
         (any::<bool>(), 1_u64..3, 1_u32..4, 0_i64..3).prop_map(
             move |(in_recovery, id, timeline, started_at_micros)| {
-                // The port is that of the node, later.
+                // The port stands for the node, and is set later.
                 let server = Some(ServerIdentity { started_at_micros, port: 0, address: None });
                 let system_identifier = Some(id);
                 let standby = standby(timeline, 0, now);
@@ -355,17 +356,19 @@ fn any_round() -> impl Strategy<Value = Vec<LastSeen>> {
     })
 }
 
-/// Returns `true` if a node of the set was seen out of recovery on this timeline, and not gone for good since.
+/// Returns `true` if a node may still be writing on this timeline.
+///
+/// A probe saw it there out of recovery, and it is not gone for good since.
 fn may_write(rounds: &[Vec<LastSeen>], node: usize, identity: u64, timeline: u32) -> bool {
     let answers = rounds.iter().rev().filter_map(|round| round[node].observation());
-    // Only what was said while the identity was known counts against it, which the first primary made so.
+    // Only an answer given while the identity was known counts against it; the first primary fixed the identity.
     answers.into_iter().next().is_some_and(|last| {
         last.system_identifier == Some(identity) && !last.in_recovery && last.timeline == timeline
     })
 }
 
 proptest! {
-    /// A name more for a server that has one changes nothing, whichever server it leads to at the moment.
+    /// One more name for a server changes nothing, whichever server it leads to at the moment.
     #[test]
     fn an_alias_decides_nothing(
         rounds in prop::collection::vec((any_round(), 0_usize..3), 1..12),
@@ -389,9 +392,10 @@ proptest! {
         }
     }
 
-    /// Whatever is seen in whatever order: at most one primary, never one in recovery, of one identity for good,
-    /// not against the majority, on the highest timeline that is not proven to be gone, and never while another node
-    /// may go on writing there out of sight.
+    /// There is at most one primary, whatever is observed, in whatever order.
+    ///
+    /// It is never in recovery, keeps one identity for good, and does not contradict the majority. It is on the
+    /// highest timeline that is not proven to be gone. And no other node may go on writing there out of sight.
     #[test]
     fn there_is_never_a_wrong_primary(
         rounds in prop::collection::vec(any_round(), 1..12),

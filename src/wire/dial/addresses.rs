@@ -1,9 +1,9 @@
-//! Which of a name's addresses a connection goes to.
+//! Chooses among a name's addresses for a connection.
 //!
 //! A name can have several addresses, and one of them may drop packets: a removed host, a network without a route back,
-//! IPv6 that leads nowhere. Tried one after the other, such an address uses up the whole limit. So they are tried
-//! staggered, as RFC 8305 ("Happy Eyeballs") advises: the next one starts after a quarter of a second, or at once
-//! when one fails, and the first that connects wins.
+//! IPv6 without connectivity. Tried one after the other, such an address uses up the whole limit. So attempts are
+//! staggered, as RFC 8305 ("Happy Eyeballs") advises. The next one starts after a quarter of a second, or at once when
+//! one fails, and the first that connects wins.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::sleep;
 
-/// How long an address is waited for before the next one is tried as well (RFC 8305, section 5).
+/// Time to wait for an address before the next one is tried as well (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Puts the address that worked last in front, and lets the families alternate behind it.
+/// Puts the address that worked last in front, and alternates the families behind it.
 pub(super) fn order(
     resolved: impl IntoIterator<Item = SocketAddr>,
     worked: Option<SocketAddr>,
@@ -28,7 +28,7 @@ pub(super) fn order(
         }
     }
     let mut ordered: Vec<SocketAddr> = Vec::with_capacity(left.len());
-    // A name that has lost the address leads elsewhere on purpose.
+    // If the name no longer has the address, it leads to another server on purpose.
     let mut next = worked.and_then(|worked| left.iter().position(|address| *address == worked)).unwrap_or(0);
     while !left.is_empty() {
         let address = left.remove(next);
@@ -38,15 +38,15 @@ pub(super) fn order(
     ordered
 }
 
-/// Connects to the first address that can be had.
+/// Connects to the first address that answers.
 ///
 /// # Errors
 ///
-/// The last address's, if none can be connected to; [`NotFound`](io::ErrorKind::NotFound) without an address.
+/// The last address's error, if all fail; [`NotFound`](io::ErrorKind::NotFound) without an address.
 ///
 /// # Cancel safety
 ///
-/// A dropped future closes all attempts, as those that lost the race are.
+/// A dropped future closes all attempts, also those that lost the race.
 pub(super) async fn first_of<T, F, Fut>(addresses: &[SocketAddr], connect: F) -> io::Result<(T, SocketAddr)>
 where
     F: Fn(SocketAddr) -> Fut,
@@ -100,7 +100,7 @@ mod tests {
         assert!(order([], Some(a)).is_empty());
     }
 
-    /// Connects after so many milliseconds, or fails; notes when each attempt began.
+    /// Connects or fails after the planned milliseconds, and records the start of each attempt.
     async fn race(plan: &[(u64, bool)]) -> (io::Result<SocketAddr>, Vec<u64>, u64) {
         let addresses: Vec<_> = (1..).zip(plan).map(|(n, _)| SocketAddr::from(([10, 0, 0, n], 1))).collect();
         let (began, starts) = (Instant::now(), Mutex::new(Vec::new()));
@@ -143,7 +143,9 @@ mod tests {
         assert_eq!(race(&[]).await.0.expect_err("none").kind(), io::ErrorKind::NotFound);
     }
 
-    /// A name with two addresses, the first of which drops packets, was never reached: it used up the limit of both.
+    /// A name with two addresses, the first of which drops packets, was never reached.
+    ///
+    /// The first address used up the limit of both.
     #[tokio::test]
     async fn an_address_that_drops_packets_does_not_hide_the_one_that_answers() {
         let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -151,7 +153,7 @@ mod tests {
         deaf.listen(0).expect("a listener");
         let deaf_address =
             deaf.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
-        // The kernel drops what comes to a listener whose queue is full.
+        // The kernel drops packets to a listener whose queue is full.
         let mut queued = Vec::new();
         while let Ok(connected) = timeout(Duration::from_millis(300), TcpStream::connect(deaf_address)).await
         {

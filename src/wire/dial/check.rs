@@ -1,8 +1,8 @@
-//! What a new session shows of itself before it is handed out: which server it reached, and how it is set.
+//! Checks a new session before it is handed out: its server, and its settings.
 //!
-//! An address can lead to another server than it did when the node's monitor connected: a floating address moves, a
-//! name gets another record, a host is replaced. So each session is asked once, in one query, and compared with what the
-//! monitor saw last. A checkout costs nothing for that.
+//! An address can lead to another server than when the node's monitor connected. A floating address moves, a name gets
+//! another record, or a host is replaced. So each new session answers one query, and its answer is compared with the
+//! server that the monitor saw last. A checkout does not repeat the check.
 
 use std::pin::Pin;
 
@@ -16,29 +16,31 @@ use crate::stats::{SeenServer, ServerIdentity};
 /// The answer of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// The purpose that the session is set up for, where it has its start-up options.
+    /// The kind that the session is set up for, if it has its start-up options.
     mark: Option<String>,
     pub(super) read_only: bool,
-    /// The process at the server, which is not the one that was announced if a pooler is in between.
+    /// The process at the server, which differs from the announced one behind a pooler.
     pub(super) backend: i32,
     in_recovery: bool,
     server: Option<ServerIdentity>,
     system_identifier: Option<u64>,
 }
 
-/// Turns the setting off that would end an idle session or a long transaction, where the server knows it.
+/// Disables the limits for idle sessions and long transactions, if the server knows them.
 const NO_LIMIT: &str = "\
     CASE WHEN pg_catalog.current_setting('idle_session_timeout', true) IS NOT NULL \
         THEN pg_catalog.set_config('idle_session_timeout', '0', false) END, \
     CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL \
         THEN pg_catalog.set_config('transaction_timeout', '0', false) END";
 
-/// Lets warnings through, because one of them says that a COMMIT did not wait for its standby.
+/// Enables warnings, because one of them reports that a COMMIT did not wait for its standby.
 const WARNINGS: &str = "\
     CASE WHEN pg_catalog.current_setting('client_min_messages') OPERATOR(pg_catalog.=) 'error' \
         THEN pg_catalog.set_config('client_min_messages', 'warning', false) END";
 
-/// The one query of the check; everything is qualified, so that no `search_path` puts something else in its place.
+/// Returns the query of the check.
+///
+/// All names are qualified, so that no `search_path` can replace them.
 pub(super) fn query(kind: SessionKind, with_identifier: bool) -> String {
     let identifier = match kind {
         SessionKind::Read | SessionKind::Write | SessionKind::Listen if with_identifier => {
@@ -64,7 +66,7 @@ pub(super) fn query(kind: SessionKind, with_identifier: bool) -> String {
     )
 }
 
-/// Sends a query; its answer can be waited for behind what is sent next.
+/// Sends a query, so that other statements can follow before its answer is awaited.
 pub(super) async fn send(
     client: &Client,
     sql: &str,
@@ -108,15 +110,15 @@ impl Answer {
         self.mark.as_deref() == Some(kind.mark()) && (self.read_only || !kind.is_read_only())
     }
 
-    /// Returns `true` if the session has what an earlier client of a pooler left behind.
+    /// Returns `true` if the session has settings from an earlier client of a pooler.
     pub(super) fn is_of_another(&self) -> bool {
         self.mark.is_some()
     }
 
     /// Compares the server with the one that the node's monitor saw last.
     ///
-    /// A probe is the one that looks, so it is compared with nothing. The timeline is not asked for: the process of
-    /// a server that was promoted shows a new one at once, and the monitor decides who may write.
+    /// A probe itself finds the server, so it is compared with none. The timeline is not compared, because the process
+    /// of a promoted server shows a new one at once, and the monitor decides which node may write.
     pub(super) fn verify(&self, kind: SessionKind, seen: Option<&SeenServer>) -> Result<(), ConnectError> {
         if kind == SessionKind::Probe {
             return Ok(());

@@ -1,10 +1,10 @@
-//! Whether a pooler stands before the server, and shares sessions between its clients.
+//! Detects a pooler in front of the server that shares sessions between its clients.
 //!
-//! A server announces the process that serves a session. A pooler makes that number up, so a session whose process
-//! has another number is behind one. In session mode a process belongs to one client until the client leaves. In
-//! transaction and statement mode the process goes to the next client after each transaction, with the
-//! settings of a session, its locks and its prepared statements. Two sessions that are both open tell: in session
-//! mode they can never show the same process, and each shows the same one always.
+//! A server announces the process that serves a session. A pooler invents that number, so a session whose process has
+//! another number is behind a pooler. In session mode a process belongs to one client until the client leaves. In
+//! transaction and statement mode the process serves the next client after each transaction, with the settings of a
+//! session, its locks and its prepared statements. Two sessions that are open together show the mode. In session mode
+//! they never show the same process, and each always shows the same one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,16 +19,18 @@ use super::settings::SessionKind;
 use crate::error::ConnectError;
 use crate::stats::NodeStats;
 
-/// How long a pooler counts as one in session mode, until it is examined again: its operator may change the mode.
+/// Time for which a pooler counts as one in session mode; its operator may change the mode.
 const VALID: Duration = Duration::from_secs(60);
 
-/// How long the second session of an examination may take. A pooler in session mode makes it wait for a free process.
+/// Longest wait for the second session of an examination.
+///
+/// A pooler in session mode makes it wait for a free process.
 const SECOND_SESSION: Duration = Duration::from_millis(500);
 
 const PROCESS: &str = "SELECT pg_catalog.pg_backend_pid()";
 
 impl Dialer {
-    /// Finds out whether the pooler before the server keeps sessions apart, at most once a minute.
+    /// Examines, at most once a minute, if the pooler before the server keeps sessions apart.
     ///
     /// # Errors
     ///
@@ -55,7 +57,8 @@ impl Dialer {
             // The first session is asked while the second one is open.
             Ok::<_, ConnectError>((process, process_of(first).await?))
         };
-        // One that waits for a free process, or is refused for want of one, is not served by that of the first session.
+        // If the second session waits for a free process, or is rejected without one, the first one's process does not
+        // serve it.
         let (second, last) = match timeout(SECOND_SESSION, second).await {
             Ok(Ok(processes)) => processes,
             Ok(Err(_)) | Err(_) => (0, again),
@@ -74,7 +77,7 @@ async fn process_of(client: &Client) -> Result<i32, ConnectError> {
     Ok(row.and_then(|row| row.get(0).and_then(|process| process.parse().ok())).unwrap_or_default())
 }
 
-/// Returns `true` if the processes of one session and that of a second one can be those of a pooler in session mode.
+/// Returns `true` if the processes of two sessions show that a pooler shares them.
 fn is_shared(first: &[i32], second: i32) -> bool {
     first.iter().any(|process| *process == second || Some(process) != first.first())
 }

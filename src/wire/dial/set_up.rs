@@ -1,8 +1,8 @@
-//! From a session that the server let begin to one that is set up, and known to be at the right server.
+//! Sets up a new session, and checks that it is at the right server.
 //!
-//! Usually everything is well, and the check shares one round trip with the first statements of Diesel. Until that is known
-//! of a node, and again once a check shows something else, its sessions are set up step by step: a role that may not ask for
-//! the cluster's identity, a role whose transactions a standby refuses, a pooler that drops start-up options.
+//! The check usually shares one round trip with Diesel's first statements. Until that has worked for a node, and again
+//! after a check fails, its sessions are set up step by step. This handles a role that may not read the cluster's
+//! identity, a role whose transactions a standby rejects, and a pooler that drops start-up options.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,12 +21,12 @@ use crate::error::ConnectError;
 use crate::stats::NodeStats;
 use crate::wire::WireConnection;
 
-/// What the sessions of a node showed so far.
+/// The needs of a node's sessions, as the last ones showed.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// By purpose: the last session needed nothing that the pipelined check does not do.
+    /// By kind of session: `true` if the pipelined check was enough for the last one.
     plain: [AtomicBool; 4],
-    /// When a pooler was last found to give each session a server process of its own.
+    /// Time at which a pooler was last found in session mode.
     pub(super) session_pooler: Mutex<Option<Instant>>,
 }
 
@@ -42,7 +42,7 @@ impl Known {
     }
 }
 
-/// Steps until a session is given up that does not become what it should be; each mends one thing.
+/// Steps before a session in the wrong state is given up; each step corrects one thing.
 const STEPS: u32 = 4;
 
 impl Dialer {
@@ -65,7 +65,7 @@ impl Dialer {
                     self.verify(&answer, kind, &stats)?;
                     return Ok(WireConnection::new(conn.map_err(ConnectError::Setup)?, wire, driver, cancel));
                 }
-                // The session ended, or was never well: the same would come of another one.
+                // The session ended, or never worked; another one would end the same way.
                 _ if wire.is_closed() || wire.is_ending() => return Err(lost(conn.err())),
                 _ => self.known.plain(kind).store(false, Ordering::Release),
             }
@@ -112,7 +112,7 @@ impl Dialer {
         Ok(WireConnection::new(conn, wire, driver, cancel))
     }
 
-    /// Asks a session about itself; also whether it could be asked without a detour.
+    /// Asks a session about itself; also returns `true` if the first query worked.
     async fn ask(&self, client: &Client, kind: SessionKind) -> Result<(Answer, bool), ConnectError> {
         let (mut with_identifier, mut plain) = (true, true);
         for _ in 0..STEPS {
@@ -129,9 +129,10 @@ impl Dialer {
                 }
                 Err(error) => {
                     match error.code().map(tokio_postgres::error::SqlState::code) {
-                        // EXECUTE on pg_control_system() was revoked: the server process alone is compared.
+                        // EXECUTE on pg_control_system() was revoked, so only the server process is compared.
                         Some("42501") if with_identifier => with_identifier = false,
-                        // The role's transactions are serializable, and a standby refuses those: this is the next best.
+                        // The role's transactions are serializable, which a standby rejects; this level is the next
+                        // best.
                         Some("0A000") if plain => {
                             client
                             .batch_execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -148,13 +149,15 @@ impl Dialer {
         )))
     }
 
-    /// Compares the server with the one that the monitor saw, and has the monitor look again if it is another.
+    /// Compares the server with the one that the monitor saw.
+    ///
+    /// If they differ, the monitor probes.
     fn verify(&self, answer: &Answer, kind: SessionKind, stats: &NodeStats) -> Result<(), ConnectError> {
         let outcome = answer.verify(kind, stats.server.last().as_deref());
         if let Err(error) = &outcome {
             tracing::warn!(node = self.node.name(), %error, "a session was refused");
             stats.server.ask_for_redial();
-            // Another address of the name may be the server's.
+            // Another address of the name may belong to the server.
             self.worked.store(None);
             stats.suspect();
         }

@@ -1,10 +1,10 @@
-//! What a session is set to when it begins, by what it is for.
+//! The initial settings of a session, by its kind.
 
 use std::time::Duration;
 
 use crate::config::TimeoutSettings;
 
-/// What a session is for, which decides how it is set up at the server.
+/// The purpose of a session, which decides its settings at the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionKind {
     /// To read: read-only at the server, also on a primary.
@@ -13,20 +13,22 @@ pub(crate) enum SessionKind {
     Write,
     /// To ask a node for its state.
     Probe,
-    /// To hear what a primary notifies.
+    /// To receive the notifications of a primary.
     Listen,
 }
 
-/// Times the monitor's timeout after which the server gives a probe up: it only tidies up there, and must
-/// not be the one to say that a busy server is a dead one.
+/// Multiple of the monitor's timeout after which the server cancels a probe.
+///
+/// This only tidies up at the server, and must not make a busy server look down.
 const PROBE_SLACK: u32 = 4;
 
-/// The name of a setting of our own. A session that does not have it did not get its start-up options: a pooler
-/// dropped them.
+/// A setting that this crate defines; a session without it did not get its start-up options.
+///
+/// In that case, a pooler dropped them.
 pub(super) const MARK: &str = "pointsman.session";
 
 impl SessionKind {
-    /// The value of [`MARK`].
+    /// Returns the value of [`MARK`].
     pub(super) fn mark(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -36,15 +38,15 @@ impl SessionKind {
         }
     }
 
-    /// Returns `true` if sessions for it must not write.
+    /// Returns `true` if such sessions must not write.
     pub(super) fn is_read_only(self) -> bool {
         self != Self::Write
     }
 
-    /// The settings that the session needs, whatever its role or its database is set to.
+    /// Returns the settings that the session needs, whatever the defaults of its role or database.
     ///
-    /// What a user's session does not need stays as the role has it. A probe has all that could break it set.
-    /// Settings that only some versions of the server know are not among them: an unknown one ends the session.
+    /// Other settings of a user's session keep the role's values. A probe sets everything that could break it. Settings
+    /// that only some versions of the server know are excluded, because an unknown one ends the session.
     pub(super) fn settings(
         self,
         timeouts: &TimeoutSettings,
@@ -65,7 +67,7 @@ impl SessionKind {
         }
         if self == Self::Probe {
             for (name, value) in [
-                // A standby refuses any statement of a serializable transaction.
+                // A standby rejects any statement of a serializable transaction.
                 ("default_transaction_isolation", "read committed"),
                 ("default_transaction_deferrable", "off"),
                 ("idle_in_transaction_session_timeout", "0"),
@@ -79,15 +81,15 @@ impl SessionKind {
     }
 }
 
-/// The settings as start-up options: they take effect with the session and cost no round trip.
+/// Formats the settings as start-up options, which cost no round trip.
 pub(super) fn as_options(settings: &[(&'static str, String)]) -> String {
     let option = |(name, value): &(&str, String)| format!("-c {name}={}", value.replace(' ', "\\ "));
     settings.iter().map(option).collect::<Vec<_>>().join(" ")
 }
 
-/// The settings as statements, for a session that did not get its options.
+/// Formats the settings as statements, for a session that did not get its options.
 ///
-/// `other` tells that the session has those of another purpose, left by an earlier client of a pooler.
+/// `other` is `true` if the session has the settings of another kind, from an earlier client of a pooler.
 pub(super) fn as_statements(settings: &[(&'static str, String)], other: bool) -> String {
     let reset = if other { "RESET ALL; SET TIME ZONE 'UTC'; SET client_encoding = 'UTF8'; " } else { "" };
     let set = |(name, value): &(&str, String)| format!("SET {name} = '{value}'");

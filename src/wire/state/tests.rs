@@ -17,7 +17,7 @@ fn sqlstate_and_status_are_read() {
     assert_eq!(wire.take_sqlstate(), None);
 }
 
-/// The code of the statement that failed a transaction was overwritten by the 25P02 of the next one in the pipeline.
+/// The code of the failing statement was overwritten by the 25P02 of the next one in the pipeline.
 #[test]
 fn the_error_that_failed_a_transaction_stays_until_its_end() {
     let wire = WireState::new(Arc::default());
@@ -30,7 +30,7 @@ fn the_error_that_failed_a_transaction_stays_until_its_end() {
     fail(b"25P02", b"E");
     fail(b"42601", b"E");
     assert_eq!(wire.sqlstate(), Some(SqlState::SERIALIZATION_FAILURE));
-    // It was rolled back to a savepoint: the next error has a cause of its own.
+    // It was rolled back to a savepoint, so the next error has another cause.
     wire.received(b'Z', b"T");
     fail(b"23505", b"E");
     assert_eq!(wire.sqlstate(), Some(SqlState::new(*b"23505")));
@@ -40,7 +40,9 @@ fn the_error_that_failed_a_transaction_stays_until_its_end() {
     assert!(!wire.is_ending());
 }
 
-/// A conflict in a nested transaction was forgotten with its savepoint, though the caller passed its error up.
+/// A conflict in a nested transaction was forgotten with its savepoint.
+///
+/// The caller had returned its error.
 #[test]
 fn a_conflict_counts_until_a_command_other_than_a_rollback_succeeds() {
     let wire = WireState::new(Arc::default());

@@ -1,4 +1,4 @@
-//! The connector, made of rustls.
+//! The TLS connector, built on rustls.
 
 use std::error::Error;
 use std::future::Future;
@@ -25,7 +25,7 @@ use crate::wire::tls::HandshakeFailed;
 type RustlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 type RustlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
 
-/// Makes TLS sessions with one node's settings.
+/// Opens TLS sessions with one node's settings.
 pub(in crate::wire) struct Connector {
     make: MakeRustlsConnect,
 }
@@ -65,7 +65,7 @@ impl TlsConnect<ProtocolTap<Socket>> for TapTls {
     }
 }
 
-/// Reads the certificates and decides how the server's is checked; `None` where TLS is off.
+/// Reads the certificates and configures the checks; `None` if TLS is off.
 pub(in crate::wire) fn connector(settings: &TlsSettings) -> Result<Option<Connector>, ConnectError> {
     if settings.mode == TlsMode::Disable {
         return Ok(None);
@@ -100,13 +100,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConnectErro
         .map_err(|error| file_error(path, &error))
 }
 
-/// Checks as much of the server's certificate as `sslmode` asks for.
+/// Checks as much of the server's certificate as `sslmode` requires.
 #[derive(Debug)]
 struct Verifier {
-    /// The check of the chain and the name; `None` where neither is asked for.
+    /// The check of the chain and the name; `None` if neither is required.
     chain: Option<Arc<WebPkiServerVerifier>>,
     name: bool,
-    /// The certificates of `sslrootcert`: a server may have one of these itself.
+    /// The certificates of `sslrootcert`, one of which may be the server's own.
     pinned: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
@@ -172,8 +172,9 @@ impl ServerCertVerifier for Verifier {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.name => Ok(ServerCertVerified::assertion()),
-            // What `openssl req -x509` makes is an authority that serves, which the check of a chain refuses after that of
-            // its dates. libpq takes it where it is in `sslrootcert`; whoever has its key is whom the user trusts.
+            // `openssl req -x509` makes an authority that is also a server certificate. The check of a chain rejects it
+            // after the check of its dates. libpq accepts it if it is in `sslrootcert`, because the user trusts the
+            // owner of its key.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.pinned.iter().any(|pinned| pinned.as_ref() == end_entity.as_ref()) =>
             {

@@ -1,4 +1,4 @@
-//! How a transaction ends where no tap sees the bytes.
+//! The end of a transaction on a connection without a tap.
 
 use diesel::result::{DatabaseErrorKind, Error};
 use pointsman::prelude::*;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{folder, on, program, run};
 
-/// The highest timeline was for ever: after a promotion by mistake, whose server never came back, only a restart helped.
+/// The highest timeline was for ever: after a mistaken promotion whose server never came back, only a restart helped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_service_forgets_a_timeline_at_the_operators_word() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
@@ -40,7 +40,7 @@ async fn a_running_service_forgets_a_timeline_at_the_operators_word() {
     until(0, "stale_primary").await;
     until(1, "unknown").await;
 
-    // A page in a browser of the same machine cannot send it, and the service itself does not know it.
+    // A page in a browser of the same machine cannot send it, and the service's public port does not have it.
     let client = reqwest::Client::new();
     let refused = client.post(format!("{admin}/admin/forget-history")).send().await.unwrap();
     assert_eq!(refused.status(), 403);

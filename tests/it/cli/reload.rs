@@ -51,7 +51,7 @@ impl Program {
         program
     }
 
-    /// Waits until the log has these words, and gives all of it.
+    /// Waits until the log has these words, and returns all of it.
     async fn logged(&mut self, words: &str) -> String {
         let seen = timeout(Duration::from_secs(30), self.log.wait_for(|log| log.contains(words))).await;
         let seen = seen.is_ok_and(|seen| seen.is_ok());
@@ -66,7 +66,7 @@ impl Program {
     }
 }
 
-/// One user who reads and one who writes, each after the other's last request was answered.
+/// One reading user and one writing user, each with one request at a time.
 struct Users {
     stop: CancellationToken,
     tasks: Vec<JoinHandle<Vec<String>>>,
@@ -115,7 +115,7 @@ impl Users {
         .await;
     }
 
-    /// Ends them; gives how many writes there were, and what failed.
+    /// Ends them; returns the number of writes, and the failures.
     async fn stop(self) -> (u64, Vec<String>) {
         self.stop.cancel();
         let mut failed = Vec::new();
@@ -152,8 +152,8 @@ async fn healthy(program: &Program) -> bool {
     answer.json::<Value>().await.unwrap()["status"] == "healthy"
 }
 
-/// The documentation advised to rotate a password in the environment and to send SIGHUP, but no one can change the
-/// environment of a program that runs: new sessions were refused until a restart.
+/// The documentation advised to rotate a password in the environment and to send SIGHUP. But no one can change the
+/// environment of a running program, so new sessions were refused until a restart.
 #[tokio::test]
 async fn a_password_is_rotated_in_a_file_under_load_and_nothing_fails() {
     const NEW: &str = "another@secret/with?signs";
@@ -210,7 +210,7 @@ async fn a_password_is_rotated_in_a_file_under_load_and_nothing_fails() {
     }
 }
 
-/// A changed `pool.max_size` made every node anew, so the log said "there is no primary", which is a documented alert.
+/// A changed `pool.max_size` rebuilt every node, so the log had "there is no primary", which is a documented alert.
 #[tokio::test]
 async fn a_changed_setting_at_sighup_raises_no_alert() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();

@@ -1,4 +1,4 @@
-//! Files that a configuration names: a fault has the key and the path.
+//! Files that a configuration names: an error has the key and the path.
 
 use pointsman::Config;
 use pointsman::config::Password;
@@ -10,7 +10,7 @@ fn with_parameters(parameters: &str) -> Result<Config, pointsman::ConfigError> {
     read("", &[("DATABASE_URL", &format!("{URL}?{parameters}"))])
 }
 
-/// `sslrootcert=/nope` was called valid by `pointsman config check`, and with `sslmode=prefer` it was never read at all.
+/// `pointsman config check` accepted `sslrootcert=/nope`, and with `sslmode=prefer` the file was never read at all.
 #[test]
 fn a_certificate_file_that_cannot_be_read_is_a_fault_of_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
@@ -60,7 +60,7 @@ fn passwords(config: &Config) -> Vec<Option<&str>> {
     config.nodes().iter().map(|node| node.password().map(Password::expose)).collect()
 }
 
-/// Passwords stood in the environment alone, which cannot be changed for a program that runs.
+/// Passwords were in the environment alone, which cannot be changed for a running program.
 #[test]
 fn a_password_is_read_from_a_file_as_it_is() {
     for (text, password) in [

@@ -1,4 +1,4 @@
-//! What is refused, and how it is named.
+//! Refused settings, and their error messages.
 
 use super::{URL, keys, read, with_url};
 
@@ -144,7 +144,7 @@ fn contradictions_name_both_keys_and_blame_what_was_written() {
     assert!(error.to_string().contains("contradicts reads.max_lag and probe.timeout"), "{error}");
 }
 
-/// 700 ms were accepted, and replicas that missed nothing were taken out and in again twice a second.
+/// The limit accepted 700 ms, and replicas that missed nothing were taken out and in again twice a second.
 #[test]
 fn a_max_lag_that_healthy_replicas_exceed_is_refused_with_the_smallest_one() {
     let error = with_url("[reads]\nmax_lag = \"700ms\"", &[]).unwrap_err();

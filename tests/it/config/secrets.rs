@@ -24,7 +24,8 @@ fn no_fault_shows_a_password() {
     for password in [PASSWORD, ENCODED, "%6bestrel%zz", "%FFkestrel", "kestrel walrus", "kestrel:walrus"] {
         for rest in ["@db/a?sslmode=x", "@db:x/a", "@db,db-2/a", "@/a", "@", "", "/a", "@db/a?tern=1", "@d b"]
         {
-            // Without its `@host`, `app:kestrel@walrus/gannet?puffin=1` is a URL with a parameter: nothing tells otherwise.
+            // Without its `@host`, `app:kestrel@walrus/gannet?puffin=1` is a URL with a parameter, and nothing shows
+            // otherwise.
             if password == PASSWORD && !rest.contains('@') {
                 continue;
             }
@@ -89,7 +90,7 @@ proptest! {
         before in "[ -~äß]{0,6}", after in "[ -~äß]{0,6}", tail in "@db(:[0-9a]{0,3})?(/[ -~]{0,6})?",
     ) {
         let url = format!("postgres://app:{before}kestrel{after}{tail}");
-        // Without its `@host`, `app:12/kestrel` is a host, a port and a database: nothing tells otherwise.
+        // Without its `@host`, `app:12/kestrel` is a host, a port and a database, and nothing shows otherwise.
         for outcome in [
             read("", &[("DATABASE_URL", &url)]),
             with_url("", &[("DATABASE_REPLICA_URL", &url)]),

@@ -1,4 +1,4 @@
-//! What a URL means, and which ones are refused.
+//! The meaning of a URL, and refused URLs.
 
 use pointsman::config::{NodeConfig, Password, TlsMode};
 
@@ -103,7 +103,7 @@ fn all_faults_of_all_urls_are_named() {
     );
 }
 
-/// A URL from another driver heard "an unknown parameter (number 1 after the `?`)", and not which one.
+/// The error for a URL from another driver was "an unknown parameter (number 1 after the `?`)", without its name.
 #[test]
 fn an_unknown_parameter_is_named_unless_it_may_be_a_part_of_a_password() {
     for (url, name) in [

@@ -12,9 +12,9 @@ use crate::support::connect;
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/payments/schema.rs");
 
-/// Finds the tool: `DIESEL_CLI`, or where `scripts/install-diesel-cli` puts it, or the search path.
+/// Finds the tool: `DIESEL_CLI`, the folder of `scripts/install-diesel-cli`, or the search path.
 ///
-/// Where it is missing the test fails, since a test that skips itself proves nothing.
+/// If it is missing the test fails, because a test that skips itself proves nothing.
 fn tool() -> PathBuf {
     let name = "diesel";
     let installed = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools").join("bin").join(name);
@@ -45,7 +45,7 @@ fn diesel(url: &str, arguments: &[&str]) -> String {
 async fn run_redo_and_print_schema_agree_with_the_committed_schema() {
     let cluster = Cluster::builder().start().await.expect("a cluster");
     let url = cluster.primary().url();
-    // `--locked-schema` fails where the schema that the tool would write is not the one that is there.
+    // `--locked-schema` fails if the tool would write another schema than the committed one.
     diesel(&url, &["migration", "run", "--locked-schema"]);
     diesel(&url, &["migration", "redo", "--all", "--locked-schema"]);
     let committed = std::fs::read_to_string(SCHEMA).expect("the committed schema");

@@ -1,4 +1,4 @@
-//! Callbacks: told once or many times, one transaction.
+//! Callbacks: delivered once or many times, one transaction.
 
 use pointsman::payments::{
     Conflict, Error, NewCallback, NewTransaction, Recorded, Status, TransactionRepository,
@@ -22,7 +22,7 @@ async fn told_twice_it_is_one_transaction() {
     };
     assert_eq!(first, again);
 
-    // A duplicate tells how far the transaction has come meanwhile.
+    // A duplicate returns the transaction's present status.
     conn.advance(first.id, Status::Completed, &"clerk".parse().unwrap()).await.unwrap();
     let again = conn.record_callback(&told).await.unwrap();
     assert_eq!((again.is_created(), again.transaction().status), (false, Status::Completed));

@@ -93,7 +93,7 @@ async fn what_is_locked_is_passed_over_and_settled_later() {
         .transaction(async |tx| {
             let lock = format!("SELECT id FROM transactions WHERE id = '{locked}' FOR UPDATE");
             diesel::sql_query(lock).execute(tx).await?;
-            // Were what is locked not passed over, this would wait for this very transaction.
+            // If locked rows were not skipped, this would wait for this very transaction.
             let (mut conn, settling) = (fixture.write().await, settling("CZK"));
             let settlement = tokio::time::timeout(Duration::from_secs(10), conn.settle(&settling));
             let settlement = settlement.await.expect("it waits for nobody")?;
@@ -111,7 +111,7 @@ async fn a_settlement_that_fails_at_its_end_leaves_nothing() {
     let fixture = Fixture::start().await;
     let mut conn = fixture.write().await;
     record(&conn, completed("1", "576", "5", "CZK")).await;
-    // The audit entry is the last thing that is written; now it cannot be.
+    // The audit entry is the last write; now it must fail.
     let refuse = "ALTER TABLE audit_log ADD CONSTRAINT closed CHECK (action <> 'settled')";
     diesel::sql_query(refuse).execute(&conn).await.unwrap();
     let error = conn.settle(&settling("CZK")).await.unwrap_err();
@@ -122,7 +122,7 @@ async fn a_settlement_that_fails_at_its_end_leaves_nothing() {
     assert!(conn.settle(&settling("CZK")).await.unwrap().is_some(), "the connection is as good as before");
 }
 
-/// Makes transactions of two assets, some of them withdrawals, and returns how many there are.
+/// Makes transactions of two assets, some of them withdrawals, and returns their number.
 async fn fill(conn: &Conn<Write>, from: u32, to: u32) {
     let fill = "INSERT INTO transactions (id, account, amount, asset, kind, status, provider, provider_id, occurred_at) \
                 SELECT gen_random_uuid(), (n % 50)::text, n * 0.01, \
@@ -141,7 +141,7 @@ async fn fill(conn: &Conn<Write>, from: u32, to: u32) {
 async fn concurrent_settlements_never_settle_a_transaction_twice() {
     let fixture = Fixture::start().await;
     let conn = fixture.write().await;
-    // At the server, past the code under test: every time that a settled transaction is settled again is kept.
+    // At the server, past the code under test: a trigger records every transaction that is settled again.
     for sql in [
         "CREATE TABLE settled_again (id uuid)",
         "CREATE FUNCTION settled_again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
@@ -160,7 +160,7 @@ async fn concurrent_settlements_never_settle_a_transaction_twice() {
         tasks.spawn(async move {
             let mut settled = Vec::new();
             let mut nothing = 0;
-            // "Nothing" may mean that others hold all that is left, so it is asked a few times.
+            // "Nothing" may mean that others hold all that is left, so the test asks a few times.
             while nothing < 5 {
                 let mut conn = set.write().await.expect("the primary");
                 let what = if worker % 4 == 3 { "EUR" } else { "CZK" };
@@ -191,7 +191,7 @@ async fn concurrent_settlements_never_settle_a_transaction_twice() {
     assert!(settled.len() > 8, "they ran side by side: {}", settled.len());
     let count: i64 = settled.iter().map(|settlement| settlement.transaction_count).sum();
     assert_eq!(count, 4000);
-    // What was returned, what is stored, and what the transactions themselves say are the same.
+    // The returned, the stored and the recomputed sums are the same.
     let mismatched = "SELECT count(*) FROM settlements s WHERE (s.total, s.transaction_count) <> \
                       (SELECT sum(CASE kind WHEN 'deposit' THEN amount ELSE -amount END), count(*) \
                       FROM transactions t WHERE t.settlement_id = s.id AND t.asset = s.asset)";
@@ -224,7 +224,7 @@ async fn a_settlement_that_is_dropped_half_way_settles_all_or_nothing() {
         #[diesel(sql_type = Text)]
         text: String,
     }
-    // Those whose connection was cut may still hold locks for a moment, and are passed over until they end.
+    // Sessions whose connection was cut may still hold locks for a moment, and their rows are skipped until they end.
     let mut conn = fixture.write().await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     loop {

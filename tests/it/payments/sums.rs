@@ -125,11 +125,11 @@ async fn a_balance_is_read_from_the_index_alone() {
     fixture.cluster.primary().execute("VACUUM ANALYZE transactions").await.expect("a visibility map");
     assert_eq!(conn.balance(&account("7"), &asset("CZK")).await.unwrap(), balance("40"));
 
-    // A session of its own, so that the counts of its transaction are those of this statement.
+    // A separate session, so that the counts of its transaction are those of this statement.
     let mut conn = fixture.set.read().await.expect("a read connection");
     let seen: Seen = conn
         .transaction(async |tx| {
-            // After some runs, the server may plan without looking at the parameters; here it must.
+            // After some runs, the server may plan without the parameters; here it must.
             let generic = diesel::sql_query("SET LOCAL plan_cache_mode = force_generic_plan");
             assume_read_only(generic).execute(tx).await?;
             assert_eq!(tx.balance(&account("7"), &asset("CZK")).await?, balance("40"));
@@ -142,7 +142,7 @@ async fn a_balance_is_read_from_the_index_alone() {
     assert_eq!(seen, Seen { tables: 0, indexes: 1, rows: 0 });
 }
 
-/// How often a transaction has read tables, indexes and, through these, rows of tables.
+/// Number of reads by a transaction, of tables, indexes and, through these, rows of tables.
 #[derive(Debug, PartialEq, Eq, QueryableByName)]
 struct Seen {
     #[diesel(sql_type = BigInt)]

@@ -146,7 +146,7 @@ async fn what_is_settled_stays_as_it_is() {
         matches!(error, Error::Settled { id: refused, settlement: by } if refused == id && by == settlement.id),
         "{error:?}"
     );
-    // And the server refuses it, whoever asks.
+    // And the server refuses it from any client.
     fixture
         .cluster
         .primary()

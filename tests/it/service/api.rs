@@ -1,4 +1,4 @@
-//! The endpoints: what they do, and what they refuse.
+//! The endpoints: their effects, and their errors.
 
 use axum::body::Body;
 use axum::http::Request;
@@ -124,7 +124,7 @@ async fn bad_input_is_refused_with_a_code_and_stores_nothing() {
         let answer = rig.post("/transactions", &body).await;
         assert_eq!(answer.code(), expected, "{shown}: {:#}", answer.body);
         assert!(answer.body["error"]["message"].as_str().is_some_and(|words| !words.is_empty()), "{shown}");
-        // The same transaction inside of a callback.
+        // The same transaction inside a callback.
         if let Ok(transaction @ Value::Object(_)) = serde_json::from_str(&body) {
             let callback = json!({ "idempotency_key": "key", "transaction": transaction }).to_string();
             assert_eq!(rig.post("/callbacks", &callback).await.code(), expected, "callback of {shown}");

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Answer, Rig};
 
-/// Asks until the answer is as wanted; the last one is what a failure shows.
+/// Asks until the answer is as expected; a failure shows the last one.
 async fn until(rig: &Rig, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {

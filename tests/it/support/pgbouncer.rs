@@ -1,4 +1,4 @@
-//! PgBouncer in front of a server: the pooler that most programs meet (Debian's package `pgbouncer`).
+//! PgBouncer in front of a server: the most common pooler (Debian's package `pgbouncer`).
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ pub(crate) struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in a pool mode, with further lines of its section of settings.
+    /// Starts one in a pool mode, with further lines in its section of settings.
     pub(crate) async fn start(server: &Server, mode: &str, further: &str) -> Self {
         let config: tokio_postgres::Config = server.url().parse().unwrap();
         let password = String::from_utf8(config.get_password().unwrap().to_vec()).unwrap();
@@ -66,7 +66,7 @@ impl Drop for PgBouncer {
     }
 }
 
-/// Debian keeps it among the programs of the administrator.
+/// Debian installs it among the programs of the administrator.
 fn program() -> PathBuf {
     let usual = PathBuf::from("/usr/sbin/pgbouncer");
     if usual.exists() { usual } else { PathBuf::from("pgbouncer") }

@@ -7,7 +7,7 @@ use std::path::Path;
 use tokio::net::TcpStream;
 use tokio_postgres::error::SqlState;
 
-/// How many processes stand in a folder, zombies left out: those are dead.
+/// Returns the number of processes in a folder, without zombies, which are dead.
 pub(super) fn processes_in(folder: &Path) -> usize {
     let alive = |process: &Path| {
         let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
@@ -128,7 +128,7 @@ async fn the_port_of_a_server_that_is_down_stays_its_own() {
     let cluster = Cluster::builder().start().await.unwrap();
     let server = cluster.primary();
     server.kill().await.unwrap();
-    // Whoever asks for any port gets another one, and so does whoever connects.
+    // A client that asks for any port gets another one, and so does one that connects.
     let mut others = Vec::new();
     for _ in 0..200 {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

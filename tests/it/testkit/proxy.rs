@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-/// A server that repeats what it hears.
+/// A server that echoes its input.
 async fn echo() -> Proxy {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = Proxy::start(listener.local_addr().unwrap()).await.unwrap();
@@ -102,7 +102,7 @@ async fn a_stalled_proxy_holds_everything_and_then_lets_it_go() {
     let answer = ask(&client, "SELECT 'late'");
     tokio::pin!(answer);
     assert!(hangs(&mut answer).await);
-    // It is the network that hangs; the server is well.
+    // The network hangs; the server is healthy.
     assert_eq!(server.query_value("SELECT 1").await.unwrap(), "1");
     proxy.pass().await.unwrap();
     assert_eq!(answer.await.unwrap(), "late");

@@ -20,7 +20,7 @@ async fn a_replica_takes_over_and_the_old_primary_comes_back_as_its_standby() {
     let (old, new) = (cluster.primary(), cluster.replica(0));
     old.execute("INSERT INTO train VALUES (1)").await.unwrap();
     cluster.wait_caught_up().await.unwrap();
-    // The primary has something that no replica gets to know.
+    // The primary has data that no replica gets.
     cluster.replica(0).disconnect_from_primary().await.unwrap();
     cluster.replica(1).disconnect_from_primary().await.unwrap();
     old.execute("INSERT INTO train VALUES (100)").await.unwrap();
@@ -102,7 +102,7 @@ async fn a_replay_delay_holds_commits_back() {
     cluster.wait_caught_up().await.unwrap();
     assert!(begin.elapsed() >= delay, "{:?}", begin.elapsed());
 
-    // A delay that ends lets go what it holds.
+    // A delay that ends releases the WAL that it holds.
     replica.set_replay_delay(Duration::from_secs(3600)).await.unwrap();
     cluster.primary().execute("INSERT INTO train VALUES (1)").await.unwrap();
     replica.set_replay_delay(Duration::ZERO).await.unwrap();

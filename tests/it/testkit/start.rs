@@ -15,7 +15,7 @@ async fn a_primary_streams_to_its_replicas_within_seconds() {
     let begin = Instant::now();
     let cluster = Cluster::builder().replicas(2).start().await.unwrap();
     let took = begin.elapsed();
-    // A second on an idle machine; this limit is for one that runs all other tests meanwhile.
+    // A second on an idle machine; this limit allows for all other tests at the same time.
     assert!(took < Duration::from_secs(10), "{took:?}");
 
     assert!(!cluster.primary().is_in_recovery().await.unwrap());
@@ -36,7 +36,7 @@ async fn the_program_under_test_is_an_ordinary_user_with_a_password() {
     let row = app.query_one("SELECT current_user::text, current_setting('is_superuser')", &[]).await.unwrap();
     assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("app", "off"));
 
-    // It makes tables of its own, and may use those of the administration.
+    // It makes tables, and may use those of the administrator.
     app.batch_execute("CREATE TABLE own (number int)").await.unwrap();
     cluster.primary().execute("CREATE TABLE given (id bigserial, number int)").await.unwrap();
     app.batch_execute("INSERT INTO given (number) VALUES (12)").await.unwrap();

@@ -9,10 +9,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Tells [`victim`] how to end.
+/// The variable that tells [`victim`] which end to choose.
 const ENDING: &str = "POINTSMAN_TEST_ENDING";
 
-/// The System V segments that the servers in `folder` have, by the seventh line of their pid files.
+/// Returns the System V segments of the servers in `folder`, by the seventh line of their pid files.
 fn segments(folder: &Path) -> Vec<String> {
     let nodes = std::fs::read_dir(folder).unwrap().flatten();
     let files = nodes.filter_map(|node| std::fs::read_to_string(node.path().join("postmaster.pid")).ok());
@@ -30,7 +30,7 @@ async fn is_gone(folder: &Path, segments: &[String]) {
     assert!(!segments.iter().any(|id| segment_exists(id)), "shared memory is left");
 }
 
-/// By itself, an end in good order; the tests beside it run it in a process that ends as they say.
+/// A normal end by itself; the tests beside it run it in a process that ends in their way.
 #[tokio::test]
 async fn victim() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();

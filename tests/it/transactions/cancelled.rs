@@ -16,7 +16,7 @@ use crate::support::{
     backend, eventually, in_use, patient_probes, pools_of, sessions, start, urls_of, value,
 };
 
-/// Long enough for a statement to be under way, and not waited for by anything else.
+/// Long enough for a statement to be under way.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
 async fn cancel<T>(future: impl Future<Output = T>) {
@@ -27,7 +27,7 @@ fn broken<T: std::fmt::Debug>(outcome: QueryResult<T>) {
     assert!(matches!(outcome, Err(Error::BrokenTransactionManager)), "{outcome:?}");
 }
 
-/// What a `Conn` refuses after its transaction was cancelled.
+/// The error of a `Conn` after its transaction was cancelled.
 async fn assert_over(conn: &mut Conn<Write>) {
     assert!(conn.is_closed());
     broken(add(conn, 90).await);
@@ -38,7 +38,7 @@ async fn assert_over(conn: &mut Conn<Write>) {
     assert!(raw.is_err(), "the connection itself is over");
 }
 
-/// Nothing of the set is running or waiting at the server.
+/// Checks that nothing of the set runs or waits at the server.
 async fn all_idle(server: &Server) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'";
     eventually("no session of the set is left at work", async || {
@@ -100,7 +100,7 @@ async fn during_a_statement() {
     assert_eq!(committed(&cluster).await, "");
 }
 
-/// A desk whose network can be stalled.
+/// A fixture whose network can be stalled.
 async fn proxied_desk() -> (Cluster, ReplicaSet) {
     let cluster = Cluster::builder().proxied().start().await.unwrap();
     prepare(&cluster).await;
@@ -149,7 +149,7 @@ async fn during_commit() {
     assert!(["", "1"].contains(&committed.as_str()), "the outcome is open, and nothing else: {committed}");
 }
 
-/// The server was idle again, so the connection went back to its pool; but Diesel knew it as broken for ever.
+/// The server was idle again, so the connection returned to its pool; but Diesel kept it as broken for ever.
 #[tokio::test]
 async fn of_diesel_async_itself() {
     let (cluster, set) = proxied_desk().await;

@@ -27,7 +27,7 @@ async fn pid(conn: &mut AsyncPgConnection) -> i32 {
     diesel_async::RunQueryDsl::get_result(diesel::select(pg_backend_pid()), conn).await.unwrap()
 }
 
-/// Later users got a read-only session as the primary's, and their inserts were answered with `Ok` and lost.
+/// Later users got a read-only session as the primary's, and their inserts returned `Ok` and were lost.
 #[tokio::test]
 async fn a_connection_of_the_users_own_is_not_handed_on() {
     let (cluster, set) = desk().await;
@@ -62,7 +62,7 @@ async fn nothing_runs_on_an_exchanged_connection_and_passes_for_committed() {
     broken(notes::table.count().get_result::<i64>(conn.as_read()).await);
     broken(conn.transaction(async |tx| add(tx, 2).await).await);
     broken(conn.build_transaction().serializable().run(async |tx| add(tx, 3).await).await);
-    // Back in its place, it is as it was.
+    // Back in its pool, it is as it was.
     swap(&mut *conn, &mut foreign);
     add(&conn, 4).await.unwrap();
     conn.transaction(async |tx| add(tx, 5).await).await.unwrap();
@@ -91,7 +91,7 @@ async fn a_transaction_whose_connection_was_exchanged_is_not_committed() {
     assert_eq!(committed(&cluster).await, "");
 }
 
-/// A `Conn` that was assigned to has no mark anywhere, so the wire has to show that it was asked.
+/// A `Conn` that was assigned to has no mark anywhere, so the wire has to show that its session was used.
 #[tokio::test]
 async fn a_connection_that_was_replaced_for_good_is_noticed_by_the_wire() {
     let (cluster, set) = desk().await;
@@ -108,7 +108,7 @@ async fn a_connection_that_was_replaced_for_good_is_noticed_by_the_wire() {
             add(tx, 2).await?;
             let bare: &mut AsyncPgConnection = tx;
             *bare = foreign;
-            // Something that a COMMIT without its own session could commit.
+            // A statement that a COMMIT without its own session could commit.
             diesel_async::AnsiTransactionManager::begin_transaction_sql(bare, "BEGIN").await
         })
         .await;
@@ -136,7 +136,7 @@ async fn the_bare_connections_of_two_conns_that_were_exchanged_end_with_them() {
     assert_eq!(committed(&cluster).await, "");
 }
 
-/// Each takes its session and its place in the pool along, so nothing is amiss.
+/// Each takes its session and its pool permit along, so there is no error.
 #[tokio::test]
 async fn conns_that_changed_places_go_on() {
     let cluster = Cluster::builder().start().await.unwrap();
@@ -163,7 +163,7 @@ async fn a_transaction_whose_conn_changed_places_is_not_committed() {
         .transaction(async |tx| {
             add(tx, 1).await?;
             swap(tx, &mut other);
-            // It is outside of the transaction, as its name says.
+            // It is outside the transaction, as its name says.
             add(tx, 2).await.map(drop)
         })
         .await;
@@ -197,7 +197,7 @@ async fn a_transaction_whose_conn_changed_places_is_not_committed() {
     assert_eq!(committed(&cluster).await, "2,3");
 }
 
-/// It saw the statements of all later users.
+/// The old instrumentation saw the statements of all later users.
 #[tokio::test]
 async fn instrumentation_ends_with_the_user_who_set_it() {
     let (_cluster, set) = desk().await;
@@ -218,7 +218,7 @@ async fn instrumentation_ends_with_the_user_who_set_it() {
     assert_eq!(seen.load(Ordering::Relaxed), of_the_user);
 }
 
-/// The mark costs no session: what is lent and comes back stays.
+/// The mark costs no session: a lent connection that comes back stays.
 #[tokio::test]
 async fn a_connection_that_was_lent_goes_back() {
     let (_cluster, set) = desk().await;
@@ -236,7 +236,7 @@ async fn a_connection_that_was_lent_goes_back() {
     assert_eq!(backend(&set.write().await.unwrap()).await, first);
 }
 
-/// The mark passes on what the program's own default listens to, and no question of its own.
+/// The mark passes on the events that the program's own default listens to, but not its own query.
 #[tokio::test]
 async fn the_programs_default_instrumentation_hears_every_statement() {
     static HEARD: AtomicU32 = AtomicU32::new(0);

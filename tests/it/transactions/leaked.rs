@@ -1,4 +1,4 @@
-//! Futures that are polled and leaked: nothing of them reaches a later statement, or the next user.
+//! Futures that are polled and leaked: they affect no later statement, and not the next user.
 
 use std::future::{Future, pending, poll_fn};
 use std::mem::forget;
@@ -39,7 +39,7 @@ async fn leak_at_once<'f, T>(future: impl Future<Output = T> + Send + 'f) {
     forget(future);
 }
 
-/// Its statements were answered with `Ok`, and rolled back when the `Conn` was returned.
+/// Its statements returned `Ok`, and were rolled back when the `Conn` was returned.
 #[tokio::test]
 async fn a_leaked_transaction_makes_its_conn_unusable() {
     let (cluster, set) = desk().await;
@@ -125,7 +125,7 @@ async fn a_leaked_inner_transaction_fails_the_outer_one() {
     assert_eq!(committed(&cluster).await, "");
 }
 
-/// A read transaction, and a returned `Conn` that nothing was asked of after the leak.
+/// A read transaction, and a returned `Conn` that was not used after the leak.
 #[tokio::test]
 async fn the_next_user_gets_another_session() {
     let (_cluster, set) = desk().await;
@@ -138,13 +138,13 @@ async fn the_next_user_gets_another_session() {
     conn.transaction(async |tx| value(tx, "SELECT 1").await).await.unwrap();
 }
 
-/// The function may be any that returns a future, so what it does before that counts as well.
+/// The function may be any that returns a future, so its work before that counts as well.
 #[tokio::test]
 async fn what_the_function_does_is_its_own() {
     let (cluster, set) = desk().await;
     let mut conn = set.write().await.unwrap();
     fn begin_with(tx: &mut Conn<Write>) -> Pin<Box<dyn Future<Output = QueryResult<usize>> + Send + '_>> {
-        // `execute` looks at the connection when it is called.
+        // `execute` uses the connection when it is called.
         let added =
             diesel::insert_into(notes::table).values((notes::id.eq(1), notes::text.eq("x"))).execute(&*tx);
         Box::pin(added)
@@ -211,7 +211,8 @@ async fn a_leaked_statement_of_diesel_async_does_not_either() {
     }
 }
 
-/// It cannot be told from one that the user began by hand, so what follows runs inside of it; no next user does.
+/// A statement cannot tell it from a transaction that the user began by hand, so later ones run inside it; no next
+/// user does.
 #[tokio::test]
 async fn a_leaked_transaction_of_diesel_async_ends_with_its_conn() {
     let (cluster, set) = desk().await;
@@ -244,7 +245,7 @@ async fn a_leaked_stream_does_not_either() {
     assert_clean(&set).await;
 }
 
-/// As in every pool. `close` and the other intent's places are not held up.
+/// As in every pool. `close` and the other intent's connections are not held up.
 #[tokio::test]
 async fn a_leaked_conn_keeps_its_place_and_nothing_else() {
     let cluster = Cluster::builder().start().await.unwrap();

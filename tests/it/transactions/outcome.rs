@@ -1,4 +1,4 @@
-//! What is known about a COMMIT, and what is not.
+//! The known and unknown outcomes of a COMMIT.
 
 use diesel::result::{DatabaseErrorKind, Error};
 use pointsman::prelude::*;
@@ -26,7 +26,7 @@ fn assert_unknown(error: Error, node: &str) {
     assert!(error.to_string().contains("may or may not"), "{error}");
 }
 
-/// The answer to a COMMIT is 16 bytes ("COMMIT" and "ready"); it is cut in every place that differs.
+/// The answer to a COMMIT is 16 bytes ("COMMIT" and "ready"); the test cuts it at every place that makes a difference.
 #[tokio::test]
 async fn a_commit_whose_answer_is_cut_off_is_unknown() {
     for bytes in [1, 5, 11] {
@@ -74,7 +74,7 @@ const DEFERRED_SLEEP: &str = "\
     CREATE CONSTRAINT TRIGGER lingers AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED \
         FOR EACH ROW EXECUTE FUNCTION linger();";
 
-/// The server said goodbye (57P01) in the middle of a COMMIT.
+/// The server closed the session (57P01) in the middle of a COMMIT.
 #[tokio::test]
 async fn a_commit_whose_session_is_terminated_is_unknown() {
     let (cluster, set) = desk().await;
@@ -152,7 +152,7 @@ async fn a_serialization_failure_at_commit_is_that_error() {
     assert_eq!(loser.1, Some(SqlState::SERIALIZATION_FAILURE));
 }
 
-/// A connection that died before the COMMIT was sent cannot have committed: that much is known.
+/// A connection that died before the COMMIT was sent cannot have committed, and the set knows it.
 #[tokio::test]
 async fn a_connection_that_dies_before_the_commit_is_no_success() {
     let (cluster, set) = proxied_desk().await;

@@ -1,4 +1,4 @@
-//! A connection in the place of a statement.
+//! A connection instead of a statement.
 //~ E0599
 //~ says: the method `execute` exists for struct `AssumeReadOnly<&Conn<Read>>`, but its trait bounds were not satisfied
 

@@ -1,4 +1,4 @@
-//! diesel-async's trait in the place of the prelude's: one changed import.
+//! diesel-async's trait instead of the prelude's: one changed import.
 //~ E0277
 //~ says: a `Conn<Read>` does not lend its bare connection
 //~ says: import `pointsman::prelude::*` instead of

@@ -1,4 +1,4 @@
-//! A connection of one's own out of a view.
+//! An owned connection out of a view.
 //~ E0308
 //~ says: expected `Conn<Read>`, found `&Conn<Read>`
 

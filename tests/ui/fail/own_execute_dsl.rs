@@ -1,4 +1,4 @@
-//! The bare connection, taken by an implementation of `ExecuteDsl` of one's own.
+//! The bare connection, taken by a user's implementation of `ExecuteDsl`.
 //~ E0599
 //~ says: the method `execute` exists for struct `Smuggle`, but its trait bounds were not satisfied
 

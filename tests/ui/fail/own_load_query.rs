@@ -1,4 +1,4 @@
-//! The bare connection, taken by an implementation of `LoadQuery` of one's own.
+//! The bare connection, taken by a user's implementation of `LoadQuery`.
 //~ E0277
 //~ says: the trait bound `Nothing: LoadQuery<_>` is not satisfied
 

@@ -1,4 +1,4 @@
-//! A query type of one's own that does not say that it reads.
+//! A user's query type that is not marked as reading.
 //~ E0277
 //~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 //~ says: check out a `Conn<Write>` with `ReplicaSet::write`

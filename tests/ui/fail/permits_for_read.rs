@@ -1,4 +1,4 @@
-//! Leave for `Read` to run a statement of one's own, past `ReadOnly`.
+//! A user's `Permits` implementation that lets `Read` run a statement, past `ReadOnly`.
 //~ E0119
 //~ E0277
 //~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it

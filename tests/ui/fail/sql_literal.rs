@@ -1,4 +1,4 @@
-//! A SQL literal that is run as a statement of its own.
+//! A SQL literal that is run as a separate statement.
 //~ E0277
 //~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 //~ says: check out a `Conn<Write>` with `ReplicaSet::write`

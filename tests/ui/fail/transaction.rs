@@ -1,4 +1,4 @@
-//! A write inside of a transaction that reads.
+//! A write inside a transaction that reads.
 //~ E0277
 //~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 

@@ -1,4 +1,4 @@
-//! A write inside of a transaction with an isolation level that reads.
+//! A write inside a transaction with an isolation level that reads.
 //~ E0277
 //~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 

@@ -1,4 +1,4 @@
-//! A write inside of a transaction, in a function that is generic over the intent.
+//! A write inside a transaction, in a function that is generic over the intent.
 //~ E0277
 //~ says: a `Conn<I>` cannot run this statement
 //~ says: with the bound `Writable`

@@ -1,4 +1,4 @@
-//! `Writable` for a type of one's own.
+//! `Writable` for a user's type.
 //~ E0277
 //~ says: `Admin` is not an intent: there are only `Read` and `Write`
 

@@ -1,6 +1,6 @@
-//! What compiles on a `Conn<Read>`, and the server refuses, or privileges do: the types cannot see it.
+//! Code that compiles on a `Conn<Read>` and that only the server or privileges refuse.
 //!
-//! A new Diesel in which one of these can be told apart makes a case for `tests/ui/fail`.
+//! If a new Diesel can distinguish one of these, it becomes a case for `tests/ui/fail`.
 
 use diesel::sql_types::{BigInt, Bool, Integer, Oid, Text};
 use pointsman::prelude::*;
@@ -25,7 +25,7 @@ pub async fn function_that_a_session_lets_through(conn: &Conn<Read>) -> QueryRes
     diesel::select(lo_unlink(4242)).get_result(conn).await
 }
 
-/// The expressions of Diesel are types without a name for the outside, so nobody can look for a lock inside of them.
+/// The types of Diesel's expressions cannot be named from outside, so no trait can find a lock inside them.
 pub async fn lock_in_a_subselect(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
     let locked = posts::table.select(posts::user_id).for_update();
     users::table.filter(users::id.eq_any(locked)).select(users::id).load(conn).await
@@ -52,7 +52,7 @@ pub async fn false_promise(conn: &Conn<Read>) -> QueryResult<usize> {
     assume_read_only(diesel::delete(users::table)).execute(conn).await
 }
 
-/// The same promise, of a type of one's own.
+/// The same promise, for a user's type.
 #[derive(diesel::query_builder::QueryId)]
 pub struct Purge;
 

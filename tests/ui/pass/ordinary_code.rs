@@ -1,4 +1,4 @@
-//! What a file has besides queries goes on working beside the prelude.
+//! Ordinary code beside queries keeps working with the prelude.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

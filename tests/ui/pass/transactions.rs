@@ -1,4 +1,4 @@
-//! Transactions: plain, nested, with an isolation level, with an error of one's own.
+//! Transactions: plain, nested, with an isolation level, with a user's error type.
 
 use futures_util::try_join;
 use pointsman::prelude::*;

@@ -1,4 +1,4 @@
-//! One file under `tests/ui`, and what it says about itself.
+//! One file under `tests/ui`, and its stated expectations.
 
 use std::path::Path;
 

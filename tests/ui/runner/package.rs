@@ -27,7 +27,7 @@ pub(crate) struct Diagnostic {
     pub(crate) words: String,
 }
 
-/// Compiles the files, each as a crate of its own; the answer names every file that cargo spoke of.
+/// Compiles the files, each as a separate crate; the answer names every file in cargo's output.
 pub(crate) fn check(cases: &[Case]) -> BTreeMap<String, Verdict> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));

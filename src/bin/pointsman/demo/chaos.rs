@@ -1,4 +1,4 @@
-//! The walk through the faults: break, look, restore, look.
+//! The walk through the faults: break, observe, restore, observe.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -19,13 +19,13 @@ use crate::failure::{Failure, Outcome};
 const READS_PER_SECOND: u32 = 200;
 const WRITES_PER_SECOND: u32 = 50;
 
-/// Requests in a second.
+/// Requests per second.
 const SECOND: u64 = (READS_PER_SECOND + WRITES_PER_SECOND) as u64;
 
-/// Goes through all faults, and tells of each what its users noticed.
+/// Goes through all faults, and reports the effects that users noticed of each.
 pub(super) async fn walk(stage: &Stage, json: Option<&Path>) -> Outcome {
     if let Some(path) = json {
-        // Now, not after some minutes: what cannot be written should be known before.
+        // Now, not after some minutes, so that an unwritable file is known early.
         std::fs::write(path, "[]\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     println!("{READS_PER_SECOND} reads and {WRITES_PER_SECOND} writes a second go to {}.\n", stage.url());
@@ -92,7 +92,7 @@ async fn go_through(stage: &Stage, fault: Fault) -> Outcome<Noticed> {
     })
 }
 
-/// How many failed with each code of the service; without an answer, with the words of the client.
+/// Failures by the service's code, or by the client's error if there was no answer.
 fn by_code<'s>(failed: impl Iterator<Item = &'s Sample>) -> BTreeMap<String, usize> {
     failed.fold(BTreeMap::new(), |mut codes, sample| {
         if let WriteOutcome::Failed(text) | WriteOutcome::Unknown(text) = &sample.outcome {
@@ -102,12 +102,12 @@ fn by_code<'s>(failed: impl Iterator<Item = &'s Sample>) -> BTreeMap<String, usi
     })
 }
 
-/// When what happened.
+/// The instants of a fault.
 #[derive(Default)]
 struct Struck {
-    /// When the promoted server took writes.
+    /// The instant at which the promoted server took writes.
     promoted: Option<Instant>,
-    /// From the first of two promotions until nothing was written any more, because both had been seen.
+    /// Time from the first of two promotions until the set stopped all writes.
     conflict: Option<(Instant, Instant)>,
 }
 
@@ -117,10 +117,10 @@ impl Struck {
     }
 }
 
-/// Time in which an answer that was on its way when a conflict was seen reaches its user.
+/// Time for an answer under way at a conflict to reach its user.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
-/// Breaks something, looks on for a while, and restores it.
+/// Breaks something, observes for a while, and restores it.
 async fn strike(stage: &Stage, traffic: &Traffic, fault: Fault) -> anyhow::Result<Struck> {
     let (primary, replicas) = stage.roles().await?;
     let [one, other] = replicas[..] else { return Err(anyhow!("there are two replicas")) };
@@ -144,7 +144,7 @@ async fn strike(stage: &Stage, traffic: &Traffic, fault: Fault) -> anyhow::Resul
         }
         Fault::ReplicaDisconnected => {
             one.disconnect_from_primary().await?;
-            // By default a replica may be ten seconds behind before it is left out.
+            // By default a replica may be ten seconds behind before reads leave it out.
             until(stage, |topology| topology.node(one.name()).is_some_and(|node| !node.serves_reads)).await?;
             traffic.answered(SECOND).await;
             one.reconnect_to_primary().await?;
@@ -185,7 +185,7 @@ async fn strike(stage: &Stage, traffic: &Traffic, fault: Fault) -> anyhow::Resul
             return Ok(Struck::promoted(promoted));
         }
         Fault::SplitBrain => {
-            // Without this, the one that is left could lack what the other one had.
+            // Without this, the remaining server could lack WAL that the other one had.
             acknowledge_after_replication(primary, true).await?;
             traffic.answered(SECOND / 2).await;
             primary.kill().await?;
@@ -196,9 +196,9 @@ async fn strike(stage: &Stage, traffic: &Traffic, fault: Fault) -> anyhow::Resul
             until(stage, |topology| matches!(topology.primary, PrimaryStatus::SplitBrain { .. })).await?;
             let conflict = Some((first, Instant::now() + ON_ITS_WAY));
             traffic.answered(SECOND).await;
-            // To stop it is not enough, because it may come back: writes go on as soon as it is a standby of the other one.
+            // Stopping it is not enough, because it may come back. Writes go on once it is a standby of the other one.
             contender.stop().await?;
-            // Two histories by one name: nothing can be rewound to where they part.
+            // These are two histories by one name: nothing can be rewound to where they part.
             contender.rebuild(heir).await?;
             traffic.answered(SECOND).await;
             primary.rejoin(heir).await?;
@@ -219,7 +219,7 @@ async fn strike(stage: &Stage, traffic: &Traffic, fault: Fault) -> anyhow::Resul
     Ok(Struck::default())
 }
 
-/// Waits until the set sees it.
+/// Waits until the set sees the condition.
 async fn until(stage: &Stage, condition: impl Fn(&pointsman::Topology) -> bool + Send) -> anyhow::Result<()> {
     let mut topology = stage.replicas().watch();
     let seen = topology.wait_for(|topology| condition(topology));
@@ -227,9 +227,9 @@ async fn until(stage: &Stage, condition: impl Fn(&pointsman::Topology) -> bool +
     seen.map(drop).map_err(|_| anyhow!("it was never seen: {:?}", stage.replicas().topology()))
 }
 
-/// Lets the primary acknowledge a write only when a replica has it, so that a promotion loses none.
+/// Makes the primary acknowledge a write only when a replica has it.
 ///
-/// With PostgreSQL's default, a primary that is killed takes what it had just acknowledged with it, whoever asks.
+/// With PostgreSQL's default, a killed primary may lose the last writes that it acknowledged.
 async fn acknowledge_after_replication(primary: &Server, on: bool) -> anyhow::Result<()> {
     let names = if on { "ANY 1 (*)" } else { "" };
     primary.execute(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'")).await?;
@@ -237,7 +237,7 @@ async fn acknowledge_after_replication(primary: &Server, on: bool) -> anyhow::Re
     Ok(())
 }
 
-/// The replica that has received most, which is the one to promote, and the other one.
+/// Returns the replica that has received the most WAL, to promote it, and the other one.
 async fn most_advanced<'s>(one: &'s Server, other: &'s Server) -> anyhow::Result<(&'s Server, &'s Server)> {
     let received = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
     let [first, second] = [one.query_value(received).await?, other.query_value(received).await?];
@@ -245,10 +245,10 @@ async fn most_advanced<'s>(one: &'s Server, other: &'s Server) -> anyhow::Result
     Ok(if first >= second { (one, other) } else { (other, one) })
 }
 
-/// Promotes a server; gives the instant at which it took writes.
+/// Promotes a server; returns the instant at which it took writes.
 async fn promote(server: &Server) -> anyhow::Result<Instant> {
     let watched = server.clone();
-    // Asked all the time, so that the instant is not a later one, which would flatter.
+    // Polled without a pause, because a late instant would make the gap look shorter.
     let watcher: JoinHandle<anyhow::Result<Instant>> = tokio::spawn(async move {
         while watched.is_in_recovery().await? {
             sleep(Duration::from_millis(2)).await;
@@ -259,7 +259,7 @@ async fn promote(server: &Server) -> anyhow::Result<Instant> {
     watcher.await?
 }
 
-/// The ids of the writes that the present primary has.
+/// Returns the ids of the writes that the present primary has.
 async fn recorded(stage: &Stage, run: &str) -> Outcome<HashSet<String>> {
     let (primary, _) = stage.roles().await?;
     let sql = format!(

@@ -17,7 +17,7 @@ use crate::servers;
 
 const REPLICAS: usize = 2;
 
-/// Everything that a demonstration runs on.
+/// The servers, the set and the service of a demonstration.
 pub(super) struct Stage {
     cluster: Cluster,
     set: ReplicaSet,
@@ -39,7 +39,7 @@ impl Stage {
         let config = nodes.into_iter().fold(Config::builder(), |builder, node| builder.node(node)).build()?;
         let set = ReplicaSet::connect(config).await.context("the cluster cannot be used")?;
         servers::migrate(&set).await?;
-        // Before anybody reads: a replica that has not replayed the migrations has no tables.
+        // Before the first read: a replica that has not replayed the migrations has no tables.
         cluster.wait_caught_up().await.context("the replicas don't follow")?;
         let url = format!("http://{}", listener.local_addr().context("the address cannot be told")?);
         let service = Service::new(set.clone());
@@ -61,14 +61,14 @@ impl Stage {
         &self.set
     }
 
-    /// The server that takes writes, and those that follow it.
+    /// Returns the server that takes writes, and its followers.
     pub(super) async fn roles(&self) -> anyhow::Result<(&Server, Vec<&Server>)> {
         let primary = self.cluster.current_primary().await.context("no server is the primary")?;
         let others = self.cluster.servers().iter().filter(|server| server.name() != primary.name());
         Ok((primary, others.collect()))
     }
 
-    /// The service's address.
+    /// Returns the service's address.
     pub(super) fn url(&self) -> &str {
         &self.url
     }

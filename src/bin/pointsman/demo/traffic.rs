@@ -1,4 +1,4 @@
-//! What the users of the service do, over HTTP.
+//! The requests of the service's users, over HTTP.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::stage::Stage;
 
-/// Among so many accounts the traffic is spread.
+/// Number of accounts that share the traffic.
 const ACCOUNTS: u64 = 50;
 
 /// Users who read balances and record transactions at a steady rate.
@@ -20,7 +20,7 @@ pub(super) struct Traffic {
     run: String,
 }
 
-/// What they saw so far.
+/// The results so far.
 #[derive(Default)]
 struct Seen {
     reads: AtomicU64,
@@ -66,17 +66,17 @@ impl Traffic {
         Self { load: Load::start(reads_per_second, writes_per_second, read, write), seen, run }
     }
 
-    /// Waits until so many more requests were answered.
+    /// Waits until this many more requests were answered.
     pub(super) async fn answered(&self, more: u64) {
         self.load.done(more).await;
     }
 
-    /// Ends the traffic; gives what its users noticed, and the prefix of the ids that they gave.
+    /// Ends the traffic; returns the users' results, and the prefix of their ids.
     pub(super) async fn stop(self) -> (Record, String) {
         (self.load.stop().await, self.run)
     }
 
-    /// One line: what was done, and how the nodes are.
+    /// Returns one line: the requests so far, and the state of the nodes.
     pub(super) fn line(&self, stage: &Stage) -> String {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let health = stage.replicas().health();
@@ -97,7 +97,7 @@ impl Traffic {
     }
 }
 
-/// No user waits longer than this.
+/// Time limit of a user's request.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn read(request: reqwest::RequestBuilder) -> Result<(), String> {
@@ -122,7 +122,7 @@ async fn write(request: reqwest::RequestBuilder) -> WriteOutcome {
     }
 }
 
-/// The service's code for what went wrong.
+/// Returns the service's code for a failure.
 async fn code(response: reqwest::Response) -> String {
     let document: Value = response.json().await.unwrap_or_default();
     document["error"]["code"].as_str().unwrap_or("no code").to_owned()

@@ -1,6 +1,6 @@
-//! What the users may notice of each fault, and whether they noticed more than that.
+//! The effects that users may notice of each fault, compared with the actual ones.
 //!
-//! It is pure: the walk measures, this compares. Whatever is not allowed here fails the command.
+//! It is pure: the walk measures, this compares. Any other effect fails the command.
 
 use std::collections::BTreeMap;
 
@@ -33,15 +33,15 @@ pub(super) const WALK: [Fault; 9] = [
     Fault::EverythingDown,
 ];
 
-/// What users may notice of a fault.
+/// The effects that users may notice of a fault.
 pub(super) struct Allowed {
     /// The codes with which reads may fail.
     pub(super) reads: &'static [&'static str],
     /// The codes with which writes may fail.
     pub(super) writes: &'static [&'static str],
-    /// Whether a write may be lost that was acknowledged while two servers became primaries.
+    /// `true` if writes acknowledged while two servers were primaries may be lost.
     pub(super) lost_between_promotions: bool,
-    /// What may be lost, and why.
+    /// The possible loss, with its reason.
     pub(super) lost: &'static str,
 }
 
@@ -63,7 +63,7 @@ impl Fault {
         }
     }
 
-    /// Returns what users may notice.
+    /// Returns the effects that users may notice.
     pub(super) fn allowed(self) -> Allowed {
         let nothing = |writes, lost| Allowed { reads: &[], writes, lost_between_promotions: false, lost };
         match self {
@@ -95,7 +95,7 @@ impl Fault {
     }
 }
 
-/// What the users noticed of one fault.
+/// The effects of one fault that the users noticed.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Noticed {
     pub(super) name: &'static str,
@@ -116,7 +116,7 @@ pub(super) struct Noticed {
     pub(super) first_write_after_promotion_ms: Option<f64>,
 }
 
-/// Returns what the users noticed that this fault does not explain.
+/// Returns the effects that this fault does not explain.
 pub(super) fn unexplained(fault: Fault, noticed: &Noticed) -> Vec<String> {
     let allowed = fault.allowed();
     let mut found = Vec::new();

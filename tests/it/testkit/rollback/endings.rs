@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::{add, cluster, committed, fixture, seen};
 use crate::support::{backend, builder_of, checkout_within, smuggle, value};
 
-/// Long enough for a statement to be under way, and not waited for by anything else.
+/// Long enough for a statement to be under way.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn one_task_that_would_wait_for_its_own_transaction_is_told_so() {
         let refused = value(&other, "SELECT 1").await.unwrap_err();
         assert!(refused.to_string().contains("end that transaction first"), "{refused}");
         assert_eq!(other.last_sqlstate().unwrap().to_string(), "55P03");
-        // A checkout that needs another connection fails in the same words.
+        // A checkout that needs another connection fails with the same error.
         let began = Instant::now();
         let refused = set.write().await.unwrap_err();
         assert!(refused.to_string().contains("end that transaction first"), "{refused}");

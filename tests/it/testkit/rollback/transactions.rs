@@ -157,7 +157,7 @@ async fn deferred_constraints_are_checked_at_the_commit_each_time() {
     assert_eq!(value(&conn, "SELECT count(*) FROM replies").await.unwrap(), "2");
 }
 
-/// A COMMIT that got through would commit all that the test had done.
+/// A COMMIT that got through would commit all of the test's work.
 #[tokio::test]
 async fn no_statement_of_the_application_commits() {
     let (cluster, set) = fixture().await;
