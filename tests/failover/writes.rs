@@ -243,7 +243,7 @@ async fn waiting_for_a_primary_is_bounded_and_tells_what_is_known() {
         let CheckoutError::NoPrimary { failures, .. } = &error else { panic!("{error}") };
         let of = |server: &Server| failures.iter().find(|failure| failure.node == server.name());
         let old = of(cluster.primary()).expect("the old primary is named");
-        assert!(old.error.is_some() && old.reason.contains("lost"), "{error}");
+        assert!(old.error.is_some() && old.reason.contains("(down)"), "{error}");
         assert!(of(cluster.replica(0)).is_some_and(|it| it.reason.contains("replica (up)")), "{error}");
     }
 }
