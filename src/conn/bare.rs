@@ -84,7 +84,7 @@ impl<I: RawAccess> Conn<I> {
 #[diagnostic::on_unimplemented(
     message = "a pooled connection has neither `notifications_stream` nor `cancel_token`",
     label = "the socket of this connection is not opened by diesel-async, so these would hang or fail",
-    note = "for notifications: `ReplicaSet::listen`, a stream on a connection of its own that follows the primary through failovers",
+    note = "for notifications: `ReplicaSet::listen`, a stream on a separate connection that follows the primary through failovers",
     note = "to cancel a statement: `Conn::cancel_handle`, which sends its request the way that the pool connects"
 )]
 pub trait OpensOwnSocket: Intent {}

@@ -1,7 +1,7 @@
 //! Waiting for notifications on a pooled connection, which would never come.
 //~ E0277
 //~ says: a pooled connection has neither `notifications_stream` nor `cancel_token`
-//~ says: `ReplicaSet::listen`, a stream on a connection of its own
+//~ says: `ReplicaSet::listen`, a stream on a separate connection
 
 use pointsman::prelude::*;
 
