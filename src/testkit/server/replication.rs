@@ -23,9 +23,8 @@ impl Server {
         self.needs_to_run()?;
         // The connection is there before: it survives the promotion and sees it at once.
         let session = &self.maintenance_session().await?;
-        let signal = self.data_dir().join("promote");
-        std::fs::write(&signal, "").map_err(file("write", &signal))?;
-        self.inner.shared.account.own(&signal)?;
+        // The server removes the file as soon as any signal makes it look, so the file appears with its owner.
+        self.inner.shared.account.write(&self.data_dir().join("promote"), "")?;
         if let Some(postmaster) = self.postmaster() {
             let _ = kill(postmaster, Signal::SIGUSR1);
         }

@@ -2,6 +2,10 @@
 
 use super::{connect, eventually};
 use pointsman::testkit::{Cluster, TestkitError};
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -152,4 +156,29 @@ async fn two_promoted_replicas_share_a_timeline() {
         timelines.push(file[..8].to_owned());
     }
     assert_eq!(timelines, ["00000002", "00000002"]);
+}
+
+#[tokio::test]
+async fn the_file_that_promotes_a_server_belongs_to_it_from_the_first_moment() {
+    // The server removes the file as soon as it sees it, so a file that got its owner later was sometimes gone before.
+    let cluster = with_a_table(1).await;
+    let replica = cluster.replica(0);
+    let owner = std::fs::metadata(replica.data_dir()).unwrap().uid();
+    let promoted = Arc::new(AtomicBool::new(false));
+    let watcher = std::thread::spawn({
+        let (file, promoted) = (replica.data_dir().join("promote"), Arc::clone(&promoted));
+        move || {
+            let mut owners = BTreeSet::new();
+            while !promoted.load(Ordering::Relaxed) {
+                owners.extend(std::fs::metadata(&file).map(|found| found.uid()));
+            }
+            owners
+        }
+    });
+    let outcome = replica.promote().await;
+    promoted.store(true, Ordering::Relaxed);
+    outcome.unwrap();
+    // The file lives for microseconds, so a busy machine may miss it.
+    let owners = watcher.join().unwrap();
+    assert!(owners.iter().all(|seen| *seen == owner), "{owners:?}");
 }
