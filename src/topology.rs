@@ -14,8 +14,9 @@
 //! * `history`: what the set remembers of the nodes, and when it forgets
 //! * `recoveries`: how each primary came to write
 //! * `lag`: how far a replica is behind
-//! * `routing`: which node serves a read
-//! * `snapshot`: the nodes at one moment, and which of them may serve a read
+//! * `eligibility`: which node may serve a read, and in which tier
+//! * `routing`: which of the eligible nodes serves it
+//! * `snapshot`: the nodes at one moment
 //! * `changes`: differences between two snapshots
 //! * `reason`: why a node does not serve, in words
 //! * `schedule`, `search`, `dial_limit`: when a monitor probes, and how long it waits
@@ -33,6 +34,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::eligibility::{NodeFilter, Rank, Tier};
 pub(crate) use self::history::{LostHistory, RoleHistory};
 pub(crate) use self::lineage::Lineage;
 pub(crate) use self::monitor::Monitor;
@@ -49,6 +51,7 @@ mod alias;
 mod changes;
 mod dial_limit;
 mod ejection;
+mod eligibility;
 mod health;
 mod history;
 mod identity;

@@ -13,10 +13,8 @@ use crate::conn::Conn;
 use crate::error::{CheckoutError, NodeFailure};
 use crate::options::ReadOptions;
 use crate::pool::{Lease, PoolError, Queueing};
-use crate::topology::NodeId;
-use crate::topology::routing::{Candidate, Tier, take};
-use crate::topology::{NodeRole, Role};
-use crate::topology::{NodeView, Snapshot};
+use crate::topology::routing::take;
+use crate::topology::{NodeFilter, NodeRole, NodeView, Rank, Role, Snapshot, Tier};
 use crate::{IntentKind, Read};
 
 /// Time for one node to provide a connection while there are other nodes to ask.
@@ -30,35 +28,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Retry pause when all fallback permits are taken; they free up within milliseconds.
 const PAUSE_FOR_PLACE: Duration = Duration::from_millis(10);
-
-/// The nodes that a read may be sent to.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Among<'n> {
-    All,
-    /// These nodes only after all others.
-    RatherOthers(&'n [NodeId]),
-    /// All nodes except these.
-    OthersThan(&'n [NodeId]),
-    /// Only these nodes, and never the primary, for a read that may do harm.
-    OnlyReplicas(&'n [NodeId]),
-}
-
-impl Among<'_> {
-    /// Returns `true` if a node may serve.
-    fn admits(self, view: &NodeView) -> bool {
-        let node = view.node.id();
-        match self {
-            Self::All | Self::RatherOthers(_) => true,
-            Self::OthersThan(nodes) => !nodes.contains(&node),
-            Self::OnlyReplicas(nodes) => nodes.contains(&node) && view.role != NodeRole::Primary,
-        }
-    }
-
-    /// Returns `true` if a node may serve, but only after all others.
-    fn puts_last(self, node: NodeId) -> bool {
-        matches!(self, Self::RatherOthers(nodes) if nodes.contains(&node))
-    }
-}
 
 /// The answer of one node.
 enum Attempt {
@@ -100,7 +69,7 @@ impl ReplicaSet {
     /// ```
     pub async fn read(&self) -> Result<Conn<Read>, CheckoutError> {
         let deadline = Instant::now() + self.config().timeouts().checkout;
-        self.read_among(Among::All, &ReadOptions::new(), deadline).await
+        self.read_from(NodeFilter::All, &ReadOptions::new(), deadline).await
     }
 
     /// Checks out a connection to read, from the primary first.
@@ -155,24 +124,24 @@ impl ReplicaSet {
         let options = options.clone();
         async move {
             let limit = options.within.unwrap_or_else(|| self.config().timeouts().checkout);
-            self.read_among(Among::All, &options, Instant::now() + limit).await
+            self.read_from(NodeFilter::All, &options, Instant::now() + limit).await
         }
     }
 
     /// As [`read_with`](Self::read_with), from some of the nodes.
-    pub(super) async fn read_among(
+    pub(super) async fn read_from(
         &self,
-        among: Among<'_>,
+        nodes: NodeFilter<'_>,
         options: &ReadOptions,
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
         // Pinned here because it is large: moving it would cost more than the rest of a checkout.
-        self.while_open(pin!(self.find_reader(among, options, deadline))).await
+        self.while_open(pin!(self.find_reader(nodes, options, deadline))).await
     }
 
     async fn find_reader(
         &self,
-        among: Among<'_>,
+        nodes: NodeFilter<'_>,
         options: &ReadOptions,
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
@@ -187,30 +156,24 @@ impl ReplicaSet {
             let snapshot = self.snapshot();
             // Data read may be old anyway, so the read uses the last known topology while monitors are restarted.
             let _ = self.is_up_to_date(&snapshot, now);
-            let mut candidates = snapshot.candidates(options, now);
-            let id = |candidate: &Candidate| snapshot.nodes[candidate.node].node.id();
-            let mut rest = Vec::new();
-            if !matches!(among, Among::All) {
-                candidates.retain(|candidate| among.admits(&snapshot.nodes[candidate.node]));
-                rest = candidates.extract_if(.., |candidate| among.puts_last(id(candidate))).collect();
-            }
+            let mut candidates = snapshot.candidates(options, nodes, now);
             // Once a replica was only busy, stay in its queue; do not retry the primary.
-            if busy && candidates.iter().any(|candidate| matches!(candidate.tier, Tier::Near | Tier::Fit)) {
-                candidates.retain(|candidate| !matches!(candidate.tier, Tier::Preferred | Tier::Fallback));
+            let is_next = |rank: Rank, tiers: [Tier; 2]| !rank.last && tiers.contains(&rank.tier);
+            if busy && candidates.iter().any(|next| is_next(next.rank, [Tier::Near, Tier::Fit])) {
+                candidates.retain(|next| !is_next(next.rank, [Tier::Preferred, Tier::Fallback]));
             }
             let mut full = None;
             let mut no_fallback = None;
-            while let Some(candidate) = take(&mut candidates, &mut rng).or_else(|| take(&mut rest, &mut rng))
-            {
+            while let Some(candidate) = take(&mut candidates, &mut rng) {
                 let view = &snapshot.nodes[candidate.node];
-                let is_last = candidates.is_empty() && rest.is_empty();
+                let is_last = candidates.is_empty();
                 // A fallback permit may be free again at any moment, so do not wait long for a node that may hang.
                 let patience = match is_last {
                     true if no_fallback.is_none() => deadline,
                     true => deadline.min(Instant::now() + PAUSE_FOR_PLACE),
                     false => deadline.min(Instant::now() + PATIENCE),
                 };
-                match self.attempt(&snapshot, view, candidate.tier, is_last, patience).await {
+                match self.attempt(&snapshot, view, candidate.rank.tier, is_last, patience).await {
                     Attempt::Served(conn) => return Ok(conn),
                     Attempt::Failed(failure) => {
                         tracing::debug!(
@@ -222,10 +185,10 @@ impl ReplicaSet {
                         tried.push(failure);
                     }
                     // This node is asked again in its own tier, if no other node serves.
-                    Attempt::Full | Attempt::NoFallback { .. } if candidate.tier == Tier::Preferred => {}
+                    Attempt::Full | Attempt::NoFallback { .. } if candidate.rank.tier == Tier::Preferred => {}
                     Attempt::Full => {
                         // A busy replica is fit, so the primary must not take its load.
-                        candidates.retain(|candidate| candidate.tier != Tier::Fallback);
+                        candidates.retain(|next| !is_next(next.rank, [Tier::Fallback; 2]));
                         full = Some(view.node.name().to_owned());
                     }
                     Attempt::NoFallback { limit } => no_fallback = Some(limit),
@@ -273,7 +236,7 @@ impl ReplicaSet {
             // A primary that is just up again is ramped up here as well. The replicas will be up in a moment, and each
             // program would otherwise leave a pool of sessions on the primary.
             let in_flight = view.node.stats().in_flight.load(Ordering::Relaxed);
-            if let Some(limit) = snapshot.allowance(view, Instant::now())
+            if let Some(limit) = snapshot.read_limit(view, Instant::now())
                 && in_flight >= limit
             {
                 return Attempt::NoFallback { limit };

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::hedge;
-use super::read::Among;
 use super::repeat::{Decision, Failure, Reason, Repeats};
 use super::run::{Run, answered_within, is_alive, node_of, run_on};
 use super::{Live, ReplicaSet};
@@ -16,7 +15,7 @@ use crate::conn::{AsyncFunc, Conn};
 use crate::error::CheckoutError;
 use crate::options::ReadOptions;
 use crate::topology::Health;
-use crate::topology::{Node, NodeId};
+use crate::topology::{Node, NodeFilter, NodeId};
 
 /// The parameters that all tries of one call share.
 #[derive(Clone, Copy)]
@@ -227,12 +226,12 @@ impl ReplicaSet {
         let Call { options, live, .. } = *call;
         let deadline = call.deadline();
         let deadline = if confined { deadline.min(Instant::now() + SAME_NODES) } else { deadline };
-        let among = match repeats.failed_on() {
-            [] => Among::All,
-            nodes if confined => Among::OnlyReplicas(nodes),
-            nodes => Among::RatherOthers(nodes),
+        let nodes = match repeats.failed_on() {
+            [] => NodeFilter::All,
+            nodes if confined => NodeFilter::OnlyReplicas(nodes),
+            nodes => NodeFilter::Avoid(nodes),
         };
-        let conn = match self.read_among(among, options, deadline).await {
+        let conn = match self.read_from(nodes, options, deadline).await {
             Ok(conn) => conn,
             Err(error) => return Try::NoConnection(error),
         };
@@ -266,7 +265,7 @@ impl ReplicaSet {
         // No caller asked for a hedge, so it must not take the primary's permits.
         let options = ReadOptions { prefer_primary: false, ..options.clone() };
         let second = async {
-            match self.read_among(Among::OthersThan(&avoided), &options, call.deadline()).await {
+            match self.read_from(NodeFilter::Except(&avoided), &options, call.deadline()).await {
                 Ok(conn) => Some(run_on(conn, function).await),
                 Err(_) => None,
             }
@@ -290,11 +289,8 @@ impl ReplicaSet {
 
     /// Returns `true` if another node may serve a read.
     fn has_other_than(&self, node: &Arc<Node>, options: &ReadOptions) -> bool {
-        let snapshot = self.snapshot();
-        snapshot
-            .candidates(options, Instant::now())
-            .iter()
-            .any(|other| snapshot.nodes[other.node].node.id() != node.id())
+        let others = [node.id()];
+        !self.snapshot().candidates(options, NodeFilter::Except(&others), Instant::now()).is_empty()
     }
 
     /// Clears a suspect if its nodes went down, because then the sessions ended for that reason.

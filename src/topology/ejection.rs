@@ -15,7 +15,7 @@ use crate::config::ReadSettings;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OutlierEjection {
     /// Failures in short succession.
-    losses: u32,
+    failures: u32,
     returned: Option<Instant>,
     ejected_until: Option<Instant>,
 }
@@ -28,17 +28,17 @@ impl OutlierEjection {
     ///
     /// Earlier failures are forgiven if the node was up for long enough since its return. Time spent down does not
     /// count.
-    pub(crate) fn on_loss(&mut self, settings: &ReadSettings, now: Instant) {
+    pub(crate) fn on_down(&mut self, settings: &ReadSettings, now: Instant) {
         let held_out = self
             .returned
             .is_some_and(|returned| now.duration_since(returned) >= settings.max_ejection_time * 2);
-        self.losses = if held_out { 1 } else { self.losses.saturating_add(1) };
+        self.failures = if held_out { 1 } else { self.failures.saturating_add(1) };
     }
 
     /// Records that the node came back.
-    pub(crate) fn on_return(&mut self, settings: &ReadSettings, now: Instant) {
+    pub(crate) fn on_up(&mut self, settings: &ReadSettings, now: Instant) {
         // The first failure causes no ejection, because a restart is no reason to distrust a node.
-        let ejection = match self.losses {
+        let ejection = match self.failures {
             0 | 1 => Duration::ZERO,
             n => settings
                 .base_ejection_time
@@ -55,7 +55,7 @@ impl OutlierEjection {
     }
 
     /// Returns the limit of concurrent reads for now; `None` is no limit.
-    pub(crate) fn allowance(&self, settings: &ReadSettings, now: Instant) -> Option<u32> {
+    pub(crate) fn read_limit(&self, settings: &ReadSettings, now: Instant) -> Option<u32> {
         let begin = self.ejected_until?;
         let elapsed = now.saturating_duration_since(begin);
         if elapsed >= settings.slow_start {
@@ -88,48 +88,48 @@ mod tests {
     fn ejection_doubles_with_each_repeat_and_is_forgiven() {
         let settings = settings();
         let mut now = Instant::now();
-        let mut recovery = OutlierEjection::default();
+        let mut ejection = OutlierEjection::default();
         let mut ejections = Vec::new();
         for _ in 0..8 {
-            recovery.on_loss(&settings, now);
-            recovery.on_return(&settings, now);
-            ejections.push(recovery.ejected_until.map_or(0, |until| until.duration_since(now).as_secs()));
+            ejection.on_down(&settings, now);
+            ejection.on_up(&settings, now);
+            ejections.push(ejection.ejected_until.map_or(0, |until| until.duration_since(now).as_secs()));
             now += Duration::from_secs(1);
         }
         assert_eq!(ejections, [0, 1, 2, 4, 8, 16, 30, 30]);
         now += Duration::from_secs(120);
-        recovery.on_loss(&settings, now);
-        recovery.on_return(&settings, now);
-        assert!(!recovery.is_ejected(now));
+        ejection.on_down(&settings, now);
+        ejection.on_up(&settings, now);
+        assert!(!ejection.is_ejected(now));
     }
 
     /// Time spent down counted as time spent up, so the node was never ejected.
     #[test]
-    fn a_node_that_falls_at_once_is_not_forgiven_for_having_been_away() {
+    fn time_spent_down_does_not_shorten_the_next_ejection() {
         let settings = settings();
         let mut now = Instant::now();
-        let mut recovery = OutlierEjection::default();
+        let mut ejection = OutlierEjection::default();
         let mut ejections = Vec::new();
         for _ in 0..5 {
-            recovery.on_loss(&settings, now);
+            ejection.on_down(&settings, now);
             now += Duration::from_secs(600);
-            recovery.on_return(&settings, now);
-            ejections.push(recovery.ejected_until.map_or(0, |until| until.duration_since(now).as_secs()));
+            ejection.on_up(&settings, now);
+            ejections.push(ejection.ejected_until.map_or(0, |until| until.duration_since(now).as_secs()));
             now += Duration::from_secs(20);
         }
         assert_eq!(ejections, [0, 1, 2, 4, 8]);
     }
 
     #[test]
-    fn the_ramp_doubles_until_there_is_no_limit() {
+    fn the_read_limit_doubles_during_slow_start_until_there_is_none() {
         let settings = settings();
         let now = Instant::now();
-        let mut recovery = OutlierEjection::default();
-        assert_eq!(recovery.allowance(&settings, now), None, "a node that never fell has no limit");
-        recovery.on_loss(&settings, now);
-        recovery.on_return(&settings, now);
-        let allowances: Vec<_> =
-            (0..6).map(|i| recovery.allowance(&settings, now + Duration::from_millis(400 * i))).collect();
-        assert_eq!(allowances, [Some(1), Some(2), Some(4), Some(8), Some(16), None]);
+        let mut ejection = OutlierEjection::default();
+        assert_eq!(ejection.read_limit(&settings, now), None, "a node that was never down has no limit");
+        ejection.on_down(&settings, now);
+        ejection.on_up(&settings, now);
+        let limits: Vec<_> =
+            (0..6).map(|i| ejection.read_limit(&settings, now + Duration::from_millis(400 * i))).collect();
+        assert_eq!(limits, [Some(1), Some(2), Some(4), Some(8), Some(16), None]);
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct NodeHealth {
     pub(crate) health: Health,
     pub(crate) last_seen: LastSeen,
     pub(crate) probe_error: Option<ProbeError>,
-    pub(crate) recovery: OutlierEjection,
+    pub(crate) ejection: OutlierEjection,
     misses: u32,
     /// `true` from when the node went down until it answers.
     ///
@@ -76,7 +76,7 @@ impl NodeHealth {
                 self.probe_error = None;
                 self.misses = 0;
                 if was_lost {
-                    self.recovery.on_return(settings, now);
+                    self.ejection.on_up(settings, now);
                     return Transition::Up;
                 }
                 Transition::None
@@ -177,7 +177,7 @@ impl NodeHealth {
         }
         // A node that was never up cannot come back, and a node that is still away goes down only once.
         if self.health != Health::Unknown && !self.away {
-            self.recovery.on_loss(settings, now);
+            self.ejection.on_down(settings, now);
         }
         self.away = true;
         self.health = Health::Down;
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(node_health.on(refused(), &settings, now), Transition::Down);
         assert_eq!(node_health.set_aside(Health::Starting), Transition::None);
         assert_eq!(node_health.on(answer(now), &settings, now), Transition::Up);
-        assert_eq!(node_health.recovery.allowance(&settings, now), Some(1));
+        assert_eq!(node_health.ejection.read_limit(&settings, now), Some(1));
         assert_eq!(node_health.on(answer(now), &settings, now), Transition::None, "it is back once");
     }
 
@@ -289,7 +289,7 @@ mod tests {
         let mut node_health = NodeHealth::default();
         assert_eq!(node_health.on(refused(), &settings, now), Transition::Down);
         assert_eq!(node_health.on(answer(now), &settings, now), Transition::Up);
-        assert!(!node_health.recovery.is_ejected(now));
+        assert!(!node_health.ejection.is_ejected(now));
     }
 
     /// A name that did not resolve, or a program without a descriptor, closed the sessions that worked.

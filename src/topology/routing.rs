@@ -1,6 +1,6 @@
-//! Which node serves a read.
+//! Which of the eligible nodes serves a read.
 //!
-//! Two of the fit nodes are drawn at random, and the read goes to the one with the lower cost. The cost is load in
+//! Two of the best nodes are drawn at random, and the read goes to the one with the lower cost. The cost is load in
 //! flight × latency ÷ weight. This is the *power of two choices*. It avoids slow nodes almost as well as a
 //! comparison of all nodes. But it doesn't send all reads to the node that was the best a moment ago.
 //!
@@ -10,33 +10,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// Suitability of a node for a read, best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Tier {
-    /// The primary, for a read that asks for it first.
-    ///
-    /// The primary is a candidate in its own tier as well.
-    Preferred,
-    /// Fit, and in the caller's zone if zones count.
-    Near,
-    /// Fit.
-    Fit,
-    /// The primary, for reads that no fit replica can serve.
-    Fallback,
-    /// Fit, but just back and at its current read limit; or flapping.
-    Recovering,
-    /// With a sign of trouble since the last healthy probe.
-    Suspected,
-    /// Not fresh: there is no primary, and this node is as good as any.
-    Stale,
-}
+use super::eligibility::Rank;
 
 /// A node that may serve a read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate {
     /// Index of the node in the snapshot.
     pub(crate) node: usize,
-    pub(crate) tier: Tier,
+    pub(crate) rank: Rank,
     /// Reads in flight on the node.
     pub(crate) load: u32,
     /// Reads in flight whose answer takes far longer than usual.
@@ -79,14 +60,15 @@ fn coarse(latency: Duration) -> f64 {
 ///
 /// A node without a timed answer counts as fast as the fastest, so that it gets some reads.
 pub(crate) fn take(candidates: &mut Vec<Candidate>, rng: &mut Rng) -> Option<Candidate> {
-    let best = candidates.iter().map(|candidate| candidate.tier).min()?;
-    let unknown = candidates.iter().filter_map(|candidate| candidate.latency).min().unwrap_or_default();
-    let in_tier = || (0..candidates.len()).filter(|i| candidates[*i].tier == best);
-    let count = in_tier().count();
-    // Two distinct places in the tier, drawn without building a list, because every read passes here.
+    let best = candidates.iter().map(|candidate| candidate.rank).min()?;
+    let in_turn = candidates.iter().filter(|candidate| candidate.rank.last == best.last);
+    let unknown = in_turn.filter_map(|candidate| candidate.latency).min().unwrap_or_default();
+    let of_rank = || (0..candidates.len()).filter(|i| candidates[*i].rank == best);
+    let count = of_rank().count();
+    // Two distinct places in the rank, drawn without building a list, because every read passes here.
     let first = rng.usize(..count);
     let second = if count > 1 { (first + rng.usize(1..count)) % count } else { first };
-    let cost = |place: usize| in_tier().nth(place).map(|i| (i, candidates[i].cost(unknown)));
+    let cost = |place: usize| of_rank().nth(place).map(|i| (i, candidates[i].cost(unknown)));
     let (first, second) = (cost(first)?, cost(second)?);
     let (cheapest, _) = if second.1 < first.1 { second } else { first };
     Some(candidates.swap_remove(cheapest))
@@ -96,10 +78,12 @@ pub(crate) fn take(candidates: &mut Vec<Candidate>, rng: &mut Rng) -> Option<Can
 mod tests {
     use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
 
+    use super::super::eligibility::Tier;
     use super::*;
 
     fn candidate(node: usize, tier: Tier, load: u32, micros: u64) -> Candidate {
-        Candidate { node, tier, load, overdue: 0, latency: Some(Duration::from_micros(micros)), weight: 1 }
+        let rank = Rank { last: false, tier };
+        Candidate { node, rank, load, overdue: 0, latency: Some(Duration::from_micros(micros)), weight: 1 }
     }
 
     fn shares(candidates: &[Candidate], rounds: u32) -> Vec<u32> {
@@ -154,22 +138,25 @@ mod tests {
     }
 
     proptest! {
-        /// Every candidate is taken exactly once, and a worse tier only after all of a better one.
+        /// Every candidate is taken exactly once, and a worse rank only after all of a better one.
         #[test]
-        fn all_are_taken_best_tier_first(
-            costs in prop::collection::vec((0_u32..6, 0_u32..20, 1_u64..10_000), 0..10),
+        fn all_are_taken_best_rank_first(
+            costs in prop::collection::vec((0_u32..6, 0_u32..20, 1_u64..10_000, prop::bool::weighted(0.2)), 0..10),
             seed: u64,
         ) {
             let tiers = [Tier::Near, Tier::Fit, Tier::Fallback, Tier::Recovering, Tier::Suspected, Tier::Stale];
             let mut candidates: Vec<_> = costs.iter().enumerate()
-                .map(|(node, (tier, load, micros))| candidate(node, tiers[*tier as usize], *load, *micros))
+                .map(|(node, (tier, load, micros, last))| {
+                    let candidate = candidate(node, tiers[*tier as usize], *load, *micros);
+                    Candidate { rank: Rank { last: *last, ..candidate.rank }, ..candidate }
+                })
                 .collect();
             let mut rng = Rng::with_seed(seed);
             let mut taken = Vec::new();
             while let Some(next) = take(&mut candidates, &mut rng) {
                 taken.push(next);
             }
-            prop_assert!(taken.is_sorted_by_key(|candidate| candidate.tier));
+            prop_assert!(taken.is_sorted_by_key(|candidate| candidate.rank));
             let mut nodes: Vec<_> = taken.iter().map(|candidate| candidate.node).collect();
             nodes.sort_unstable();
             prop_assert_eq!(nodes, (0..costs.len()).collect::<Vec<_>>());

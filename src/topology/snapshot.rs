@@ -1,15 +1,17 @@
-//! The nodes at one moment, and which of them may serve a read.
+//! The nodes at one moment, and those of them that may serve a read.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
 use super::ejection::OutlierEjection;
-use crate::config::{Fallback, ReadSettings};
+use super::eligibility::{Eligibility, NodeFacts, NodeFilter, Rank, ReadDemand, Tier, eligibility};
+use crate::config::Config;
 use crate::error::ConnectError;
 use crate::options::ReadOptions;
 use crate::topology::Node;
-use crate::topology::routing::{Candidate, Tier};
+use crate::topology::routing::Candidate;
 use crate::topology::{NodeRole, ProbeError, Topology};
 
 /// The nodes at one moment, for the set's internal use.
@@ -21,22 +23,17 @@ pub(crate) struct Snapshot {
     pub(crate) nodes: Vec<NodeView>,
     /// The index of the primary, if there is exactly one.
     pub(crate) primary: Option<usize>,
-    pub(super) reads: ReadSettings,
+    pub(super) config: Arc<Config>,
 }
 
-/// A node with its health and its fitness for reads.
+/// A node with what its status does not show to users.
 #[derive(Debug)]
 pub(crate) struct NodeView {
     pub(crate) node: Arc<Node>,
     pub(crate) role: NodeRole,
-    /// `true` if the node is a healthy replica.
-    pub(super) well: bool,
-    /// `true` if the node is also fresh enough, by the configuration.
-    pub(super) fit: bool,
-    /// `true` if the node may serve stale reads, because there is no primary.
-    pub(super) last_resort: bool,
-    pub(super) near: bool,
-    pub(super) recovery: OutlierEjection,
+    /// `true` if the node's history has parted from the primary's.
+    pub(super) diverged: bool,
+    pub(super) ejection: OutlierEjection,
     pub(super) probe_error: Option<ProbeError>,
 }
 
@@ -57,75 +54,61 @@ impl Snapshot {
     }
 
     /// Returns the limit of concurrent reads during slow start, if there is one.
-    pub(crate) fn allowance(&self, view: &NodeView, now: Instant) -> Option<u32> {
-        view.recovery.allowance(&self.reads, now)
+    pub(crate) fn read_limit(&self, view: &NodeView, now: Instant) -> Option<u32> {
+        view.ejection.read_limit(self.config.reads(), now)
     }
 
     /// Returns the nodes that may serve a read now.
     ///
     /// If the read asks for the primary first, the primary is listed twice. It comes before all others, and again
     /// in its own tier, in case it has no slot for the read.
-    pub(crate) fn candidates(&self, options: &ReadOptions, now: Instant) -> Vec<Candidate> {
-        let fallback = self.fallback(options);
-        let candidate = |(i, view): (usize, &NodeView)| {
+    pub(crate) fn candidates(
+        &self,
+        options: &ReadOptions,
+        nodes: NodeFilter<'_>,
+        now: Instant,
+    ) -> Vec<Candidate> {
+        let read = ReadDemand::new(options, &self.config, nodes, self.primary.is_some());
+        let mut candidates = Vec::with_capacity(self.nodes.len() + 1);
+        for (node, view) in self.nodes.iter().enumerate() {
+            let facts = self.facts(node, now);
+            let (rank, is_preferred) = match eligibility(&facts, &read) {
+                Eligibility::Eligible(rank) => (rank, false),
+                Eligibility::Preferred(rank) => (rank, true),
+                Eligibility::Excluded(_) => continue,
+            };
             let stats = view.node.stats();
-            let load = stats.in_flight.load(std::sync::atomic::Ordering::Relaxed);
-            let ramping = || self.allowance(view, now).is_some_and(|allowed| load >= allowed);
-            let as_replica = || match self.is_near(view, options) {
-                _ if view.recovery.is_ejected(now) || ramping() => Tier::Recovering,
-                true => Tier::Near,
-                false => Tier::Fit,
+            let candidate = Candidate {
+                node,
+                rank,
+                load: facts.in_flight,
+                overdue: stats.overdue_answers(),
+                latency: stats.latency.average(),
+                weight: view.node.config().weight(),
             };
-            let tier = match view.role {
-                NodeRole::Primary if fallback == Fallback::Always && stats.is_doubtful(now) => {
-                    Tier::Suspected
-                }
-                NodeRole::Primary if fallback == Fallback::Always => as_replica(),
-                NodeRole::Primary if fallback == Fallback::WhenUnfit => Tier::Fallback,
-                NodeRole::Replica if self.is_fit(i, options) && stats.is_doubtful(now) => Tier::Suspected,
-                NodeRole::Replica if self.is_fit(i, options) => as_replica(),
-                _ if view.last_resort => Tier::Stale,
-                _ => return None,
-            };
-            let (latency, weight) = (stats.latency.average(), view.node.config().weight());
-            let overdue = stats.overdue_answers();
-            Some(Candidate { node: i, tier, load, overdue, latency, weight })
-        };
-        let mut candidates: Vec<_> = self.nodes.iter().enumerate().filter_map(candidate).collect();
-        if options.prefer_primary && fallback != Fallback::Never && self.nodes.len() > 1 {
-            let is_sound = |candidate: &&Candidate| {
-                let view = &self.nodes[candidate.node];
-                self.primary == Some(candidate.node)
-                    && !view.node.stats().is_doubtful(now)
-                    && !view.recovery.is_ejected(now)
-            };
-            let primary = candidates.iter().find(is_sound).copied();
-            candidates.extend(primary.map(|primary| Candidate { tier: Tier::Preferred, ..primary }));
+            candidates.push(candidate);
+            if is_preferred {
+                candidates.push(Candidate { rank: Rank { tier: Tier::Preferred, ..rank }, ..candidate });
+            }
         }
         candidates
     }
 
-    /// Returns the policy for reads on the primary.
-    ///
-    /// If the primary is the only node, it is no fallback.
-    fn fallback(&self, options: &ReadOptions) -> Fallback {
-        if self.nodes.len() == 1 { Fallback::Always } else { options.fallback.unwrap_or(self.reads.fallback) }
-    }
-
-    /// Returns `true` if a replica is healthy, and fresh enough for the read.
-    fn is_fit(&self, i: usize, options: &ReadOptions) -> bool {
-        let (view, lag) = (&self.nodes[i], self.topology.nodes[i].lag);
-        match options.max_lag {
-            None => view.fit,
-            Some(limit) => view.well && lag.is_some_and(|lag| lag.is_within(limit, self.reads.max_lag_bytes)),
-        }
-    }
-
-    /// Returns `true` if a node is preferred for its zone.
-    fn is_near(&self, view: &NodeView, options: &ReadOptions) -> bool {
-        match &options.zone {
-            None => view.near,
-            Some(zone) => view.node.config().zone() == Some(&**zone),
+    /// Returns what is known of a node now.
+    fn facts(&self, node: usize, now: Instant) -> NodeFacts<'_> {
+        let (view, status) = (&self.nodes[node], &self.topology.nodes[node]);
+        let stats = view.node.stats();
+        NodeFacts {
+            id: view.node.id(),
+            role: view.role,
+            health: status.health,
+            lag: status.lag,
+            diverged: view.diverged,
+            suspected: stats.is_doubtful(now),
+            ejected: view.ejection.is_ejected(now),
+            read_limit: self.read_limit(view, now),
+            in_flight: stats.in_flight.load(Ordering::Relaxed),
+            zone: view.node.config().zone(),
         }
     }
 }

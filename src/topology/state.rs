@@ -7,11 +7,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::changes::{has_moved, log_changes, log_lost_history, same_for_users};
+use super::eligibility::{Eligibility, NodeFacts, NodeFilter, ReadDemand, Tier, eligibility};
 use super::health::{NodeHealth, ProbeOutcome, Transition};
 use super::reason::{UNIDENTIFIED, conflict, parting, staleness};
 use super::search::Search;
 use super::snapshot::{NodeView, Snapshot};
-use crate::config::{Config, Fallback};
+use crate::config::Config;
+use crate::options::ReadOptions;
 use crate::topology::{
     Health, Lineage, NodeRole, NodeStatus, PrimaryStatus, Recoveries, RoleHistory, Roles, Seen,
     ShownIdentifier, Topology, resolve_roles,
@@ -275,11 +277,8 @@ impl State {
         let view = |(i, (entry, status)): (usize, (&NodeEntry, &NodeStatus))| NodeView {
             node: Arc::clone(&entry.node),
             role: status.role,
-            well: is_well(status),
-            fit: self.is_fit(status),
-            last_resort: self.is_last_resort(status, i, &roles),
-            near: self.is_near(&entry.node),
-            recovery: entry.node_health.recovery.clone(),
+            diverged: has_diverged(i, &roles),
+            ejection: entry.node_health.ejection.clone(),
             probe_error: entry.node_health.probe_error.clone(),
         };
         let nodes = self.entries.iter().zip(&statuses).enumerate().map(view).collect();
@@ -294,7 +293,7 @@ impl State {
             },
         };
         let topology = Arc::new(Topology { version: self.version, primary, nodes: statuses });
-        Snapshot { topology, nodes, primary: roles.primary, reads: self.config.reads().clone() }
+        Snapshot { topology, nodes, primary: roles.primary, config: Arc::clone(&self.config) }
     }
 
     /// Returns the name of the node that this one is an alias of.
@@ -332,57 +331,48 @@ impl State {
                 .filter(|observation| observation.in_recovery)
                 .map(|observation| observation.streaming),
         };
-        let on_primary = role == NodeRole::Primary
-            && (self.config.reads().fallback != Fallback::Never || self.entries.len() == 1);
         if status.reason.is_none()
             && observation.is_some_and(|observation| observation.system_identifier.is_none())
         {
             status.reason = Some(UNIDENTIFIED.to_owned());
         }
-        status.serves_reads = on_primary || self.is_fit(&status) || self.is_last_resort(&status, i, roles);
+        let tier = self.eligibility(&status, i, roles).tier();
+        status.serves_reads = tier.is_some();
         if status.reason.is_none() {
             status.reason = self
                 .alias(i, roles)
                 .or_else(|| conflict(i, roles, &self.entries))
                 .or_else(|| parting(roles.lineages[i]));
         }
-        if status.reason.is_none() && role == NodeRole::Replica && !self.is_fit(&status) {
+        let is_fit = matches!(tier, Some(Tier::Near | Tier::Fit));
+        if status.reason.is_none() && role == NodeRole::Replica && !is_fit {
             let paused = observation.is_some_and(|observation| observation.replay_paused);
             status.reason = Some(staleness(status.lag, paused, self.config.reads().max_lag));
         }
         status
     }
 
-    /// Returns `true` if a replica is healthy and fresh enough.
-    fn is_fit(&self, status: &NodeStatus) -> bool {
-        let reads = self.config.reads();
-        is_well(status) && status.lag.is_some_and(|lag| lag.is_within(reads.max_lag, reads.max_lag_bytes))
-    }
-
-    /// Returns `true` if a node may serve reads although it is not fit.
-    ///
-    /// While there is no primary, no node has anything fresher. A parted node has rows that were never the set's:
-    /// no answer is better than those.
-    fn is_last_resort(&self, status: &NodeStatus, i: usize, roles: &Roles) -> bool {
-        roles.primary.is_none()
-            && !matches!(roles.lineages[i], Lineage::Parted { .. })
-            && matches!(status.role, NodeRole::Replica | NodeRole::Conflicting)
-            && matches!(
-                status.health,
-                Health::Up | Health::TooManyConnections | Health::Unchecked | Health::Suspect
-            )
-    }
-
-    /// Returns `true` if a node is preferred for its zone.
-    fn is_near(&self, node: &Node) -> bool {
-        self.config.reads().prefer_zone
-            && self.config.zone().is_some()
-            && self.config.zone() == node.config().zone()
+    /// Decides whether a node may serve a read without options, apart from passing trouble.
+    fn eligibility(&self, status: &NodeStatus, i: usize, roles: &Roles) -> Eligibility {
+        let options = ReadOptions::new();
+        let read = ReadDemand::new(&options, &self.config, NodeFilter::All, roles.primary.is_some());
+        let facts = NodeFacts {
+            id: self.entries[i].node.id(),
+            role: status.role,
+            health: status.health,
+            lag: status.lag,
+            diverged: has_diverged(i, roles),
+            suspected: false,
+            ejected: false,
+            read_limit: None,
+            in_flight: 0,
+            zone: status.zone.as_deref(),
+        };
+        eligibility(&facts, &read)
     }
 }
 
-/// Returns `true` if a replica may serve reads once it is fresh enough.
-fn is_well(status: &NodeStatus) -> bool {
-    status.role == NodeRole::Replica
-        && matches!(status.health, Health::Up | Health::TooManyConnections | Health::Unchecked)
+/// Returns `true` if a node's history has parted from the primary's.
+fn has_diverged(i: usize, roles: &Roles) -> bool {
+    matches!(roles.lineages[i], Lineage::Parted { .. })
 }
