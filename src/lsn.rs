@@ -35,6 +35,19 @@ impl Lsn {
     pub const fn bytes_after(self, other: Self) -> u64 {
         self.0.saturating_sub(other.0)
     }
+
+    /// Returns the end of the last record, if this is the position where the *next* one will begin.
+    ///
+    /// At the end of a page, the insert position already points behind the header of the next page. A standby that has
+    /// replayed everything reports that position only when more is written.
+    #[cfg(any(feature = "service", feature = "testkit"))]
+    pub(crate) fn end_of_last_record(self) -> Self {
+        const PAGE: u64 = 8192;
+        /// The sizes of a page's header: the second one is that of the first page of a segment.
+        const PAGE_HEADERS: [u64; 2] = [24, 40];
+        let beyond = self.0 % PAGE;
+        if PAGE_HEADERS.contains(&beyond) { Self(self.0 - beyond) } else { self }
+    }
 }
 
 impl fmt::Display for Lsn {
@@ -72,6 +85,16 @@ impl FromStr for Lsn {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    #[cfg(any(feature = "service", feature = "testkit"))]
+    fn a_position_behind_a_page_header_is_the_end_of_the_page_before() {
+        for (insert, end) in
+            [(3 * 8192 + 24, 3 * 8192), ((1 << 24) + 40, 1 << 24), (3 * 8192 + 32, 3 * 8192 + 32)]
+        {
+            assert_eq!(Lsn::new(insert).end_of_last_record(), Lsn::new(end));
+        }
+    }
 
     proptest! {
         #[test]

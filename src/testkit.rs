@@ -24,24 +24,25 @@
 //! - [`Cluster`], [`ClusterBuilder`]: start servers, ask who is the primary, wait for the replicas.
 //! - [`Server`]: one server with its URLs, SQL for administration and its faults.
 //! - [`Proxy`]: a connection that refuses, resets, stalls, is slow or breaks in the middle of a reply.
-//! - `Namespace` (on Linux, as root): an address that stops answering, as a lost machine does.
+//! - `NetworkNamespace` (on Linux, as root): an address that stops answering, as a lost machine does.
 //! - [`RollbackSet`]: a set whose work is rolled back at the end of a test.
 //! - [`Load`]: steady reads and writes, and what their users noticed.
+//! - [`wait`]: waits for a condition of a set, with an error that names it.
 //! - [`TestkitError`]: the errors, each with a remedy.
 //!
 //! A small shell tidies up (`pointsman-watchdog` in `ps`), and that is the limit of the guarantee. If the shell is
 //! killed too, or the machine fails, a folder `pointsman-*` stays in the folder for temporary files. The template that
-//! clusters are copied from stays there on purpose, as `pointsman-templates-*`. there on purpose, as
-//! `pointsman-templates-*`.
+//! clusters are copied from stays there on purpose, as `pointsman-templates-*`.
 
-mod account;
 mod builder;
 mod cluster;
 mod error;
 mod identity;
 mod load;
 #[cfg(target_os = "linux")]
-mod namespace;
+mod network_namespace;
+mod os_user;
+mod poll;
 mod ports;
 mod processes;
 mod programs;
@@ -51,15 +52,15 @@ mod server;
 mod settings;
 mod sql;
 mod template;
-mod wait;
+pub mod wait;
 mod watchdog;
 
 pub use builder::ClusterBuilder;
 pub use cluster::Cluster;
 pub use error::{Result, TestkitError};
-pub use load::{Load, Record, Sample, WriteOutcome};
+pub use load::{Load, LoadReport, Sample, WriteOutcome};
 #[cfg(target_os = "linux")]
-pub use namespace::Namespace;
+pub use network_namespace::NetworkNamespace;
 pub use proxy::Proxy;
 pub use rollback::RollbackSet;
 pub use server::{ExhaustedConnections, Server};

@@ -1,13 +1,13 @@
 //! The settings of a cluster, and its start.
 
-use super::account::OsUser;
 use super::cluster::Cluster;
 use super::error::{Result, TestkitError, file};
+use super::os_user::OsUser;
+use super::poll::blocking;
 use super::programs::Programs;
 use super::server::{Server, Shared};
 use super::settings::{HBA, Settings};
 use super::template::Template;
-use super::wait::blocking;
 use super::watchdog::Watchdog;
 use super::{APP, APP_PASSWORD};
 use futures_util::future::try_join_all;
@@ -152,25 +152,25 @@ impl ClusterBuilder {
 
     /// Lays out the folder of the cluster; nothing runs yet.
     fn prepare(&self) -> Result<Cluster> {
-        let account = OsUser::find()?;
-        let programs = Programs::find(account, self.programs.as_deref())?;
-        let template = Template::take(account, &programs)?;
+        let os_user = OsUser::find()?;
+        let programs = Programs::find(os_user, self.programs.as_deref())?;
+        let template = Template::take(os_user, &programs)?;
         let temp = std::env::temp_dir();
         // The system reports the directory of a process without symbolic links.
         let temp = temp.canonicalize().map_err(file("find", &temp))?;
-        let watchdog = Watchdog::guard(account, &temp)?;
+        let watchdog = Watchdog::guard(os_user, &temp)?;
         let folder = watchdog.folder().to_owned();
 
         let names: Vec<String> = std::iter::once("primary".to_owned())
             .chain((1..=self.replicas).map(|number| format!("replica-{number}")))
             .collect();
         let places: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
-        template.copy(account, &folder, &places)?;
+        template.copy(os_user, &folder, &places)?;
         let hba = folder.join("pg_hba.conf");
-        account.write(&hba, HBA)?;
+        os_user.write(&hba, HBA)?;
 
         let shared = Arc::new(Shared {
-            account,
+            os_user,
             programs,
             hba,
             database: self.database.clone(),

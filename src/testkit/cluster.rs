@@ -2,15 +2,12 @@
 
 use super::builder::ClusterBuilder;
 use super::error::{Result, TestkitError};
+use super::poll::until;
 use super::server::Server;
-use super::wait::until;
 use super::watchdog::Watchdog;
+use crate::lsn::Lsn;
 use futures_util::future::try_join_all;
 use std::path::Path;
-
-/// The size of a WAL page, and of its header: 24 bytes, and 40 on the first page of a segment.
-const PAGE: u64 = 8192;
-const HEADERS: [u64; 2] = [24, 40];
 
 /// Runs a PostgreSQL primary and its replicas until it is dropped.
 ///
@@ -127,7 +124,7 @@ impl Cluster {
     pub async fn wait_caught_up(&self) -> Result<()> {
         let primary = self.current_primary().await?;
         let written = primary.query_value("SELECT pg_current_wal_insert_lsn() - '0/0'").await?;
-        let wanted = end_of_last_record(written.parse().unwrap_or(0));
+        let wanted = Lsn::new(written.parse().unwrap_or(0)).end_of_last_record().as_u64();
         let query = format!("SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() - '0/0' >= {wanted}");
         let running = self.servers.iter().filter(|server| server.is_running());
         let waits = running.map(|server| {
@@ -141,26 +138,5 @@ impl Cluster {
             }
         });
         try_join_all(waits).await.map(drop)
-    }
-}
-
-/// Subtracts the page header from the position where the *next* record will begin.
-///
-/// At the end of a page the insert position already points behind the header of the next one. A standby that has
-/// replayed everything would never report that position.
-fn end_of_last_record(insert: u64) -> u64 {
-    let beyond = insert % PAGE;
-    if HEADERS.contains(&beyond) { insert - beyond } else { insert }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::end_of_last_record;
-
-    #[test]
-    fn a_position_behind_a_page_header_is_the_end_of_the_page_before() {
-        assert_eq!(end_of_last_record(3 * 8192 + 24), 3 * 8192);
-        assert_eq!(end_of_last_record((1 << 24) + 40), 1 << 24);
-        assert_eq!(end_of_last_record(3 * 8192 + 32), 3 * 8192 + 32);
     }
 }

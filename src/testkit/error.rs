@@ -1,6 +1,7 @@
 //! The errors of the test kit, and their remedies.
 
 use std::io;
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ pub enum TestkitError {
         /// The end of its log.
         log: String,
     },
-    /// A condition was not met in time.
+    /// A condition of a server was not met in time.
     #[error("waited {} s for {server} {waiting_for} in vain: see its log, or whether the machine is overloaded", limit.as_secs())]
     Timeout {
         /// The server.
@@ -104,6 +105,18 @@ pub enum TestkitError {
         waiting_for: String,
         /// The time limit.
         limit: Duration,
+    },
+    /// A condition of a test or of a set was not met in time.
+    #[error("not within {} s: {condition} (waited for in {caller}){found}", limit.as_secs())]
+    NotMet {
+        /// The condition.
+        condition: String,
+        /// The line that waited.
+        caller: &'static Location<'static>,
+        /// The time limit.
+        limit: Duration,
+        /// The state at the end, if it is known.
+        found: String,
     },
     /// A statement failed, or the server could not be reached.
     #[error("cannot run SQL on {server}: see that it is running, and the source of this error")]

@@ -66,9 +66,9 @@ impl Sample {
 /// );
 /// // Break something here.
 /// load.done(50).await;
-/// let record = load.stop().await;
-/// assert_eq!(record.failed_reads().count(), 0);
-/// assert!(record.longest_read_gap() < Duration::from_secs(1));
+/// let report = load.stop().await;
+/// assert_eq!(report.failed_reads().count(), 0);
+/// assert!(report.longest_read_gap() < Duration::from_secs(1));
 /// # }
 /// ```
 #[derive(Debug)]
@@ -120,14 +120,14 @@ impl Load {
     }
 
     /// Starts no more operations, and waits for those that run.
-    pub async fn stop(self) -> Record {
+    pub async fn stop(self) -> LoadReport {
         self.stop.cancel();
         let mut samples = Vec::new();
         for task in self.tasks {
             samples.push(task.await.unwrap_or_default());
         }
         let writes = samples.pop().unwrap_or_default();
-        Record { reads: samples.pop().unwrap_or_default(), writes }
+        LoadReport { reads: samples.pop().unwrap_or_default(), writes }
     }
 }
 
@@ -173,14 +173,14 @@ where
 /// The operations of a load, as its users saw them.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Record {
+pub struct LoadReport {
     /// The reads, in the order in which they ended.
     pub reads: Vec<Sample>,
     /// The writes, in the order in which they ended.
     pub writes: Vec<Sample>,
 }
 
-impl Record {
+impl LoadReport {
     /// Returns the reads that failed.
     pub fn failed_reads(&self) -> impl Iterator<Item = &Sample> {
         self.reads.iter().filter(|read| !read.succeeded())
@@ -215,7 +215,7 @@ impl Record {
 }
 
 /// One line, with a few of the errors.
-impl fmt::Display for Record {
+impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

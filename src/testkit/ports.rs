@@ -60,7 +60,7 @@ mod tests {
     use std::net::TcpStream;
 
     #[test]
-    fn refuses_until_somebody_listens_and_again_afterwards() {
+    fn a_reserved_port_refuses_connections_before_and_after_a_listener() {
         let port = Port::reserve().unwrap();
         let connect = || TcpStream::connect(("127.0.0.1", port.number()));
         assert_eq!(connect().unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);

@@ -1,7 +1,7 @@
 //! Finds the server programs of PostgreSQL.
 
-use super::account::{OsUser, finish};
 use super::error::{Result, TestkitError};
+use super::os_user::{OsUser, finish};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,7 +17,7 @@ pub(super) struct Programs {
 
 impl Programs {
     /// Finds the programs in `folder`, or else in the folders where systems install them.
-    pub(super) fn find(account: OsUser, folder: Option<&Path>) -> Result<Self> {
+    pub(super) fn find(os_user: OsUser, folder: Option<&Path>) -> Result<Self> {
         let candidates = match (folder, std::env::var_os("PG_BIN")) {
             (Some(folder), _) => vec![folder.to_owned()],
             (None, Some(folder)) => vec![PathBuf::from(folder)],
@@ -28,7 +28,7 @@ impl Programs {
             let shown: Vec<String> = candidates.iter().map(|folder| folder.display().to_string()).collect();
             return Err(TestkitError::ProgramsMissing { searched: shown.join(", ") });
         };
-        let said = account.run(&folder.join("postgres"), Path::new("/"), &["--version"])?;
+        let said = os_user.run(&folder.join("postgres"), Path::new("/"), &["--version"])?;
         let version = said.split_whitespace().nth(2).unwrap_or("unknown").to_owned();
         if major(&version) < OLDEST {
             return Err(TestkitError::TooOld { found: version });

@@ -3,15 +3,17 @@
 //! - `server/lifecycle.rs`: start, stop, kill, pause.
 //! - `server/replication.rs`: promote, rejoin, follow, lag.
 //! - `server/access.rs`: connection slots and passwords.
+//! - `server/reload.rs`: settings of a running server.
 
 mod access;
 mod lifecycle;
+mod reload;
 mod replication;
 
 pub use access::ExhaustedConnections;
 
-use super::account::OsUser;
 use super::error::{Result, file};
+use super::os_user::OsUser;
 use super::ports::Port;
 use super::programs::Programs;
 use super::proxy::Proxy;
@@ -61,7 +63,7 @@ struct Inner {
 
 /// The state that the servers of a cluster share.
 pub(super) struct Shared {
-    pub(super) account: OsUser,
+    pub(super) os_user: OsUser,
     pub(super) programs: Programs,
     pub(super) hba: PathBuf,
     pub(super) database: String,
@@ -249,6 +251,8 @@ impl Server {
         let mut config = Config::new();
         config.host("127.0.0.1").port(self.port()).user(ADMIN).dbname(database);
         config.password(&self.inner.shared.admin_password).application_name("pointsman-testkit");
+        // A fault that ends idle sessions must not end the session that restores the setting.
+        config.options("-c idle_session_timeout=0");
         Session::open(self.name(), &config).await
     }
 
@@ -268,14 +272,14 @@ impl Server {
     fn write_settings(&self) -> Result<()> {
         let shared = &self.inner.shared;
         let text = self.lock(&self.inner.settings).render(self.name(), self.port(), &shared.hba);
-        shared.account.write(&self.settings_path(), &text)
+        shared.os_user.write(&self.settings_path(), &text)
     }
 
     /// Makes the server a standby of `other`, from its next start.
     fn become_standby_of(&self, other: &Self) -> Result<()> {
         self.set_source(other)?;
         let signal = self.inner.data_dir.join("standby.signal");
-        self.inner.shared.account.write(&signal, "")
+        self.inner.shared.os_user.write(&signal, "")
     }
 
     fn set_source(&self, other: &Self) -> Result<()> {

@@ -4,7 +4,7 @@
 //! may share a cluster.
 
 use super::error::{Result, TestkitError};
-use super::wait::LIMIT;
+use super::poll::LIMIT;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;

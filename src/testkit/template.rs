@@ -3,8 +3,8 @@
 //! `initdb` takes a second, a copy a tenth of one. The template stays in the folder for temporary files, for all test
 //! programs of one user and version of PostgreSQL. No other user may write there.
 
-use super::account::{OsUser, finish};
 use super::error::{Result, TestkitError, file};
+use super::os_user::{OsUser, finish};
 use super::programs::Programs;
 use super::{ADMIN, APP, APP_VERIFIER, identity};
 use std::fs::{DirBuilder, File, Permissions};
@@ -48,8 +48,8 @@ pub(super) struct Template {
 
 impl Template {
     /// Takes the template from the cache, or makes it.
-    pub(super) fn take(account: OsUser, programs: &Programs) -> Result<Self> {
-        let cache = private_folder(account)?;
+    pub(super) fn take(os_user: OsUser, programs: &Programs) -> Result<Self> {
+        let cache = private_folder(os_user)?;
         let key = format!("pg{}-layout{LAYOUT}", programs.version().replace('/', "_"));
         let (folder, lock) = (cache.join(&key), cache.join(format!("{key}.lock")));
         let locked = |how| {
@@ -64,7 +64,7 @@ impl Template {
             drop(in_use);
             let _made_here = locked(FlockArg::LockExclusive)?;
             if !is_fresh(&folder) {
-                make(account, programs, &cache, &folder)?;
+                make(os_user, programs, &cache, &folder)?;
             }
         };
         let secret = folder.join("admin-password");
@@ -75,10 +75,10 @@ impl Template {
     /// Copies the template to each of `targets`, at once.
     ///
     /// The copies are one cluster with its own identifier.
-    pub(super) fn copy(&self, account: OsUser, folder: &Path, targets: &[PathBuf]) -> Result<()> {
+    pub(super) fn copy(&self, os_user: OsUser, folder: &Path, targets: &[PathBuf]) -> Result<()> {
         let cp = Path::new("cp");
         let start = |target: &PathBuf| -> std::io::Result<Child> {
-            let mut command = account.command(cp, folder);
+            let mut command = os_user.command(cp, folder);
             command.arg("-Rp").arg(&self.data).arg(target).stderr(Stdio::piped()).spawn()
         };
         let copies: Vec<_> = targets.iter().map(start).collect();
@@ -94,23 +94,23 @@ impl Template {
 /// Makes or checks the folder of templates.
 ///
 /// A superuser's files must not come from another user.
-fn private_folder(account: OsUser) -> Result<PathBuf> {
+fn private_folder(os_user: OsUser) -> Result<PathBuf> {
     let temp = std::env::temp_dir();
     let temp = temp.canonicalize().map_err(file("find", &temp))?;
-    let cache = temp.join(format!("pointsman-templates-{}", account.uid()));
+    let cache = temp.join(format!("pointsman-templates-{}", os_user.uid()));
     match DirBuilder::new().mode(0o700).create(&cache) {
-        Ok(()) => account.own(&cache)?,
+        Ok(()) => os_user.own(&cache)?,
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(file("create", &cache)(error)),
     }
     let found = std::fs::symlink_metadata(&cache).map_err(file("read", &cache))?;
     // Root makes the folder first and hands it over afterwards: between the two it is root's.
-    let owners = [account.uid(), nix::unistd::geteuid().as_raw()];
+    let owners = [os_user.uid(), nix::unistd::geteuid().as_raw()];
     if found.is_dir() && found.mode() & 0o077 == 0 && owners.contains(&found.uid()) {
-        account.own(&cache)?;
+        os_user.own(&cache)?;
         return Ok(cache);
     }
-    Err(TestkitError::Untrusted { path: cache, uid: account.uid() })
+    Err(TestkitError::Untrusted { path: cache, uid: os_user.uid() })
 }
 
 fn is_fresh(folder: &Path) -> bool {
@@ -119,24 +119,24 @@ fn is_fresh(folder: &Path) -> bool {
 }
 
 /// Makes the template beside its place and moves it there, so that it is whole or absent.
-fn make(account: OsUser, programs: &Programs, cache: &Path, folder: &Path) -> Result<()> {
+fn make(os_user: OsUser, programs: &Programs, cache: &Path, folder: &Path) -> Result<()> {
     let draft = tempfile::Builder::new()
         .prefix("draft-")
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in(cache)
         .map_err(file("write to", cache))?;
-    account.own(draft.path())?;
+    os_user.own(draft.path())?;
     let data = draft.path().join("data");
     let place = data.display().to_string();
     // With checksums, a server can also be rewound after a crash. The recovery before that runs with the settings in
     // the data directory, which are not ours.
     let shape = ["--data-checksums", "--locale=C", "--encoding=UTF8", "--no-sync"];
     let rest = ["--auth=reject", "-U", ADMIN, "-D", &place];
-    account.run(&programs.path("initdb"), draft.path(), &[&shape[..], &rest[..]].concat())?;
+    os_user.run(&programs.path("initdb"), draft.path(), &[&shape[..], &rest[..]].concat())?;
 
     let password = draw_password()?;
     run_sql(
-        account,
+        os_user,
         programs,
         &data,
         "postgres",
@@ -149,8 +149,8 @@ fn make(account: OsUser, programs: &Programs, cache: &Path, folder: &Path) -> Re
     // The program under test may use the objects that a test makes with `Server::execute`.
     let grants = ["TABLES", "SEQUENCES", "ROUTINES"]
         .map(|kind| format!("ALTER DEFAULT PRIVILEGES FOR ROLE {ADMIN} GRANT ALL ON {kind} TO {APP};\n"));
-    run_sql(account, programs, &data, APP, &grants.concat())?;
-    account.write(&draft.path().join("admin-password"), &password)?;
+    run_sql(os_user, programs, &data, APP, &grants.concat())?;
+    os_user.write(&draft.path().join("admin-password"), &password)?;
 
     // Readers hold the lock, so the place is empty or holds an outdated template.
     if folder.exists() {
@@ -160,9 +160,9 @@ fn make(account: OsUser, programs: &Programs, cache: &Path, folder: &Path) -> Re
 }
 
 /// Runs statements, one a line, in a single-process server, which needs no port.
-fn run_sql(account: OsUser, programs: &Programs, data: &Path, database: &str, sql: &str) -> Result<()> {
+fn run_sql(os_user: OsUser, programs: &Programs, data: &Path, database: &str, sql: &str) -> Result<()> {
     let postgres = programs.path("postgres");
-    let mut command = account.command(&postgres, data);
+    let mut command = os_user.command(&postgres, data);
     command.args(["--single", "-F", "-c", "exit_on_error=on"]);
     command.args(LEAST.iter().flat_map(|setting| ["-c", *setting]));
     command.arg("-D").arg(data).arg(database);

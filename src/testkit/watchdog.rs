@@ -5,8 +5,8 @@
 //! folder and removes the folder. `Drop` takes the same way: it closes the pipe and waits, so the only way to tidy up
 //! is the tested one.
 
-use super::account::OsUser;
 use super::error::{Result, TestkitError, file};
+use super::os_user::OsUser;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -23,10 +23,10 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     /// Makes a new folder in `parent`, guarded from its first moment.
-    pub(super) fn guard(account: OsUser, parent: &Path) -> Result<Self> {
+    pub(super) fn guard(os_user: OsUser, parent: &Path) -> Result<Self> {
         let name = format!("pointsman-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let folder = parent.join(name);
-        let mut command = account.command(Path::new("/bin/sh"), Path::new("/"));
+        let mut command = os_user.command(Path::new("/bin/sh"), Path::new("/"));
         // The shell makes the folder itself, so there is no moment in which it is unguarded.
         command.args(["-c", SCRIPT, "pointsman-watchdog"]).arg(&folder);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman::prelude::*;
-use pointsman::testkit::{Cluster, Load, Record, Server, WriteOutcome};
+use pointsman::testkit::{Cluster, Load, LoadReport, Server, WriteOutcome};
 use pointsman::{CheckoutError, Config, Error, ReplicaSet, Topology};
 use tokio::time::{Instant, timeout};
 
@@ -137,7 +137,7 @@ pub(crate) async fn until_writable(set: &ReplicaSet) {
 }
 
 /// Returns the acknowledged writes that are not on a server.
-pub(crate) async fn lost_on(server: &Server, record: &Record) -> Vec<u64> {
+pub(crate) async fn lost_on(server: &Server, record: &LoadReport) -> Vec<u64> {
     let ids = server.query_value("SELECT coalesce(string_agg(id::text, ','), '') FROM acks").await;
     let ids = ids.expect("the server answers");
     let there: std::collections::HashSet<u64> = ids.split(',').filter_map(|id| id.parse().ok()).collect();
@@ -145,7 +145,7 @@ pub(crate) async fn lost_on(server: &Server, record: &Record) -> Vec<u64> {
 }
 
 /// Prints the measurements.
-pub(crate) fn report(incident: &str, record: &Record) {
+pub(crate) fn report(incident: &str, record: &LoadReport) {
     println!("{incident}: {record}");
     for read in record.reads.iter().filter(|read| read.took() > Duration::from_millis(150)) {
         tracing::debug!(id = read.id, took = ?read.took(), ago = ?read.began.elapsed(), "a slow read");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pointsman::config::NodeConfig;
 use pointsman::prelude::*;
-use pointsman::testkit::{Cluster, Namespace, TestkitError};
+use pointsman::testkit::{Cluster, NetworkNamespace, TestkitError};
 use pointsman::topology::Health;
 use pointsman::{Config, Error, ReplicaSet};
 use tokio::time::Instant;
@@ -109,7 +109,7 @@ async fn a_reply_that_ends_in_the_middle_is_an_error_or_read_elsewhere() {
 /// If the system allows no namespace, the kit reports that, and the test checks the report.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_that_vanishes_delays_no_read() {
-    let namespace = match Namespace::create().await {
+    let namespace = match NetworkNamespace::create().await {
         Ok(namespace) => namespace,
         Err(error) => {
             println!("no network namespace here: {error}");

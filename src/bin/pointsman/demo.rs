@@ -1,6 +1,6 @@
 //! `pointsman demo`: the service with traffic and faults, on a temporary cluster.
 //!
-//! * `stage`: the cluster, the set and the service
+//! * `fixture`: the cluster, the set and the service
 //! * `traffic`: the requests of its users
 //! * `chaos`: the walk through the faults, with `--chaos`
 //! * `verdict`: the effects that users may notice of each fault
@@ -14,13 +14,13 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, interval, sleep};
 
-use self::stage::Stage;
+use self::fixture::Fixture;
 use self::traffic::Traffic;
 use super::failure::Outcome;
 use super::signals::End;
 
 mod chaos;
-mod stage;
+mod fixture;
 mod traffic;
 mod verdict;
 
@@ -63,13 +63,13 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
     };
     let show = async {
         println!("Starting PostgreSQL: a primary and two replicas, in a temporary folder, on free ports.");
-        let stage = Stage::set(listener).await?;
+        let fixture = Fixture::start(listener).await?;
         if arguments.chaos {
-            let outcome = chaos::walk(&stage, arguments.json.as_deref()).await;
-            stage.clear().await;
+            let outcome = chaos::walk(&fixture, arguments.json.as_deref()).await;
+            fixture.stop().await;
             return outcome;
         }
-        present(&stage).await
+        present(&fixture).await
     };
     // Everything that was started is dropped, and so removed, whichever branch ends first.
     tokio::select! {
@@ -82,10 +82,10 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
 }
 
 /// Prints the addresses and commands to try, and shows the traffic until Ctrl-C.
-async fn present(stage: &Stage) -> Outcome {
-    let url = stage.url();
+async fn present(fixture: &Fixture) -> Outcome {
+    let url = fixture.url();
     let mut text = format!("\nThe payments service runs on {url}, on these servers:\n\n");
-    for server in stage.cluster().servers() {
+    for server in fixture.cluster().servers() {
         let pid = server.pid().map(|pid| pid.to_string()).unwrap_or_default();
         let _ = writeln!(text, "  {:<10} 127.0.0.1:{}   process {pid}", server.name(), server.port());
     }
@@ -105,11 +105,11 @@ Break something: kill -9 the process of a replica, and watch the line below. Ctr
 "#
     );
     print!("{text}");
-    let traffic = Traffic::start(stage, 20, 5);
+    let traffic = Traffic::start(fixture, 20, 5);
     let began = Instant::now();
     let mut every_second = interval(Duration::from_secs(1));
     loop {
         every_second.tick().await;
-        println!("{:>4} s  {}", began.elapsed().as_secs(), traffic.line(stage));
+        println!("{:>4} s  {}", began.elapsed().as_secs(), traffic.line(fixture));
     }
 }

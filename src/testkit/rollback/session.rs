@@ -15,7 +15,7 @@ use super::settings::{Settings, unset};
 use super::statement::local_settings;
 use crate::config::NodeConfig;
 use crate::testkit::error::{Result, TestkitError};
-use crate::testkit::wait::LIMIT;
+use crate::testkit::poll::LIMIT;
 
 /// Begins the outer transaction. Defaults of a role or a database must not change it.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE";

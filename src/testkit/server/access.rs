@@ -3,7 +3,7 @@
 use super::Server;
 use crate::testkit::APP;
 use crate::testkit::error::{Result, TestkitError};
-use crate::testkit::wait::until;
+use crate::testkit::poll::until;
 use std::fmt;
 use std::sync::Mutex;
 use tokio::task::JoinHandle;

@@ -2,8 +2,8 @@
 
 use super::Server;
 use crate::testkit::error::{Result, TestkitError};
+use crate::testkit::poll::until;
 use crate::testkit::processes;
-use crate::testkit::wait::until;
 use nix::sys::signal::Signal;
 
 impl Server {
@@ -158,7 +158,7 @@ impl Server {
     fn spawn(&self) -> Result<()> {
         let shared = &self.inner.shared;
         let program = shared.programs.path("postgres");
-        let mut command = shared.account.command(&program, self.data_dir());
+        let mut command = shared.os_user.command(&program, self.data_dir());
         command.arg("-D").arg(self.data_dir());
         command.arg("-c").arg(format!("config_file={}", self.settings_path().display()));
         command.stdout(self.open_log()?).stderr(self.open_log()?);

@@ -3,33 +3,54 @@
 use super::Server;
 use crate::testkit::ADMIN;
 use crate::testkit::error::{Result, TestkitError, file};
-use crate::testkit::wait::{blocking, until};
+use crate::testkit::poll::{blocking, until, until_every};
 use nix::sys::signal::{Signal, kill};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The port that a standby streams from, empty if it doesn't.
 const SOURCE: &str =
     "SELECT coalesce((SELECT sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming')::text, '')";
 
+/// Time between two checks for the end of a promotion.
+///
+/// It is short because a late instant would make the time to the first write look shorter.
+const PROMOTION_INTERVAL: Duration = Duration::from_millis(1);
+
 impl Server {
-    /// Promotes a standby, and returns once it takes writes.
+    /// Promotes a standby; returns the instant at which it took writes, once it does.
     ///
     /// The old primary goes on, and takes writes too, unless the test has ended it.
     ///
     /// # Errors
     ///
     /// [`TestkitError::Timeout`] if the server doesn't leave recovery.
-    pub async fn promote(&self) -> Result<()> {
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: pointsman::testkit::Cluster, set: pointsman::ReplicaSet) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.primary().kill().await?;
+    /// let promoted = cluster.replica(0).promote().await?;
+    /// let conn = set.write().await?;
+    /// println!("writes go on after {:?}", promoted.elapsed());
+    /// # drop(conn); Ok(()) }
+    /// ```
+    pub async fn promote(&self) -> Result<Instant> {
         self.needs_to_run()?;
         // The connection is there before: it survives the promotion and sees it at once.
         let session = &self.maintenance_session().await?;
         // The server removes the file as soon as any signal makes it look, so the file appears with its owner.
-        self.inner.shared.account.write(&self.data_dir().join("promote"), "")?;
+        self.inner.shared.os_user.write(&self.data_dir().join("promote"), "")?;
         if let Some(postmaster) = self.postmaster() {
             let _ = kill(postmaster, Signal::SIGUSR1);
         }
         let query = "SELECT pg_is_in_recovery()";
-        until(self.name(), "to be promoted", || async move { Ok(session.value(query).await? == "f") }).await
+        until_every(PROMOTION_INTERVAL, self.name(), "to be promoted", || async move {
+            Ok(session.value(query).await? == "f")
+        })
+        .await?;
+        Ok(Instant::now())
     }
 
     /// Makes an old primary a standby of the new one, and returns once it streams.
@@ -62,12 +83,12 @@ impl Server {
             new_primary.port(),
             shared.admin_password
         );
-        let (account, program) = (shared.account, shared.programs.path("pg_rewind"));
+        let (os_user, program) = (shared.os_user, shared.programs.path("pg_rewind"));
         let place = self.data_dir().to_owned();
         blocking(move || {
             let target = place.display().to_string();
             let arguments = ["--no-sync", "--target-pgdata", &target, "--source-server", &source];
-            account.run(&program, &place, &arguments)
+            os_user.run(&program, &place, &arguments)
         })
         .await?;
         self.become_standby_of(new_primary)?;
@@ -103,7 +124,7 @@ impl Server {
             source.port(),
             shared.admin_password
         );
-        let (account, program) = (shared.account, shared.programs.path("pg_basebackup"));
+        let (os_user, program) = (shared.os_user, shared.programs.path("pg_basebackup"));
         let place = self.data_dir().to_owned();
         blocking(move || {
             // The folder itself stays: it belongs to the server's user, its parent may not.
@@ -116,7 +137,7 @@ impl Server {
             }
             let target = place.display().to_string();
             let arguments = ["--no-sync", "--checkpoint=fast", "--pgdata", &target, "--dbname", &conninfo];
-            account.run(&program, &place, &arguments)
+            os_user.run(&program, &place, &arguments)
         })
         .await?;
         self.become_standby_of(source)?;
@@ -238,12 +259,5 @@ impl Server {
         let wanted = &port.to_string();
         let waiting_for = "to stream from its primary";
         until(self.name(), waiting_for, || async move { Ok(session.value(SOURCE).await? == *wanted) }).await
-    }
-
-    /// Makes the server read its settings again.
-    fn reload(&self) {
-        if let Some(postmaster) = self.postmaster() {
-            let _ = kill(postmaster, Signal::SIGHUP);
-        }
     }
 }

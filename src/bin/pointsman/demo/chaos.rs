@@ -5,12 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use pointsman::testkit::{Sample, Server, WriteOutcome};
+use pointsman::testkit::{Sample, Server, WriteOutcome, wait};
 use pointsman::topology::PrimaryStatus;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::stage::Stage;
+use super::fixture::Fixture;
 use super::traffic::Traffic;
 use super::verdict::{Fault, Noticed, WALK, unexplained};
 use crate::failure::{Failure, Outcome};
@@ -23,16 +22,16 @@ const WRITES_PER_SECOND: u32 = 50;
 const SECOND: u64 = (READS_PER_SECOND + WRITES_PER_SECOND) as u64;
 
 /// Goes through all faults, and reports the effects that users noticed of each.
-pub(super) async fn walk(stage: &Stage, json: Option<&Path>) -> Outcome {
+pub(super) async fn walk(fixture: &Fixture, json: Option<&Path>) -> Outcome {
     if let Some(path) = json {
         // Now, not after some minutes, so that an unwritable file is known early.
         std::fs::write(path, "[]\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
-    println!("{READS_PER_SECOND} reads and {WRITES_PER_SECOND} writes a second go to {}.\n", stage.url());
+    println!("{READS_PER_SECOND} reads and {WRITES_PER_SECOND} writes a second go to {}.\n", fixture.url());
     println!("{}", heading());
     let (mut all, mut not_explained) = (Vec::new(), Vec::new());
     for fault in WALK {
-        let noticed = go_through(stage, fault).await?;
+        let noticed = go_through(fixture, fault).await?;
         println!("{}", row(fault, &noticed));
         for problem in unexplained(fault, &noticed) {
             println!("  NOT EXPLAINED: {problem}");
@@ -54,41 +53,41 @@ pub(super) async fn walk(stage: &Stage, json: Option<&Path>) -> Outcome {
     )))
 }
 
-async fn go_through(stage: &Stage, fault: Fault) -> Outcome<Noticed> {
-    let traffic = Traffic::start(stage, READS_PER_SECOND, WRITES_PER_SECOND);
+async fn go_through(fixture: &Fixture, fault: Fault) -> Outcome<Noticed> {
+    let traffic = Traffic::start(fixture, READS_PER_SECOND, WRITES_PER_SECOND);
     traffic.answered(SECOND).await;
-    let struck = strike(stage, &traffic, fault).await.with_context(|| fault.name().to_owned())?;
-    stage.until_well().await?;
+    let instants = inject(fixture, &traffic, fault).await.with_context(|| fault.name().to_owned())?;
+    fixture.until_well().await?;
     traffic.answered(SECOND).await;
-    let (record, run) = traffic.stop().await;
-    tracing::debug!(fault = fault.name(), %record, "noticed");
-    let there = recorded(stage, &run).await?;
+    let (report, run) = traffic.stop().await;
+    tracing::debug!(fault = fault.name(), %report, "noticed");
+    let there = recorded(fixture, &run).await?;
     let is_there = |write: &Sample| there.contains(&format!("{run}-{}", write.id));
-    let lost: Vec<_> = record
+    let lost: Vec<_> = report
         .writes
         .iter()
         .filter(|write| write.outcome == WriteOutcome::Acknowledged && !is_there(write))
         .collect();
     let between =
-        |write: &&&Sample| struck.conflict.is_some_and(|(from, to)| (from..=to).contains(&write.ended));
+        |write: &&&Sample| instants.conflict.is_some_and(|(from, to)| (from..=to).contains(&write.ended));
     let ms = |time: Duration| (time.as_secs_f64() * 10_000.0).round() / 10.0;
     Ok(Noticed {
         name: fault.name(),
-        reads: record.reads.len(),
-        failed_reads: by_code(record.failed_reads()),
-        longest_read_gap_ms: ms(record.longest_read_gap()),
-        slowest_read_ms: ms(record.slowest_read()),
-        writes: record.writes.len(),
-        failed_writes: by_code(record.failed_writes()),
+        reads: report.reads.len(),
+        failed_reads: by_code(report.failed_reads()),
+        longest_read_gap_ms: ms(report.longest_read_gap()),
+        slowest_read_ms: ms(report.slowest_read()),
+        writes: report.writes.len(),
+        failed_writes: by_code(report.failed_writes()),
         lost_acknowledged_writes: lost.len(),
         lost_between_promotions: lost.iter().filter(between).count(),
-        failed_but_carried_out: record
+        failed_but_carried_out: report
             .writes
             .iter()
             .filter(|write| matches!(write.outcome, WriteOutcome::Failed(_)) && is_there(write))
             .count(),
-        was_promoted: struck.promoted.is_some(),
-        first_write_after_promotion_ms: struck.promoted.and_then(|at| record.first_write_after(at)).map(ms),
+        was_promoted: instants.promoted.is_some(),
+        first_write_after_promotion_ms: instants.promoted.and_then(|at| report.first_write_after(at)).map(ms),
     })
 }
 
@@ -104,14 +103,14 @@ fn by_code<'s>(failed: impl Iterator<Item = &'s Sample>) -> BTreeMap<String, usi
 
 /// The instants of a fault.
 #[derive(Default)]
-struct Struck {
+struct Instants {
     /// The instant at which the promoted server took writes.
     promoted: Option<Instant>,
     /// Time from the first of two promotions until the set stopped all writes.
     conflict: Option<(Instant, Instant)>,
 }
 
-impl Struck {
+impl Instants {
     fn promoted(at: Instant) -> Self {
         Self { promoted: Some(at), conflict: None }
     }
@@ -120,9 +119,9 @@ impl Struck {
 /// Time for an answer under way at a conflict to reach its user.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
-/// Breaks something, observes for a while, and restores it.
-async fn strike(stage: &Stage, traffic: &Traffic, fault: Fault) -> anyhow::Result<Struck> {
-    let (primary, replicas) = stage.roles().await?;
+/// Injects a fault, observes for a while, and restores the servers.
+async fn inject(fixture: &Fixture, traffic: &Traffic, fault: Fault) -> anyhow::Result<Instants> {
+    let (primary, replicas) = fixture.roles().await?;
     let [one, other] = replicas[..] else { return Err(anyhow!("there are two replicas")) };
     match fault {
         Fault::ReplicaKilled => {
@@ -145,7 +144,8 @@ async fn strike(stage: &Stage, traffic: &Traffic, fault: Fault) -> anyhow::Resul
         Fault::ReplicaDisconnected => {
             one.disconnect_from_primary().await?;
             // By default a replica may be ten seconds behind before reads leave it out.
-            until(stage, |topology| topology.node(one.name()).is_some_and(|node| !node.serves_reads)).await?;
+            wait::until_node(fixture.replicas(), one.name(), "is left out", |node| !node.serves_reads)
+                .await?;
             traffic.answered(SECOND).await;
             one.reconnect_to_primary().await?;
         }
@@ -154,59 +154,62 @@ async fn strike(stage: &Stage, traffic: &Traffic, fault: Fault) -> anyhow::Resul
             traffic.answered(SECOND / 2).await;
             primary.kill().await?;
             traffic.answered(SECOND / 2).await;
-            let (heir, follower) = most_advanced(one, other).await?;
-            let promoted = promote(heir).await?;
-            follower.follow(heir).await?;
+            let (new_primary, follower) = most_advanced(one, other).await?;
+            let promoted = new_primary.promote().await?;
+            follower.follow(new_primary).await?;
             traffic.answered(SECOND).await;
-            primary.rejoin(heir).await?;
-            acknowledge_after_replication(heir, false).await?;
-            return Ok(Struck::promoted(promoted));
+            primary.rejoin(new_primary).await?;
+            acknowledge_after_replication(primary, false).await?;
+            return Ok(Instants::promoted(promoted));
         }
         Fault::PrimaryHangs => {
             acknowledge_after_replication(primary, true).await?;
             traffic.answered(SECOND / 2).await;
             primary.pause().await?;
-            let (heir, follower) = most_advanced(one, other).await?;
-            let promoted = promote(heir).await?;
-            follower.follow(heir).await?;
+            let (new_primary, follower) = most_advanced(one, other).await?;
+            let promoted = new_primary.promote().await?;
+            follower.follow(new_primary).await?;
             traffic.answered(SECOND).await;
             primary.resume().await?;
             traffic.answered(SECOND).await;
             primary.stop().await?;
-            primary.rejoin(heir).await?;
-            acknowledge_after_replication(heir, false).await?;
-            return Ok(Struck::promoted(promoted));
+            primary.rejoin(new_primary).await?;
+            acknowledge_after_replication(primary, false).await?;
+            return Ok(Instants::promoted(promoted));
         }
         Fault::Switchover => {
             primary.stop().await?;
-            let promoted = promote(one).await?;
+            let promoted = one.promote().await?;
             other.follow(one).await?;
             primary.rejoin(one).await?;
-            return Ok(Struck::promoted(promoted));
+            return Ok(Instants::promoted(promoted));
         }
         Fault::SplitBrain => {
             // Without this, the remaining server could lack WAL that the other one had.
             acknowledge_after_replication(primary, true).await?;
             traffic.answered(SECOND / 2).await;
             primary.kill().await?;
-            let (heir, contender) = most_advanced(one, other).await?;
+            let (new_primary, conflicting) = most_advanced(one, other).await?;
             let first = Instant::now();
-            let (one, other) = tokio::join!(promote(heir), promote(contender));
+            let (one, other) = tokio::join!(new_primary.promote(), conflicting.promote());
             one.and(other)?;
-            until(stage, |topology| matches!(topology.primary, PrimaryStatus::SplitBrain { .. })).await?;
+            wait::until_topology(fixture.replicas(), "the set sees two primaries", |topology| {
+                matches!(topology.primary, PrimaryStatus::SplitBrain { .. })
+            })
+            .await?;
             let conflict = Some((first, Instant::now() + ON_ITS_WAY));
             traffic.answered(SECOND).await;
             // Stopping it is not enough, because it may come back. Writes go on once it is a standby of the other one.
-            contender.stop().await?;
+            conflicting.stop().await?;
             // These are two histories by one name: nothing can be rewound to where they part.
-            contender.rebuild(heir).await?;
+            conflicting.rebuild(new_primary).await?;
             traffic.answered(SECOND).await;
-            primary.rejoin(heir).await?;
-            acknowledge_after_replication(heir, false).await?;
-            return Ok(Struck { promoted: None, conflict });
+            primary.rejoin(new_primary).await?;
+            acknowledge_after_replication(primary, false).await?;
+            return Ok(Instants { promoted: None, conflict });
         }
         Fault::EverythingDown => {
-            let servers = stage.cluster().servers();
+            let servers = fixture.cluster().servers();
             for server in servers {
                 server.kill().await?;
             }
@@ -216,25 +219,14 @@ async fn strike(stage: &Stage, traffic: &Traffic, fault: Fault) -> anyhow::Resul
             }
         }
     }
-    Ok(Struck::default())
-}
-
-/// Waits until the set sees the condition.
-async fn until(stage: &Stage, condition: impl Fn(&pointsman::Topology) -> bool + Send) -> anyhow::Result<()> {
-    let mut topology = stage.replicas().watch();
-    let seen = topology.wait_for(|topology| condition(topology));
-    let seen = tokio::time::timeout(Duration::from_secs(60), seen).await;
-    seen.map(drop).map_err(|_| anyhow!("it was never seen: {:?}", stage.replicas().topology()))
+    Ok(Instants::default())
 }
 
 /// Makes the primary acknowledge a write only when a replica has it.
 ///
 /// With PostgreSQL's default, a killed primary may lose the last writes that it acknowledged.
 async fn acknowledge_after_replication(primary: &Server, on: bool) -> anyhow::Result<()> {
-    let names = if on { "ANY 1 (*)" } else { "" };
-    primary.execute(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'")).await?;
-    primary.execute("SELECT pg_reload_conf()").await?;
-    Ok(())
+    Ok(primary.change_setting("synchronous_standby_names", if on { "ANY 1 (*)" } else { "" }).await?)
 }
 
 /// Returns the replica that has received the most WAL, to promote it, and the other one.
@@ -245,23 +237,9 @@ async fn most_advanced<'s>(one: &'s Server, other: &'s Server) -> anyhow::Result
     Ok(if first >= second { (one, other) } else { (other, one) })
 }
 
-/// Promotes a server; returns the instant at which it took writes.
-async fn promote(server: &Server) -> anyhow::Result<Instant> {
-    let watched = server.clone();
-    // Polled without a pause, because a late instant would make the gap look shorter.
-    let watcher: JoinHandle<anyhow::Result<Instant>> = tokio::spawn(async move {
-        while watched.is_in_recovery().await? {
-            sleep(Duration::from_millis(2)).await;
-        }
-        Ok(Instant::now())
-    });
-    server.promote().await?;
-    watcher.await?
-}
-
 /// Returns the ids of the writes that the present primary has.
-async fn recorded(stage: &Stage, run: &str) -> Outcome<HashSet<String>> {
-    let (primary, _) = stage.roles().await?;
+async fn recorded(fixture: &Fixture, run: &str) -> Outcome<HashSet<String>> {
+    let (primary, _) = fixture.roles().await?;
     let sql = format!(
         "SELECT coalesce(string_agg(provider_id, ','), '') FROM transactions \
          WHERE provider = 'demo' AND provider_id LIKE '{run}-%'"

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use pointsman::testkit::{Load, Record, WriteOutcome};
+use pointsman::testkit::{Load, LoadReport, WriteOutcome};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
-use super::stage::Stage;
+use super::fixture::Fixture;
 
 /// Number of accounts that share the traffic.
 const ACCOUNTS: u64 = 50;
@@ -30,11 +30,11 @@ struct Seen {
 }
 
 impl Traffic {
-    pub(super) fn start(stage: &Stage, reads_per_second: u32, writes_per_second: u32) -> Self {
+    pub(super) fn start(fixture: &Fixture, reads_per_second: u32, writes_per_second: u32) -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let run = format!("{}", since.as_micros());
         let seen = Arc::new(Seen::default());
-        let (client, url) = (Client::new(), stage.url().to_owned());
+        let (client, url) = (Client::new(), fixture.url().to_owned());
         let (reader, read_url, read_seen) = (client.clone(), url.clone(), Arc::clone(&seen));
         let read = move |id: u64| {
             let request = reader.get(format!("{read_url}/accounts/{}/balances/CZK", id % ACCOUNTS));
@@ -72,14 +72,14 @@ impl Traffic {
     }
 
     /// Ends the traffic; returns the users' results, and the prefix of their ids.
-    pub(super) async fn stop(self) -> (Record, String) {
+    pub(super) async fn stop(self) -> (LoadReport, String) {
         (self.load.stop().await, self.run)
     }
 
     /// Returns one line: the requests so far, and the state of the nodes.
-    pub(super) fn line(&self, stage: &Stage) -> String {
+    pub(super) fn line(&self, fixture: &Fixture) -> String {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let health = stage.replicas().health();
+        let health = fixture.replicas().health();
         let nodes: Vec<_> = health
             .nodes
             .iter()
@@ -98,10 +98,10 @@ impl Traffic {
 }
 
 /// Time limit of a user's request.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn read(request: reqwest::RequestBuilder) -> Result<(), String> {
-    let response = request.timeout(PATIENCE).send().await.map_err(|error| error.to_string())?;
+    let response = request.timeout(REQUEST_TIMEOUT).send().await.map_err(|error| error.to_string())?;
     match response.status() {
         StatusCode::OK => Ok(()),
         status => Err(format!("{status}: {}", code(response).await)),
@@ -109,7 +109,7 @@ async fn read(request: reqwest::RequestBuilder) -> Result<(), String> {
 }
 
 async fn write(request: reqwest::RequestBuilder) -> WriteOutcome {
-    let response = match request.timeout(PATIENCE).send().await {
+    let response = match request.timeout(REQUEST_TIMEOUT).send().await {
         Ok(response) => response,
         Err(error) => return WriteOutcome::Unknown(error.to_string()),
     };

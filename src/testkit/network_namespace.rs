@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sched::{CloneFlags, setns};
 
 use super::error::{Result, TestkitError};
-use super::wait::blocking;
+use super::poll::blocking;
 
 /// A separate network namespace, joined to this one by a pair of virtual interfaces.
 ///
@@ -19,10 +19,10 @@ use super::wait::blocking;
 /// The kit changes only interfaces that it made itself, and removes them when this is dropped.
 ///
 /// ```no_run
-/// use pointsman::testkit::{Cluster, Namespace};
+/// use pointsman::testkit::{Cluster, NetworkNamespace};
 ///
 /// # async fn example(cluster: Cluster) -> pointsman::testkit::Result<()> {
-/// let namespace = Namespace::create().await?;
+/// let namespace = NetworkNamespace::create().await?;
 /// let addr = namespace.reach(cluster.primary().port()).await?;
 /// namespace.cut_off().await?;
 /// // … connections to `addr` hang: no packet says that it is gone …
@@ -30,7 +30,7 @@ use super::wait::blocking;
 /// # let _ = addr; Ok(()) }
 /// ```
 #[derive(Debug)]
-pub struct Namespace {
+pub struct NetworkNamespace {
     name: String,
     outer: String,
     /// The subnet's third byte pair: this side has `.1`, the namespace `.2`.
@@ -40,7 +40,7 @@ pub struct Namespace {
 /// Distinguishes the namespaces of one process.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-impl Namespace {
+impl NetworkNamespace {
     /// Checks that the system allows a namespace.
     ///
     /// # Errors
@@ -160,7 +160,7 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
+impl Drop for NetworkNamespace {
     fn drop(&mut self) {
         // The interfaces of a pair go together.
         let _ = ip(&["link", "del", &self.outer]);

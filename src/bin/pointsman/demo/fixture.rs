@@ -1,33 +1,30 @@
 //! The cluster, the set and the service of a demonstration.
 
-use std::time::Duration;
-
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use pointsman::config::NodeConfig;
 use pointsman::payments::http::Service;
 use pointsman::replica_set::Status;
-use pointsman::testkit::{Cluster, Server};
+use pointsman::testkit::{Cluster, Server, wait};
 use pointsman::{Config, ReplicaSet};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::servers;
 
 const REPLICAS: usize = 2;
 
 /// The servers, the set and the service of a demonstration.
-pub(super) struct Stage {
+pub(super) struct Fixture {
     cluster: Cluster,
     set: ReplicaSet,
     url: String,
     service: JoinHandle<()>,
 }
 
-impl Stage {
+impl Fixture {
     /// Starts the servers, creates the tables and serves.
-    pub(super) async fn set(listener: TcpListener) -> Outcome<Self> {
+    pub(super) async fn start(listener: TcpListener) -> Outcome<Self> {
         let cluster =
             Cluster::builder().replicas(REPLICAS).start().await.context("no cluster could be started")?;
         let node = |(i, server): (usize, &Server)| {
@@ -48,9 +45,9 @@ impl Stage {
                 tracing::error!(%error, "the service ended");
             }
         });
-        let stage = Self { cluster, set, url, service };
-        stage.until_well().await?;
-        Ok(stage)
+        let fixture = Self { cluster, set, url, service };
+        fixture.until_well().await?;
+        Ok(fixture)
     }
 
     pub(super) fn cluster(&self) -> &Cluster {
@@ -75,20 +72,12 @@ impl Stage {
 
     /// Waits until every node serves.
     pub(super) async fn until_well(&self) -> Outcome {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.set.health().status != Status::Healthy {
-            if Instant::now() > deadline {
-                return Err(
-                    anyhow!("the cluster did not become well again: {:?}", self.set.topology()).into()
-                );
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        let is_healthy = async || self.set.health().status == Status::Healthy;
+        wait::until("every node of the cluster is well", is_healthy).await.map_err(Failure::failed)
     }
 
     /// Ends the service.
-    pub(super) async fn clear(self) {
+    pub(super) async fn stop(self) {
         self.service.abort();
         servers::close(&self.set).await;
     }
