@@ -1,150 +1,146 @@
-//! What compiles, what does not, and in which words the compiler says so; see `tests/ui/README.md`.
+//! Tests what compiles, what does not, and the words of the errors; see `tests/ui/README.md`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::{env, fs};
 
-use self::case::{Case, Kind, NO_CODE};
-use self::package::{Verdict, squeeze};
+use self::file::{Complaint, Expect, File};
+use self::package::Outcome;
 
-#[path = "ui/runner/case.rs"]
-mod case;
+#[path = "ui/runner/file.rs"]
+mod file;
 #[path = "ui/runner/package.rs"]
 mod package;
 
-/// All files and what became of them: one call of cargo, whichever test asks first.
+/// The folders with the files that users' code looks like.
+const FOLDERS: [&str; 8] =
+    ["locks", "prelude", "raw", "reads", "repository", "sealed", "transactions", "writes"];
+
+/// The folder with files that are wrong on purpose, to test this runner.
+const BROKEN: &str = "broken";
+
+/// All files and what the compiler reported: one call of cargo, made by the test that runs first.
 static RUN: LazyLock<Run> = LazyLock::new(Run::new);
 
 struct Run {
-    cases: Vec<Case>,
-    verdicts: BTreeMap<String, Verdict>,
+    fail: Vec<File>,
+    fixed: Vec<File>,
+    pass: Vec<File>,
+    outcomes: BTreeMap<String, Outcome>,
 }
 
 impl Run {
     fn new() -> Self {
-        let mut cases = list("fail", Kind::Lie);
-        cases.extend(list("pass", Kind::Truth));
-        cases.extend(list("fixtures/fail", Kind::Lie));
-        cases.extend(list("fixtures/pass", Kind::Truth));
-        let twins: Vec<Case> = cases.iter().filter_map(Case::twin).collect();
-        cases.extend(twins);
-        let verdicts = package::check(&cases);
-        Self { cases, verdicts }
+        let files: Vec<File> = FOLDERS.into_iter().chain([BROKEN]).flat_map(list).collect();
+        let (pass, fail): (Vec<File>, Vec<File>) =
+            files.into_iter().partition(|file| file.expect == Expect::Pass);
+        let fixed: Vec<File> = fail.iter().map(File::fixed).collect();
+        let outcomes = package::check(&[fail.clone(), fixed.clone(), pass.clone()].concat());
+        Self { fail, fixed, pass, outcomes }
     }
 
-    /// The complaints about all files of a folder, none of which may be missing.
-    fn complaints(&self, folder: &str, kind: Kind) -> BTreeMap<&str, String> {
-        let wanted = |case: &&Case| case.name.starts_with(folder) && case.kind == kind;
-        let cases: Vec<&Case> = self.cases.iter().filter(wanted).collect();
-        assert!(!cases.is_empty(), "no file in tests/ui/{folder}");
-        println!("{} files judged in tests/ui/{folder}", cases.len());
-        cases.iter().filter_map(|case| Some((case.name.as_str(), self.judge(case)?))).collect()
-    }
-
-    fn judge(&self, case: &Case) -> Option<String> {
-        if let Some(fault) = case.malformed() {
-            return Some(fault);
-        }
-        match self.verdicts.get(&case.target()) {
-            None => Some("cargo said nothing about it".to_owned()),
-            Some(verdict) => judge(case, verdict),
-        }
+    /// The complaints about files, either those in the folder of the broken ones or all others.
+    fn complaints(&self, files: &[File], are_broken: bool) -> Vec<Complaint> {
+        let files = files.iter().filter(|file| file.name.starts_with(BROKEN) == are_broken);
+        files.flat_map(|file| file.judge(self.outcomes.get(&file.target()))).collect()
     }
 }
 
-fn list(folder: &str, kind: Kind) -> Vec<Case> {
+/// Reads the files of a folder: those named `pass_…` must compile.
+fn list(folder: &str) -> Vec<File> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui").join(folder);
     let entries =
         fs::read_dir(&path).unwrap_or_else(|error| panic!("cannot list {}: {error}", path.display()));
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("a folder can be listed").path()).collect();
     paths.sort();
-    let read = |path: &Path| {
-        fs::read_to_string(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+    assert!(!paths.is_empty(), "no file in {}", path.display());
+    let parse = |path: &Path| {
+        let stem = path.file_stem().expect("a listed file has a name").to_string_lossy();
+        let source = fs::read_to_string(path)
+            .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+        let expect = if stem.starts_with("pass_") { Expect::Pass } else { Expect::Fail };
+        File::parse(format!("{folder}/{stem}"), source, expect)
     };
-    paths.iter().map(|path| Case::parse(folder, path, read(path), kind)).collect()
+    paths.iter().map(|path| parse(path)).collect()
 }
 
-/// Compares what a file says about itself with what the compiler said; `None` if they agree.
-fn judge(case: &Case, verdict: &Verdict) -> Option<String> {
-    let rendered: String =
-        verdict.diagnostics.iter().map(|diagnostic| diagnostic.rendered.as_str()).collect();
-    if case.kind == Kind::Truth {
-        let clean = verdict.compiled && verdict.diagnostics.is_empty();
-        return (!clean).then(|| format!("does not compile without a word:\n{rendered}"));
-    }
-    let errors: Vec<_> = verdict.diagnostics.iter().filter(|diagnostic| diagnostic.is_error).collect();
-    if verdict.compiled || errors.is_empty() {
-        return Some("compiles, though it lies".to_owned());
-    }
-    let found: Vec<&str> = errors.iter().map(|error| error.code.as_deref().unwrap_or(NO_CODE)).collect();
-    if let Some(code) = found.iter().find(|code| !case.codes.iter().any(|wanted| wanted == *code)) {
-        return Some(format!("fails with {code}, which it does not state:\n{rendered}"));
-    }
-    if let Some(code) = case.codes.iter().find(|code| !found.contains(&code.as_str())) {
-        return Some(format!("does not fail with {code}:\n{rendered}"));
-    }
-    let is_said = |fragment: &&String| {
-        let fragment = squeeze(fragment);
-        errors.iter().any(|error| error.words.contains(&fragment))
-    };
-    if let Some(fragment) = case.unwanted.iter().find(is_said) {
-        return Some(format!("says “{fragment}”:\n{rendered}"));
-    }
-    let missing = case.fragments.iter().find(|fragment| !is_said(fragment));
-    missing.map(|fragment| format!("does not say “{fragment}”:\n{rendered}"))
-}
-
-fn assert_none(complaints: &BTreeMap<&str, String>) {
-    let list: String =
-        complaints.iter().map(|(name, fault)| format!("\n── tests/ui/{name} {fault}\n")).collect();
-    assert!(complaints.is_empty(), "{} files{list}", complaints.len());
+fn assert_none(complaints: &[Complaint]) {
+    let list: String = complaints
+        .iter()
+        .map(|complaint| format!("\n── tests/ui/{} {}\n", complaint.place, complaint.text))
+        .collect();
+    assert!(complaints.is_empty(), "{} complaints{list}", complaints.len());
 }
 
 #[test]
-fn every_lie_is_refused_in_our_words() {
-    assert_none(&RUN.complaints("fail/", Kind::Lie));
+fn every_folder_is_tested() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui");
+    let entries = fs::read_dir(path).expect("the folder is there").map(|entry| entry.expect("listed"));
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let mut names: Vec<String> =
+        folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| name != BROKEN && name != "runner");
+    names.sort();
+    assert_eq!(names, FOLDERS);
 }
 
 #[test]
-fn every_twin_of_a_lie_compiles() {
-    assert_none(&RUN.complaints("fail/", Kind::Truth));
+fn every_fail_case_is_refused_with_its_own_error() {
+    let cases: usize = RUN.fail.iter().map(|file| file.cases.len()).sum();
+    println!("{cases} cases in {} files", RUN.fail.len());
+    assert!(cases > 150, "only {cases} cases were found");
+    assert_none(&RUN.complaints(&RUN.fail, false));
 }
 
 #[test]
-fn every_truth_compiles() {
-    assert_none(&RUN.complaints("pass/", Kind::Truth));
+fn every_fixed_version_compiles() {
+    assert_none(&RUN.complaints(&RUN.fixed, false));
 }
 
-/// Each file in `fixtures` is wrong in one way; a runner that is content with one of them tests nothing.
+#[test]
+fn every_pass_file_compiles() {
+    assert_none(&RUN.complaints(&RUN.pass, false));
+}
+
+/// Each case in `broken` is wrong in one way; a runner that accepts one of them tests nothing.
 #[test]
 fn the_runner_notices_what_is_wrong() {
-    let mut complaints = RUN.complaints("fixtures/", Kind::Lie);
-    complaints.extend(RUN.complaints("fixtures/", Kind::Truth));
-    let found: Vec<(&str, &str)> =
-        complaints.iter().map(|(name, fault)| (*name, fault.lines().next().unwrap_or_default())).collect();
+    let complaints: Vec<Complaint> = [&RUN.fail, &RUN.fixed, &RUN.pass]
+        .into_iter()
+        .flat_map(|files| RUN.complaints(files, true))
+        .collect();
+    let found: Vec<(&str, &str)> = complaints
+        .iter()
+        .map(|complaint| (complaint.place.as_str(), complaint.text.lines().next().unwrap_or_default()))
+        .collect();
     assert_eq!(
         found,
         [
-            ("fixtures/fail/another_error", "fails with E0308, which it does not state:"),
-            ("fixtures/fail/compiles", "compiles, though it lies"),
-            ("fixtures/fail/no_code", "states no error code, or something that is none (`//~ E0277`)"),
-            ("fixtures/fail/no_twin", "has no twin (`// twin: …` at the end of the line that lies)"),
-            ("fixtures/fail/no_words", "asserts no words of its error (`//~ says: …`)"),
-            ("fixtures/fail/other_code", "does not fail with E0599:"),
-            ("fixtures/fail/other_words", "does not say “you may not”:"),
-            ("fixtures/fail/says_too_much", "says “mismatched types”:"),
-            ("fixtures/fail/twin_fails_twin", "does not compile without a word:"),
-            ("fixtures/pass/fails", "does not compile without a word:"),
-            ("fixtures/pass/warns", "does not compile without a word:"),
+            ("broken/cases.rs:8", "has no error"),
+            ("broken/cases.rs:12", r#"fails with {"E0277", "E0308"} instead of {"E0277"}:"#),
+            ("broken/cases.rs:18", r#"fails with {"E0308"} instead of {"E0308", "E0599"}:"#),
+            ("broken/cases.rs:24", "does not say “you may not”:"),
+            ("broken/cases.rs:28", "says “mismatched types”:"),
+            ("broken/cases.rs:33", "states no words of its error (`//~ says: …`)"),
+            ("broken/cases.rs:36", "states no error code, or a wrong one (`//~ E0277`)"),
+            ("broken/fixed_fails.rs:7", "has no fixed version (`// fixed: …` at the end of a line)"),
+            ("broken/no_notes.rs:1", "states no error code, or a wrong one (`//~ E0277`)"),
+            ("broken/outside", "has an error outside its cases:"),
+            ("broken/syntax_error.rs:8", "has no error"),
+            ("broken/fixed_fails_fixed", "fails or warns:"),
+            ("broken/no_notes_fixed", "fails or warns:"),
+            ("broken/outside_fixed", "fails or warns:"),
+            ("broken/pass_fails", "fails or warns:"),
+            ("broken/pass_warns", "fails or warns:"),
         ]
     );
 }
 
-/// A file of which cargo says nothing must not pass for one that is as it should be.
+/// A file that is missing in cargo's output must not count as one that compiles.
 #[test]
 fn a_file_without_a_result_is_a_complaint() {
-    let run = Run { cases: list("pass", Kind::Truth), verdicts: BTreeMap::new() };
-    let complaints = run.complaints("pass/", Kind::Truth);
-    assert_eq!(complaints.len(), run.cases.len());
+    let files = list("reads");
+    let run = Run { fail: Vec::new(), fixed: Vec::new(), pass: Vec::new(), outcomes: BTreeMap::new() };
+    assert_eq!(run.complaints(&files, false).len(), files.len());
 }

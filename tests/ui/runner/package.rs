@@ -8,13 +8,13 @@ use std::{env, fs};
 
 use serde_json::Value;
 
-use super::case::Case;
+use super::file::File;
 
-/// What the compiler had to say about one file.
+/// What the compiler reported about one file.
 #[derive(Debug, Default)]
-pub(crate) struct Verdict {
+pub(crate) struct Outcome {
     pub(crate) diagnostics: Vec<Diagnostic>,
-    /// Whether cargo reported that the crate was made.
+    /// Whether cargo reported that the crate was compiled.
     pub(crate) compiled: bool,
 }
 
@@ -22,17 +22,19 @@ pub(crate) struct Verdict {
 pub(crate) struct Diagnostic {
     pub(crate) is_error: bool,
     pub(crate) code: Option<String>,
+    /// The line of the file that it points to; 0 if it points to no line of this file.
+    pub(crate) line: usize,
     pub(crate) rendered: String,
-    /// Headline, labels and notes with white space made one, so that the wrapping of lines does not matter.
+    /// Headline, labels and notes with single spaces, because the compiler wraps lines.
     pub(crate) words: String,
 }
 
-/// Compiles the files, each as a separate crate; the answer names every file in cargo's output.
-pub(crate) fn check(cases: &[Case]) -> BTreeMap<String, Verdict> {
+/// Compiles the files, each as a separate crate, and returns the outcomes by crate name.
+pub(crate) fn check(files: &[File]) -> BTreeMap<String, Outcome> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let package = tmp.join("ui");
-    write_package(root, &package, cases);
+    write_package(root, &package, files);
     let output = Command::new(cargo())
         .args([
             "check",
@@ -43,9 +45,9 @@ pub(crate) fn check(cases: &[Case]) -> BTreeMap<String, Verdict> {
             "--manifest-path",
         ])
         .arg(package.join("Cargo.toml"))
-        // The folder that the tests are built in, so that dependencies which were checked before are there.
+        // The tests' own target directory, because it has the dependencies already.
         .arg("--target-dir")
-        .arg(tmp.parent().expect("cargo makes the folder inside of its target directory"))
+        .arg(tmp.parent().expect("cargo makes the folder inside its target directory"))
         .stderr(Stdio::piped())
         .output()
         .expect("cargo can be run");
@@ -53,53 +55,53 @@ pub(crate) fn check(cases: &[Case]) -> BTreeMap<String, Verdict> {
         .stdout
         .split(|byte| *byte == b'\n')
         .filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    let mut verdicts: BTreeMap<String, Verdict> = BTreeMap::new();
+    let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
     let mut others = String::from_utf8_lossy(&output.stderr).into_owned();
     for message in messages {
         let ours =
             message["manifest_path"].as_str().is_some_and(|path| Path::new(path).starts_with(&package));
         if !ours || message["target"]["kind"][0] != "example" {
-            let error = diagnostic(&message["message"]).filter(|diagnostic| diagnostic.is_error);
+            let error = diagnostic(&message).filter(|diagnostic| diagnostic.is_error);
             others.extend(error.map(|error| error.rendered));
             continue;
         }
-        let verdict = verdicts.entry(text(&message["target"]["name"])).or_default();
+        let outcome = outcomes.entry(text(&message["target"]["name"])).or_default();
         match message["reason"].as_str() {
-            Some("compiler-artifact") => verdict.compiled = true,
-            Some("compiler-message") => verdict.diagnostics.extend(diagnostic(&message["message"])),
+            Some("compiler-artifact") => outcome.compiled = true,
+            Some("compiler-message") => outcome.diagnostics.extend(diagnostic(&message)),
             _ => {}
         }
     }
     assert!(
-        !verdicts.is_empty(),
-        "not a single file was compiled, because something that all need was not:\n{others}"
+        !outcomes.is_empty(),
+        "no file was compiled, because a dependency of all files failed:\n{others}"
     );
-    verdicts
+    outcomes
 }
 
-/// Writes only what changed: cargo goes by modification times.
-fn write_package(root: &Path, package: &Path, cases: &[Case]) {
+/// Writes only the files that changed, because cargo compares modification times.
+fn write_package(root: &Path, package: &Path, files: &[File]) {
     let mut manifest = String::from(
         "[package]\nname = \"pointsman-ui\"\nversion = \"0.0.0\"\nedition = \"2024\"\nautoexamples = false\n\n\
-         [workspace]\n\n[lib]\npath = \"lib.rs\"\nname = \"ui\"\n",
+         [workspace]\n\n[lib]\npath = \"lib.rs\"\nname = \"fixture\"\n",
     );
-    for case in cases {
-        let path = PathBuf::from("examples").join(case.target()).with_extension("rs");
+    for file in files {
+        let path = PathBuf::from("examples").join(file.target()).with_extension("rs");
         let _ = write!(
             manifest,
             "\n[[example]]\nname = {:?}\npath = {path:?}\ncrate-type = [\"lib\"]\n",
-            case.target()
+            file.target()
         );
-        write(&package.join(path), &case.source);
+        write(&package.join(path), &file.source);
     }
     manifest.push_str(&dependencies(root));
     manifest.push_str(&profiles(root));
-    write(&package.join("lib.rs"), &read(&root.join("tests/ui/support.rs")));
+    write(&package.join("lib.rs"), &read(&root.join("tests/ui/fixture.rs")));
     write(&package.join("Cargo.toml"), &manifest);
     write(&package.join("Cargo.lock"), &read(&root.join("Cargo.lock")));
 }
 
-/// All dependencies of the crate with their features, so that what was compiled for it fits here too.
+/// Returns all dependencies of the crate with their features, so that cargo reuses what it compiled for the crate.
 fn dependencies(root: &Path) -> String {
     let output = Command::new(cargo())
         .args(["metadata", "--no-deps", "--offline", "--format-version=1", "--manifest-path"])
@@ -129,7 +131,7 @@ fn dependencies(root: &Path) -> String {
     toml
 }
 
-/// The profiles of the crate: with others, nothing that was compiled before would fit.
+/// Returns the profiles of the crate: with others, cargo would compile every dependency again.
 fn profiles(root: &Path) -> String {
     let manifest = read(&root.join("Cargo.toml"));
     let mut kept = String::from("\n");
@@ -146,7 +148,8 @@ fn profiles(root: &Path) -> String {
     kept
 }
 
-fn diagnostic(message: &Value) -> Option<Diagnostic> {
+fn diagnostic(report: &Value) -> Option<Diagnostic> {
+    let message = &report["message"];
     let is_error = message["level"] == "error";
     // "aborting due to 2 previous errors", "3 warnings emitted"
     let is_summary = message["code"].is_null() && message["spans"].as_array().is_none_or(Vec::is_empty);
@@ -158,9 +161,23 @@ fn diagnostic(message: &Value) -> Option<Diagnostic> {
     Some(Diagnostic {
         is_error,
         code: message["code"]["code"].as_str().map(str::to_owned),
+        line: line(message, &text(&report["target"]["src_path"])),
         rendered: text(&message["rendered"]),
         words: words.join("\n"),
     })
+}
+
+/// Returns the line that the diagnostic points to, through macros to the line that calls them.
+fn line(message: &Value, source: &str) -> usize {
+    let mut span = message["spans"].as_array().into_iter().flatten().find(|span| span["is_primary"] == true);
+    while let Some(inner) = span {
+        let line = inner["line_start"].as_u64().and_then(|line| usize::try_from(line).ok());
+        match (inner["file_name"].as_str(), line) {
+            (Some(name), Some(line)) if Path::new(source).ends_with(name) => return line,
+            _ => span = inner["expansion"].get("span"),
+        }
+    }
+    0
 }
 
 fn collect_words(message: &Value, words: &mut Vec<String>) {
@@ -171,9 +188,9 @@ fn collect_words(message: &Value, words: &mut Vec<String>) {
     }
 }
 
-/// Makes all white space single and takes the crate's name off the front of its types.
+/// Replaces white space by single spaces, and removes the crate's name from the paths of its types.
 ///
-/// The compiler prints it where a name is not the only one of its kind (`Read` is a trait of `std` too).
+/// The compiler prints it if a name is ambiguous (`Read` is a trait of `std`, too).
 pub(crate) fn squeeze(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace("pointsman::", "")
 }

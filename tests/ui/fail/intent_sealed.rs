@@ -1,7 +1,0 @@
-//! The seal of the intents, by its path.
-//~ E0603
-//~ says: module `sealed` is private
-
-pub enum Admin {}
-
-impl pointsman::intent::sealed::Sealed for Admin {} // twin: impl pointsman::ReadOnly for Admin {}
