@@ -19,25 +19,6 @@
 //! would be exactly `max`. The clients would then retry in step, in exactly the outage that jitter is for.
 //!
 //! [`Backoff`] is the policy, immutable and shared. [`Delays`] is one use of the policy, and counts the attempts.
-//!
-//! ```
-//! use std::time::Duration;
-//! use pointsman::backoff::Backoff;
-//!
-//! # fn main() -> Result<(), pointsman::backoff::BackoffError> {
-//! let policy = Backoff::new(Duration::from_millis(100), Duration::from_secs(1))?
-//!     .with_factor(2.0)?
-//!     .with_jitter(0.2)?
-//!     .with_attempts(3);
-//! let mut delays = policy.delays();
-//! for _ in 0..3 {
-//!     let delay = delays.next().expect("three attempts are allowed");
-//!     assert!(delay <= Duration::from_secs(1));
-//! }
-//! assert_eq!(delays.next(), None, "the attempts are used up");
-//! # Ok(())
-//! # }
-//! ```
 
 use std::time::Duration;
 
@@ -48,8 +29,25 @@ mod tests;
 
 /// A schedule of growing waits, with a maximum and jitter.
 ///
-/// The policy holds no state, so one value serves any number of users at once. [`Backoff::delays`] starts one use.
-/// The default factor is 2, without jitter and without a limit of attempts.
+/// Each wait is longer than the one before by a factor, up to a maximum. Jitter shortens each wait by a random part of
+/// it, so that many programs do not act in step. The default factor is 2, without jitter and without a limit of
+/// attempts.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use pointsman::Config;
+/// use pointsman::config::{Backoff, BackoffError};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (initial, max) = (Duration::from_millis(50), Duration::from_secs(1));
+/// let schedule = Backoff::new(initial, max)?.with_factor(1.5)?.with_jitter(0.2)?;
+/// let config = Config::builder().primary("postgres://db/app").backoff(schedule).build()?;
+/// # let _ = config;
+/// assert_eq!(Backoff::new(max, initial), Err(BackoffError::InitialAboveMax { initial: max, max: initial }));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backoff {
     initial: Duration,
@@ -135,7 +133,7 @@ impl Backoff {
 
     /// Starts one use of this policy.
     #[must_use]
-    pub fn delays(&self) -> Delays {
+    pub(crate) fn delays(&self) -> Delays {
         self.delays_with(Rng::new())
     }
 
@@ -190,7 +188,7 @@ impl Backoff {
 /// `Delays` is an iterator over the waits. Call `reset` after a success that lasted, so that the next failure
 /// starts with a short wait again.
 #[derive(Clone, Debug)]
-pub struct Delays {
+pub(crate) struct Delays {
     policy: Backoff,
     attempt: u32,
     rng: Rng,
@@ -198,13 +196,13 @@ pub struct Delays {
 
 impl Delays {
     /// Starts the schedule again from the first wait.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.attempt = 0;
     }
 
     /// Returns the number of waits since the start or the last reset.
     #[must_use]
-    pub fn attempt(&self) -> u32 {
+    pub(crate) fn attempt(&self) -> u32 {
         self.attempt
     }
 }

@@ -15,7 +15,7 @@ use diesel::result::QueryResult;
 use diesel_async::AsyncPgConnection;
 use ref_cast::{RefCastCustom, ref_cast_custom};
 
-pub use self::bare::{OpensOwnSocket, RawAccess};
+pub use self::bare::RawAccess;
 pub use self::borrowed::BorrowedConn;
 pub use self::cancel::CancelHandle;
 use self::source::Source;

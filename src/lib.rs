@@ -43,6 +43,9 @@
 //! * [`ReadOnly`], [`CombineDsl`], [`assume_read_only`]: the statements that count as a read
 //! * [`Error`] and its relatives: the causes of failures, and which calls are safe to repeat
 //!
+//! A name that most programs use stands at the root. The details of one subject have a module: [`config`],
+//! [`topology`], [`health`], [`listen`].
+//!
 //! # What the type proves, and what the server does
 //!
 //! The type proves that a statement on a `Conn<Read>` was built by Diesel as a `SELECT` without a lock at its top, or
@@ -67,39 +70,31 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[doc(inline)]
-pub use self::config::{Config, ConfigError};
+pub use self::config::error::ConfigError;
 #[doc(inline)]
+pub use self::config::valid::Config;
 pub use self::conn::{AsyncFunc, BorrowedConn, CancelHandle, Conn, RawAccess, TransactionBuilder};
-#[doc(inline)]
 pub use self::error::{
-    CancelError, CheckoutError, ConnectError, Error, InDoubt, ListenError, NodeFailure, OutcomeUnknown,
-    SqlState, TransactionFailed,
+    CancelError, ChannelFault, CheckoutError, ConnectError, Error, InDoubt, ListenError, NodeFailure,
+    OutcomeUnknown, ShownIdentifier, SqlState, TransactionFailed,
 };
-#[doc(inline)]
 pub use self::intent::{Intent, IntentKind, Read, Writable, Write};
-#[doc(inline)]
 pub use self::lsn::{InvalidLsn, Lsn};
-#[doc(inline)]
 pub use self::options::{ReadOptions, WriteOptions};
-#[doc(inline)]
-pub use self::replica_set::listen::{ListenEvent, Listener};
-#[doc(inline)]
-pub use self::replica_set::{CommitOutcome, HealthReport, ReplicaSet};
-#[doc(inline)]
+pub use self::replica_set::{CommitOutcome, Reconfigured, ReplicaSet};
 pub use self::run_query::{LoadQuery, RunExecuteDsl, RunQueryDsl, SaveChangesDsl};
-#[doc(inline)]
 pub use self::statement::{AssumeReadOnly, CombineDsl, Permits, ReadOnly, SetOperation, assume_read_only};
 #[doc(inline)]
-pub use self::topology::{Role, Topology};
+pub use self::topology::role::Role;
 
-pub mod backoff;
+mod backoff;
 pub mod config;
-pub mod conn;
-pub mod error;
+mod conn;
+mod error;
 // It holds documentation only, so a program that uses the crate is not compiled with it.
 #[cfg(any(doc, doctest, test))]
 pub mod guide;
-pub mod intent;
+mod intent;
 mod limit;
 mod lsn;
 #[cfg(feature = "migrate")]
@@ -108,16 +103,25 @@ mod options;
 #[cfg(feature = "payments")]
 pub mod payments;
 mod pool;
-pub mod replica_set;
-pub mod run_query;
-pub mod statement;
+mod replica_set;
+mod run_query;
+mod statement;
 mod stats;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod timeout;
 pub mod topology;
 mod wire;
 
-#[cfg(feature = "testkit")]
-pub mod testkit;
+/// The health of a set, as [`ReplicaSet::health`] reports it.
+pub mod health {
+    pub use crate::replica_set::{HealthReport, NodeReport, Status};
+}
+
+/// Notifications of the primary, as [`ReplicaSet::listen`] yields them.
+pub mod listen {
+    pub use crate::replica_set::listen::{Gap, Interruption, ListenEvent, Listener, Notification};
+}
 
 /// The imports that a file needs to run statements.
 ///

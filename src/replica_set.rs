@@ -38,7 +38,7 @@ mod budget;
 mod checkout;
 mod forget;
 mod hedge;
-pub mod listen;
+pub(crate) mod listen;
 mod read;
 mod reconfigure;
 mod repeat;

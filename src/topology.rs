@@ -7,6 +7,7 @@
 //! * `observation`: the result of one probe
 //! * `health`: from probes to a node's health
 //! * `ejection`: outlier ejection and slow start of a node that comes back
+//! * `role`: the role in which a node serves a connection
 //! * `roles`: from observations to roles, with the rules of fencing
 //! * `lineage`: whether a standby follows the primary's history or has diverged from it
 //! * `alias`: one server under several names
@@ -39,12 +40,13 @@ pub(crate) use self::history::{LostHistory, RoleHistory};
 pub(crate) use self::lineage::Lineage;
 pub(crate) use self::monitor::Monitor;
 pub(crate) use self::node::{Node, NodeId, Retired};
-pub use self::observation::{LastSeen, Observation, ProbeError};
+pub(crate) use self::observation::{LastSeen, Observation, ProbeError};
 pub(crate) use self::recoveries::{Recoveries, Recovery};
+pub(crate) use self::role::Role;
 pub(crate) use self::roles::{Roles, Seen, resolve_roles};
 pub(crate) use self::snapshot::{NodeView, Snapshot};
 pub(crate) use self::state::TopologyState;
-pub use crate::error::ShownIdentifier;
+use crate::error::ShownIdentifier;
 use crate::lsn::Lsn;
 
 mod alias;
@@ -64,47 +66,13 @@ mod probe;
 mod reason;
 mod recoveries;
 mod restart;
+pub(crate) mod role;
 mod roles;
 pub(crate) mod routing;
 mod schedule;
 mod search;
 mod snapshot;
 mod state;
-
-/// The role in which a node serves a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// The node takes writes.
-    Primary,
-    /// The node replays what the primary wrote.
-    Replica,
-    /// The role is unknown, because the caller opened the connection.
-    ///
-    /// See [`Conn::borrow_from`](crate::Conn::borrow_from).
-    Unmanaged,
-}
-
-impl Role {
-    /// Returns the role in lower case, as in logs and headers.
-    ///
-    /// ```
-    /// assert_eq!(pointsman::Role::Replica.as_str(), "replica");
-    /// ```
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Primary => "primary",
-            Self::Replica => "replica",
-            Self::Unmanaged => "unmanaged",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// The role that the set found for a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

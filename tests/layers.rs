@@ -157,13 +157,17 @@ fn exports(source: &Path) -> BTreeMap<String, String> {
     let tokens: Vec<TokenTree> = TokenStream::from_str(&text).expect("Rust").into_iter().collect();
     let mut exports = BTreeMap::new();
     for (at, token) in tokens.iter().enumerate() {
-        // `self :: module :: Name` or `self :: module :: { Name, … }`
+        // `self :: module :: Name`, `self :: module :: part :: Name` or `self :: module :: { Name, … }`
         if is_ident(token, "self")
             && is_path_separator(&tokens[at + 1..])
             && let Some(TokenTree::Ident(module)) = tokens.get(at + 3)
             && is_path_separator(&tokens[at + 4..])
         {
-            match tokens.get(at + 6) {
+            let mut last = at + 6;
+            while is_path_separator(tokens.get(last + 1..).unwrap_or_default()) {
+                last += 3;
+            }
+            match tokens.get(last) {
                 Some(TokenTree::Ident(name)) => {
                     exports.insert(name.to_string(), module.to_string());
                 }

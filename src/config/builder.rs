@@ -15,9 +15,10 @@ use crate::backoff::Backoff;
 /// [`build`](ConfigBuilder::build) checks everything, and reports every issue.
 ///
 /// ```
-/// use pointsman::config::{Config, PoolSettings};
+/// use pointsman::Config;
+/// use pointsman::config::PoolSettings;
 ///
-/// # fn main() -> Result<(), pointsman::config::ConfigError> {
+/// # fn main() -> Result<(), pointsman::ConfigError> {
 /// let config = Config::builder()
 ///     .primary("postgres://app:hunter2@db-1/payments")
 ///     .replica("postgres://app:hunter2@db-2/payments")

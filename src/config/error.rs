@@ -45,7 +45,7 @@ impl fmt::Display for ConfigIssue {
 /// No part of it is used, so a program never runs with half of the intended settings.
 ///
 /// ```
-/// use pointsman::config::Config;
+/// use pointsman::Config;
 ///
 /// let env = [("DATABASE_URL", "postgres://app:hunter2@db/app"), ("POINTSMAN_POOL__MAX_SIZ", "20")];
 /// let error = Config::from_sources(None, env.map(|(k, v)| (k.into(), v.into()))).unwrap_err();

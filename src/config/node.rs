@@ -53,7 +53,7 @@ impl PartialEq for Password {
 /// ```
 /// use pointsman::config::NodeConfig;
 ///
-/// # fn main() -> Result<(), pointsman::config::ConfigError> {
+/// # fn main() -> Result<(), pointsman::ConfigError> {
 /// let node = NodeConfig::replica("postgres://app:hunter2@replica-1.example.com/payments")?
 ///     .with_zone("eu-central-1a")
 ///     .with_weight(2);

@@ -73,7 +73,8 @@ impl ReplicaSet {
     ///
     /// ```no_run
     /// use pointsman::prelude::*;
-    /// use pointsman::{ListenEvent, ReplicaSet};
+    /// use pointsman::ReplicaSet;
+    /// use pointsman::listen::ListenEvent;
     ///
     /// # async fn reload() {}
     /// # async fn example(set: ReplicaSet) -> Result<(), Box<dyn std::error::Error>> {

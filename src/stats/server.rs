@@ -12,25 +12,24 @@ use arc_swap::ArcSwapOption;
 ///
 /// Two names or addresses with one identity lead to one server. The identity changes when the server restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct ServerIdentity {
+pub(crate) struct ServerIdentity {
     /// Start of the postmaster, in microseconds since 1970.
     ///
     /// The value comes from `pg_postmaster_start_time()`.
-    pub started_at_micros: i64,
+    pub(crate) started_at_micros: i64,
     /// The port in the server's own settings, even behind a proxy.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The address that the session reached; `None` over a socket file.
     ///
     /// A server may have several addresses, so none decides: see [`is_same_server`](Self::is_same_server).
-    pub address: Option<IpAddr>,
+    pub(crate) address: Option<IpAddr>,
 }
 
 impl ServerIdentity {
     /// Returns `true` if both are the same server process, at any address.
     ///
     /// Two servers of one cluster count as the same if they have the same port and started in the same microsecond.
-    pub fn is_same_server(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_server(&self, other: &Self) -> bool {
         (self.started_at_micros, self.port) == (other.started_at_micros, other.port)
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::error::{Result, TestkitError};
-use crate::topology::{Health, NodeRole, NodeStatus, PrimaryStatus};
-use crate::{ReplicaSet, Topology};
+use crate::ReplicaSet;
+use crate::topology::{Health, NodeRole, NodeStatus, PrimaryStatus, Topology};
 
 /// Time limit of each wait.
 ///

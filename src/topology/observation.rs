@@ -11,47 +11,46 @@ use crate::stats::ServerIdentity;
 
 /// The state of a node, as one successful probe showed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Observation {
+pub(crate) struct Observation {
     /// `true` if the node is in recovery: a standby, or a starting server.
-    pub in_recovery: bool,
+    pub(crate) in_recovery: bool,
     /// The cluster's identity, set by `initdb` and shared by all copies.
     ///
     /// `None` if the monitor's role may not ask for it: `EXECUTE` on `pg_control_system()` was revoked.
-    pub system_identifier: Option<u64>,
+    pub(crate) system_identifier: Option<u64>,
     /// The server process that answered, under any name or address.
-    pub server: Option<ServerIdentity>,
+    pub(crate) server: Option<ServerIdentity>,
     /// The timeline that a primary writes, or the highest that a standby follows.
     ///
     /// A standby's control file may show a new timeline minutes late, so a low one proves nothing. With
     /// `pg_read_all_stats`, the new one shows at once. 0 if the role may see none.
-    pub timeline: u32,
+    pub(crate) timeline: u32,
     /// The position that a primary has flushed, or a standby has replayed.
-    pub position: Lsn,
+    pub(crate) position: Lsn,
     /// The position that a standby has received, if any.
     ///
     /// The position falls back to the start of a segment when the receiver begins to stream another timeline.
-    pub received: Option<Lsn>,
+    pub(crate) received: Option<Lsn>,
     /// The position up to which a primary recovered at its start, if it did.
     ///
     /// A promotion counts as a start.
-    pub recovered_to: Option<Lsn>,
+    pub(crate) recovered_to: Option<Lsn>,
     /// `true` if a WAL receiver runs.
     ///
     /// Then the standby is connected to a primary, or tries to be.
-    pub streaming: bool,
+    pub(crate) streaming: bool,
     /// Process id of the WAL receiver, which changes with each reconnection.
-    pub receiver_pid: Option<i32>,
+    pub(crate) receiver_pid: Option<i32>,
     /// The timeline that the WAL receiver receives.
     ///
     /// `None` without the privileges of `pg_read_all_stats`.
-    pub received_timeline: Option<u32>,
+    pub(crate) received_timeline: Option<u32>,
     /// `true` if replay is paused.
-    pub replay_paused: bool,
+    pub(crate) replay_paused: bool,
     /// When the probe was sent: the values are from this moment or later.
-    pub at: Instant,
+    pub(crate) at: Instant,
     /// When the answer came: the values are from before this moment.
-    pub answered_at: Instant,
+    pub(crate) answered_at: Instant,
 }
 
 impl Observation {
@@ -90,8 +89,7 @@ impl Observation {
 
 /// The reason why a probe failed.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum ProbeError {
+pub(crate) enum ProbeError {
     /// No session could be opened.
     Connect(Arc<ConnectError>),
     /// The existing session was closed.
@@ -121,8 +119,7 @@ impl std::fmt::Display for ProbeError {
 
 /// The last observation of a node.
 #[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub enum LastSeen {
+pub(crate) enum LastSeen {
     /// No observation yet.
     #[default]
     Never,
@@ -134,7 +131,7 @@ pub enum LastSeen {
 
 impl LastSeen {
     /// Returns the observation, unless the node is unknown or down.
-    pub fn observation(&self) -> Option<&Observation> {
+    pub(crate) fn observation(&self) -> Option<&Observation> {
         match self {
             Self::Observed(observation) => Some(observation),
             Self::Never | Self::Down => None,

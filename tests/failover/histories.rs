@@ -3,8 +3,8 @@
 
 use pointsman::config::NodeConfig;
 use pointsman::testkit::{Cluster, Server};
-use pointsman::topology::{NodeRole, PrimaryStatus};
-use pointsman::{CheckoutError, ReplicaSet, Topology};
+use pointsman::topology::{NodeRole, PrimaryStatus, Topology};
+use pointsman::{CheckoutError, ReplicaSet};
 
 use crate::load::{config_of, is_split_brain, scene, until, until_writable, write_row};
 

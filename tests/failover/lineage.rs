@@ -6,8 +6,8 @@ use std::time::Duration;
 use pointsman::config::WriteSettings;
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Server};
-use pointsman::topology::NodeRole;
-use pointsman::{CheckoutError, ReplicaSet, Topology};
+use pointsman::topology::{NodeRole, Topology};
+use pointsman::{CheckoutError, ReplicaSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::load::{acks, config_of, scene, scene_with, until, until_writable, write_row};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Load, LoadReport, Server, WriteOutcome};
-use pointsman::{CheckoutError, Config, Error, ReplicaSet, Topology};
+use pointsman::topology::Topology;
+use pointsman::{CheckoutError, Config, Error, ReplicaSet};
 use tokio::time::{Instant, timeout};
 
 diesel::table! {

@@ -68,7 +68,7 @@ async fn a_node_that_is_down_is_probed_by_its_backoff_and_no_more() {
     let config =
         config_of([cluster.primary()]).node(NodeConfig::replica(url).expect("a URL").with_name("far"));
     set.reconfigure(config.build().expect("valid")).await.expect("reconfigured");
-    let health = |topology: &pointsman::Topology| topology.node("far").map(|node| node.health);
+    let health = |topology: &pointsman::topology::Topology| topology.node("far").map(|node| node.health);
     until(&set, "the replica is up", |topology| health(topology) == Some(Health::Up)).await;
     let load = start(&set);
     load.done(300).await;

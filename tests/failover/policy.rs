@@ -30,7 +30,7 @@ async fn shares(set: &ReplicaSet, rounds: u32) -> HashMap<String, u32> {
     shares
 }
 
-fn serves(server: &Server) -> impl Fn(&std::sync::Arc<pointsman::Topology>) -> bool {
+fn serves(server: &Server) -> impl Fn(&std::sync::Arc<pointsman::topology::Topology>) -> bool {
     let name = server.name().to_owned();
     move |topology| topology.node(&name).is_some_and(|node| node.serves_reads)
 }
@@ -116,7 +116,9 @@ async fn zones_are_preferred_and_weights_count() {
     let with =
         |near: NodeConfig, far: NodeConfig| config_of([cluster.primary()]).node(near).node(far).zone("a");
     let change = |config: ConfigBuilder| set.reconfigure(config.build().expect("valid"));
-    let all = |topology: &std::sync::Arc<pointsman::Topology>| topology.nodes.iter().all(|n| n.serves_reads);
+    let all = |topology: &std::sync::Arc<pointsman::topology::Topology>| {
+        topology.nodes.iter().all(|n| n.serves_reads)
+    };
 
     change(with(node(near).with_zone("a"), node(far).with_zone("b"))).await.expect("reconfigured");
     until(&set, "all serve", all).await;

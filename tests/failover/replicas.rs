@@ -88,7 +88,8 @@ async fn a_replica_whose_replay_is_paused_is_left_out_and_comes_back() {
     let replica = cluster.replica(0);
     replica.pause_replay().await.expect("paused");
     let name = replica.name().to_owned();
-    let serves = |topology: &pointsman::Topology| topology.node(&name).is_some_and(|node| node.serves_reads);
+    let serves =
+        |topology: &pointsman::topology::Topology| topology.node(&name).is_some_and(|node| node.serves_reads);
     until(&set, "the replica is left out", |topology| !serves(topology)).await;
     let reason = set.topology().node(&name).and_then(|node| node.reason.clone()).unwrap_or_default();
     assert!(reason.contains("behind") && reason.contains("paused"), "{reason}");

@@ -2,8 +2,8 @@
 
 use pointsman::config::NodeConfig;
 use pointsman::testkit::{Cluster, Server};
-use pointsman::topology::NodeRole;
-use pointsman::{Config, ReplicaSet, Topology};
+use pointsman::topology::{NodeRole, Topology};
+use pointsman::{Config, ReplicaSet};
 
 use crate::support::{eventually, value};
 

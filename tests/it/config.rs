@@ -7,11 +7,11 @@ mod urls;
 
 use std::time::Duration;
 
-use pointsman::backoff::Backoff;
 use pointsman::config::{
-    Config, ConfigError, Fallback, InitialRole, NodeConfig, PoolSettings, ProbeSettings, ReadSettings,
-    TimeoutSettings, WriteSettings,
+    Backoff, Fallback, InitialRole, NodeConfig, PoolSettings, ProbeSettings, ReadSettings, TimeoutSettings,
+    WriteSettings,
 };
+use pointsman::{Config, ConfigError};
 
 const URL: &str = "postgres://app:secret@db-1/payments";
 

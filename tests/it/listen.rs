@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use diesel::sql_types::Text;
-use pointsman::error::ChannelFault;
+use pointsman::ChannelFault;
+use pointsman::listen::{Gap, Interruption, ListenEvent, Listener};
 use pointsman::prelude::*;
-use pointsman::replica_set::listen::{Gap, Interruption};
 use pointsman::testkit::{Cluster, Server};
-use pointsman::{CheckoutError, ListenError, ListenEvent, Listener, ReplicaSet};
+use pointsman::{CheckoutError, ListenError, ReplicaSet};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{builder_of, config_of, connect, eventually, set_of, start, urls_of, value};

@@ -196,7 +196,7 @@ async fn sessions_that_were_terminated_are_never_handed_out() {
 
 async fn healthy(set: &ReplicaSet) {
     eventually("the set is healthy", async || {
-        set.health().status == pointsman::replica_set::Status::Healthy
+        set.health().status == pointsman::health::Status::Healthy
             && set.read().await.is_ok()
             && set.write().await.is_ok()
     })

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use pointsman::config::{ConfigBuilder, PoolSettings, ReadSettings, TimeoutSettings, WriteSettings};
+use pointsman::health::Status;
 use pointsman::prelude::*;
-use pointsman::replica_set::Status;
 use pointsman::testkit::{Cluster, Server};
 use pointsman::topology::PrimaryStatus;
 use pointsman::{CheckoutError, Error, ReplicaSet};
@@ -30,7 +30,7 @@ async fn scene(
     (cluster, set)
 }
 
-async fn change(set: &ReplicaSet, builder: ConfigBuilder) -> pointsman::replica_set::Reconfigured {
+async fn change(set: &ReplicaSet, builder: ConfigBuilder) -> pointsman::Reconfigured {
     set.reconfigure(builder.build().expect("valid")).await.expect("reconfigured")
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pointsman::config::{ProbeSettings, ReadSettings, WriteSettings};
+use pointsman::health::Status;
 use pointsman::prelude::*;
-use pointsman::replica_set::Status;
 use pointsman::testkit::Cluster;
 use pointsman::topology::{Health, NodeRole, PrimaryStatus};
 use pointsman::{CheckoutError, Config, Error, ReplicaSet, Role};

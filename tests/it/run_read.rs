@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use pointsman::config::{ConfigBuilder, Fallback, ProbeSettings, ReadSettings};
+use pointsman::health::Status;
 use pointsman::prelude::*;
-use pointsman::replica_set::Status;
 use pointsman::testkit::{Cluster, Server};
 use pointsman::{Error, ReplicaSet, Role};
 use tokio::time::{Instant, sleep, timeout};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman::replica_set::Status;
+use pointsman::health::Status;
 use pointsman::testkit::Cluster;
 use pointsman::{Config, ReplicaSet};
 use tokio::runtime::{Builder, Runtime};

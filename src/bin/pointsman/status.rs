@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use pointsman::health::{NodeReport, Status};
 use pointsman::payments::http::Health;
-use pointsman::replica_set::{NodeReport, Status};
 
 use super::failure::{Failure, Outcome};
 use super::servers;

@@ -11,9 +11,9 @@ use serde::Serialize;
 use std::sync::atomic::Ordering;
 
 use super::Service;
-use crate::replica_set::{NodeReport, Status};
+use crate::ReplicaSet;
+use crate::replica_set::{HealthReport, NodeReport, Status};
 use crate::topology::{self, NodeRole, PrimaryStatus};
-use crate::{HealthReport, ReplicaSet};
 
 /// The document of `/health`.
 #[derive(Debug, Clone, Serialize)]

@@ -60,7 +60,7 @@ impl Listener {
     /// If the future is dropped, the channels may have been added or not.
     ///
     /// ```no_run
-    /// # async fn example(listener: pointsman::Listener) -> Result<(), pointsman::ListenError> {
+    /// # async fn example(listener: pointsman::listen::Listener) -> Result<(), pointsman::ListenError> {
     /// listener.listen(["invoices"]).await?;
     /// listener.unlisten(["orders"]).await?;
     /// # Ok(())

@@ -1,6 +1,7 @@
 //! No password in any error, `Display` or `Debug`, wherever it was put.
 
-use pointsman::config::{Config, ConfigError, NodeConfig, Password};
+use pointsman::config::{NodeConfig, Password};
+use pointsman::{Config, ConfigError};
 use proptest::prelude::*;
 
 use super::{ENCODED, PASSWORD, URL, assert_secret, read, with_url};

@@ -1,6 +1,6 @@
 //! The seal of the intents, by its path.
 //~ E0603
-//~ says: module `sealed` is private
+//~ says: module `intent` is private
 
 
 pub enum Admin {}

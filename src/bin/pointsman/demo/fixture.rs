@@ -2,8 +2,8 @@
 
 use anyhow::Context;
 use pointsman::config::NodeConfig;
+use pointsman::health::Status;
 use pointsman::payments::http::Service;
-use pointsman::replica_set::Status;
 use pointsman::testkit::{Cluster, Server, wait};
 use pointsman::{Config, ReplicaSet};
 use tokio::net::TcpListener;
