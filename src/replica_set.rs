@@ -2,6 +2,7 @@
 //!
 //! * [`ReplicaSet`]: connect, read, write, close
 //! * `read`: a node for a read, and the next one if it fails
+//! * `read_plan`: the order in which a read asks the nodes (pure)
 //! * `write`: the primary, and waiting for one
 //! * `run_read`, `run`: a read that survives its node, and one run of it
 //! * `repeat`, `hedge`: when a read is run again, and when a slow one is also tried on a second node
@@ -40,6 +41,7 @@ mod forget;
 mod hedge;
 pub(crate) mod listen;
 mod read;
+mod read_plan;
 mod reconfigure;
 mod repeat;
 mod report;

@@ -5,43 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::read_plan::{Ask, ReadPlan, Shortage, Step, Unserved};
 use super::{ReplicaSet, failures};
 use crate::conn::Conn;
-use crate::error::{CheckoutError, NodeFailure};
+use crate::error::{CheckoutError, ConnectError, NodeFailure};
 use crate::options::ReadOptions;
 use crate::pool::{Lease, PoolError, Queueing};
-use crate::topology::routing::take;
-use crate::topology::{NodeFilter, NodeRole, NodeView, Rank, Role, Snapshot, Tier};
+use crate::topology::{NodeFilter, NodeRole, NodeView, Role, Snapshot};
 use crate::{IntentKind, Read};
-
-/// Time for one node to provide a connection while there are other nodes to ask.
-///
-/// An idle connection is available at once, and a new one within some round trips. A node whose pool is exhausted is
-/// not down, but another node may have an idle connection.
-const PATIENCE: Duration = Duration::from_millis(100);
-
-/// Longest pause before all nodes are tried again; a change of the topology ends it.
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// Retry pause when all fallback permits are taken; they free up within milliseconds.
-const PAUSE_FOR_PLACE: Duration = Duration::from_millis(10);
-
-/// The answer of one node.
-enum Attempt {
-    Served(Conn<Read>),
-    Failed(NodeFailure),
-    /// All its connections are in use.
-    Full,
-    /// All permits for reads that fall back to the primary are taken.
-    NoFallback {
-        limit: u32,
-    },
-    /// Its settings were replaced, and so was its pool.
-    Retired,
-}
 
 impl ReplicaSet {
     /// Checks out a connection to read, from a replica or otherwise from the primary.
@@ -146,138 +121,129 @@ impl ReplicaSet {
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
         let began = Instant::now();
-        let mut now = began;
-        let mut rng = fastrand::Rng::new();
+        let mut plan = ReadPlan::new(fastrand::Rng::new());
         let mut changes = None;
-        let mut tried: Vec<NodeFailure> = Vec::new();
-        let mut busy = false;
-        'nodes: loop {
-            self.check_open()?;
-            let snapshot = self.snapshot();
-            // Data read may be old anyway, so the read uses the last known topology while monitors are restarted.
-            let _ = self.is_up_to_date(&snapshot, now);
-            let mut candidates = snapshot.candidates(options, nodes, now);
-            // Once a replica was only busy, stay in its queue; do not retry the primary.
-            let is_next = |rank: Rank, tiers: [Tier; 2]| !rank.last && tiers.contains(&rank.tier);
-            if busy && candidates.iter().any(|next| is_next(next.rank, [Tier::Near, Tier::Fit])) {
-                candidates.retain(|next| !is_next(next.rank, [Tier::Preferred, Tier::Fallback]));
-            }
-            let mut full = None;
-            let mut no_fallback = None;
-            while let Some(candidate) = take(&mut candidates, &mut rng) {
-                let view = &snapshot.nodes[candidate.node];
-                let is_last = candidates.is_empty();
-                // A fallback permit may be free again at any moment, so do not wait long for a node that may hang.
-                let patience = match is_last {
-                    true if no_fallback.is_none() => deadline,
-                    true => deadline.min(Instant::now() + PAUSE_FOR_PLACE),
-                    false => deadline.min(Instant::now() + PATIENCE),
-                };
-                match self.attempt(&snapshot, view, candidate.rank.tier, is_last, patience).await {
-                    Attempt::Served(conn) => return Ok(conn),
-                    Attempt::Failed(failure) => {
-                        tracing::debug!(
-                            node = failure.node,
-                            reason = failure.reason,
-                            "a read goes on to the next node"
-                        );
-                        tried.retain(|earlier| earlier.node != failure.node);
-                        tried.push(failure);
+        let mut snapshot = self.begin_round(&mut plan, nodes, options, began)?;
+        loop {
+            match plan.next() {
+                Step::Ask(ask) => match self.ask(&snapshot, ask, deadline).await {
+                    Ok(conn) => return Ok(conn),
+                    Err(unserved) => plan.on(ask, unserved),
+                },
+                Step::StartOver => {
+                    yield_now().await;
+                    snapshot = self.begin_round(&mut plan, nodes, options, Instant::now())?;
+                }
+                Step::Pause(pause, shortage) => {
+                    // Subscribe only now, so that a checkout that succeeds at once does not pay for it.
+                    let changes = changes.get_or_insert_with(|| self.watch());
+                    let until = Instant::now() + pause;
+                    if until >= deadline {
+                        sleep_until(deadline).await;
+                        return Err(self.shortage(&snapshot, shortage, plan.failures(), began.elapsed()));
                     }
-                    // This node is asked again in its own tier, if no other node serves.
-                    Attempt::Full | Attempt::NoFallback { .. } if candidate.rank.tier == Tier::Preferred => {}
-                    Attempt::Full => {
-                        // A busy replica is fit, so the primary must not take its load.
-                        candidates.retain(|next| !is_next(next.rank, [Tier::Fallback; 2]));
-                        full = Some(view.node.name().to_owned());
-                    }
-                    Attempt::NoFallback { limit } => no_fallback = Some(limit),
-                    // The node is still in the set, with a new pool in a newer snapshot.
-                    Attempt::Retired => {
-                        yield_now().await;
-                        continue 'nodes;
-                    }
+                    let _ = timeout_at(until, changes.changed()).await;
+                    snapshot = self.begin_round(&mut plan, nodes, options, Instant::now())?;
                 }
             }
-            busy = full.is_some();
-            // Subscribe only now, so that a checkout that succeeds at once does not pay for it.
-            let changes = changes.get_or_insert_with(|| self.watch());
-            let pause =
-                deadline.min(Instant::now() + if no_fallback.is_some() { PAUSE_FOR_PLACE } else { PAUSE });
-            if pause >= deadline {
-                sleep_until(deadline).await;
-                let waited = began.elapsed();
-                return Err(match (full, no_fallback) {
-                    (Some(node), _) => {
-                        let max_size = self.config().pool().max_size;
-                        CheckoutError::Exhausted { node, intent: IntentKind::Read, waited, max_size }
-                    }
-                    (None, Some(limit)) => CheckoutError::FallbackExhausted { limit },
-                    (None, None) => {
-                        let failures = failures(&self.snapshot(), &tried);
-                        CheckoutError::NoNode { intent: IntentKind::Read, waited, failures }
-                    }
-                });
-            }
-            let _ = timeout_at(pause, changes.changed()).await;
-            now = Instant::now();
         }
     }
 
-    async fn attempt(
+    /// Begins a round with the present topology.
+    fn begin_round(
+        &self,
+        plan: &mut ReadPlan,
+        nodes: NodeFilter<'_>,
+        options: &ReadOptions,
+        now: Instant,
+    ) -> Result<Arc<Snapshot>, CheckoutError> {
+        self.check_open()?;
+        let snapshot = self.snapshot();
+        // Data read may be old anyway, so the read uses the last known topology while monitors are restarted.
+        let _ = self.is_up_to_date(&snapshot, now);
+        plan.begin_round(snapshot.candidates(options, nodes, now));
+        Ok(snapshot)
+    }
+
+    /// Returns the error of a read that no node served before its deadline.
+    fn shortage(
         &self,
         snapshot: &Snapshot,
-        view: &NodeView,
-        tier: Tier,
-        is_last: bool,
-        deadline: Instant,
-    ) -> Attempt {
-        let permit = if matches!(tier, Tier::Preferred | Tier::Fallback) {
-            // A primary that is just up again is ramped up here as well. The replicas will be up in a moment, and each
-            // program would otherwise leave a pool of sessions on the primary.
-            let in_flight = view.node.stats().in_flight.load(Ordering::Relaxed);
-            if let Some(limit) = snapshot.read_limit(view, Instant::now())
-                && in_flight >= limit
-            {
-                return Attempt::NoFallback { limit };
+        shortage: Shortage,
+        tried: &[NodeFailure],
+        waited: Duration,
+    ) -> CheckoutError {
+        match shortage {
+            Shortage::Exhausted { node } => CheckoutError::Exhausted {
+                node: snapshot.nodes[node].node.name().to_owned(),
+                intent: IntentKind::Read,
+                waited,
+                max_size: self.config().pool().max_size,
+            },
+            Shortage::NoPermit { limit } => CheckoutError::FallbackExhausted { limit },
+            Shortage::NoNode => {
+                let failures = failures(&self.snapshot(), tried);
+                CheckoutError::NoNode { intent: IntentKind::Read, waited, failures }
             }
-            let live = self.live();
-            let places = &live.limits.fallback;
-            let mut permit = places.try_acquire();
-            // Wait only if no other node can be asked.
-            if permit.is_none() && is_last {
-                permit = timeout_at(deadline, places.acquire()).await.ok().flatten();
-            }
-            let Some(permit) = permit else {
-                return Attempt::NoFallback { limit: live.config.reads().max_fallback };
-            };
-            Some(permit)
-        } else {
-            None
-        };
+        }
+    }
+
+    /// Asks one node for a connection.
+    async fn ask(&self, snapshot: &Snapshot, ask: Ask, deadline: Instant) -> Result<Conn<Read>, Unserved> {
+        let deadline = ask.timeout.map_or(deadline, |timeout| deadline.min(Instant::now() + timeout));
+        let view = &snapshot.nodes[ask.node];
+        let permit =
+            if ask.needs_permit() { Some(self.permit(snapshot, view, ask, deadline).await?) } else { None };
         let node = &view.node;
-        let failed = |reason: &str| NodeFailure {
-            node: node.name().to_owned(),
-            reason: reason.to_owned(),
-            error: None,
+        let failed = |reason: String, error: Option<Arc<ConnectError>>| {
+            let failure = NodeFailure { node: node.name().to_owned(), reason, error };
+            let (node, reason) = (&failure.node, &failure.reason);
+            tracing::debug!(node, reason, "a read goes on to the next node");
+            Unserved::Failed(failure)
         };
         let _in_flight = node.stats().enter();
         match node.read_pool().get(deadline, Queueing::Join).await {
             Ok(lease) => {
                 let lease = permit.into_iter().fold(lease, Lease::with_permit);
                 let role = if view.role == NodeRole::Replica { Role::Replica } else { Role::Primary };
-                Attempt::Served(Conn::new(lease, Arc::clone(node), role))
+                Ok(Conn::new(lease, Arc::clone(node), role))
             }
-            Err(PoolError::Exhausted) => Attempt::Full,
+            Err(PoolError::Exhausted) => Err(Unserved::Exhausted),
             Err(PoolError::Connecting) => {
                 node.stats().wake_monitor();
-                Attempt::Failed(failed("a connection to it was not there in time"))
+                Err(failed("a connection to it was not there in time".to_owned(), None))
             }
-            Err(PoolError::Retired) => Attempt::Retired,
-            Err(PoolError::Severed) => Attempt::Failed(failed("it was lost while a connection was made")),
-            Err(PoolError::Connect(error)) => {
-                Attempt::Failed(NodeFailure { error: Some(Arc::clone(&error)), ..failed(&error.to_string()) })
+            Err(PoolError::Retired) => Err(Unserved::Retired),
+            Err(PoolError::Severed) => {
+                Err(failed("it was lost while a connection was made".to_owned(), None))
             }
+            Err(PoolError::Connect(error)) => Err(failed(error.to_string(), Some(error))),
         }
+    }
+
+    /// Takes a permit for a read on the primary.
+    async fn permit(
+        &self,
+        snapshot: &Snapshot,
+        view: &NodeView,
+        ask: Ask,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, Unserved> {
+        // A primary that is just up again is in slow start here as well. The replicas will be up in a moment, and each
+        // program would otherwise leave a pool of sessions on the primary.
+        let in_flight = view.node.stats().in_flight.load(Ordering::Relaxed);
+        if let Some(limit) = snapshot.read_limit(view, Instant::now())
+            && in_flight >= limit
+        {
+            return Err(Unserved::NoPermit { limit });
+        }
+        let live = self.live();
+        let permits = &live.limits.fallback;
+        let mut permit = permits.try_acquire();
+        // Wait only if no other node can be asked.
+        if permit.is_none() && ask.is_last {
+            permit = timeout_at(deadline, permits.acquire()).await.ok().flatten();
+        }
+        permit.ok_or_else(|| Unserved::NoPermit { limit: live.config.reads().max_fallback })
     }
 }
