@@ -1,4 +1,4 @@
-//! The tables and records that the files under `tests/ui` share.
+//! The tables, records and the repository that the files under `tests/ui` share.
 #![allow(missing_docs, reason = "names say it all")]
 
 use pointsman::prelude::*;
@@ -51,11 +51,12 @@ pub struct Count {
     pub count: i64,
 }
 
-/// What stands for `ReplicaSet::read` and `ReplicaSet::write` where no set is at hand.
+/// Stands for `ReplicaSet::read`, for files without a set.
 pub async fn read() -> Conn<Read> {
     std::future::pending().await
 }
 
+/// Stands for `ReplicaSet::write`, for files without a set.
 pub async fn write() -> Conn<Write> {
     std::future::pending().await
 }

@@ -37,3 +37,8 @@ pub const NO_WORDS: u8 = ""; // fixed: pub const NO_WORDS: u8 = 1;
 //~ EXXXX
 //~ says: mismatched types
 pub const NO_CODE: u8 = ""; // fixed: pub const NO_CODE: u8 = 1;
+
+//~ fail: two functions in one case
+//~ says: mismatched types
+pub fn first() -> u8 { "" } // fixed: pub fn first() -> u8 { 1 }
+pub fn second() -> u8 { "" } // fixed: pub fn second() -> u8 { 2 }

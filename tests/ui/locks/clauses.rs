@@ -1,4 +1,4 @@
-//! A `SELECT` with each locking clause.
+//! Each locking clause at the end of a `SELECT`.
 //~ E0277
 //~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 //~ says: check out a `Conn<Write>` with `ReplicaSet::write`

@@ -1,4 +1,4 @@
-//! A `SELECT … FOR UPDATE` in the other forms of a query.
+//! A `SELECT … FOR UPDATE` in other kinds of queries.
 //~ E0277
 //~ says: this statement is not known to only read, so a `Conn<Read>` cannot run it
 //~ says: check out a `Conn<Write>` with `ReplicaSet::write`

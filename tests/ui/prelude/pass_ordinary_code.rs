@@ -1,4 +1,4 @@
-//! Ordinary code beside queries keeps working with the prelude.
+//! Code without queries compiles in a file that imports the prelude.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -51,7 +51,7 @@ impl Command for Job {
     }
 }
 
-/// A trait of the user's own, whose methods take `&self`.
+/// Methods with the names of query methods, in a trait of your own.
 pub fn own_trait(job: &Job) -> u32 {
     job.execute(2) + job.load() + job.first() + Job.execute(3)
 }
@@ -60,7 +60,7 @@ pub fn generic<T: Command>(job: T) -> u32 {
     job.execute(2) + job.load() + job.first()
 }
 
-/// `Read` and `Write` of the prelude are still there.
+/// `use std::io::{Read as _, Write as _}` does not hide the prelude's `Read` and `Write`.
 pub async fn intents(read: &Conn<Read>, write: &Conn<Write>) -> (String, String) {
     (read.node().to_owned(), write.node().to_owned())
 }

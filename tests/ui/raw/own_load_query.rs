@@ -39,7 +39,7 @@ impl<'q, 'c> LoadQuery<'q, &'c AsyncPgConnection, i32> for Nothing {
         &'c AsyncPgConnection: 'conn;
 
     fn internal_load<'conn>(self, conn: &'conn mut &'c AsyncPgConnection) -> Self::LoadFuture<'conn> {
-        // Whatever is run here was never asked whether it only reads.
+        // Nothing checks that this statement only reads.
         drop(diesel_async::RunQueryDsl::execute(diesel::delete(users::table), conn));
         ready(Ok(empty()))
     }

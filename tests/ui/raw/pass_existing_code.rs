@@ -1,4 +1,4 @@
-//! Code that was written for diesel-async, called with a connection that writes.
+//! Code that was written for diesel-async, called with a `Conn<Write>`.
 
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -20,7 +20,7 @@ pub async fn called(conn: &mut Conn<Write>) -> QueryResult<Vec<User>> {
     takes_the_connection(conn).await
 }
 
-/// The imports of this file are those of diesel-async: nothing changed but the type of the connection.
+/// Only the type of the connection differs from a program that uses diesel-async.
 pub async fn unchanged(conn: &mut Conn<Write>) -> QueryResult<usize> {
     let _: Vec<User> = users::table.select(User::as_select()).load(conn).await?;
     conn.batch_execute("SELECT 1").await?;
@@ -42,7 +42,7 @@ pub async fn transactions(conn: &mut Conn<Write>) -> QueryResult<usize> {
         .await
 }
 
-/// A function that moves over while it is generic.
+/// A function that is generic over the intent and needs the bare connection.
 pub async fn generic<I: RawAccess>(conn: &mut Conn<I>) -> QueryResult<Vec<User>> {
     takes_the_connection(conn).await
 }

@@ -1,4 +1,4 @@
-//! SQL functions, fragments and raw SQL that is vouched for.
+//! SQL functions, fragments and raw SQL with `assume_read_only`.
 
 use diesel::dsl::sql;
 use diesel::sql_types::{BigInt, Bool, Integer, Text};

@@ -18,7 +18,7 @@ pub async fn called(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
     rows(users::table.select(users::id).filter(users::id.gt(3)), conn).await
 }
 
-/// A type that is nothing but `AsQuery`.
+/// A type that implements only `AsQuery`.
 pub struct Ids;
 
 impl AsQuery for Ids {
@@ -31,7 +31,7 @@ impl AsQuery for Ids {
 }
 
 pub async fn first_of_each(conn: &Conn<Read>) -> QueryResult<(i32, i32, i32)> {
-    let vouched = assume_read_only(users::table.select(users::id)).first(conn).await?;
+    let assumed = assume_read_only(users::table.select(users::id)).first(conn).await?;
     let boxed = assume_read_only(users::table.select(users::id).into_boxed()).first(conn).await?;
-    Ok((vouched, boxed, Ids.first(conn).await?))
+    Ok((assumed, boxed, Ids.first(conn).await?))
 }

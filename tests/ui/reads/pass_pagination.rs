@@ -1,4 +1,4 @@
-//! The pagination type of Diesel's own guide, with one line more.
+//! The pagination type of Diesel's own guide, with `impl ReadOnly` added.
 
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -35,7 +35,7 @@ pub async fn page_of_boxed(conn: &mut Conn<Read>, page: i64) -> QueryResult<Vec<
     Paginated { query: users::table.select(users::id).into_boxed(), page }.load(conn).await
 }
 
-/// On a connection that writes a page of anything goes.
+/// A `Conn<Write>` runs a page of any query.
 pub async fn page_of_locked(conn: &Conn<Write>, page: i64) -> QueryResult<Vec<(i32, i64)>> {
     Paginated { query: users::table.select(users::id).for_update(), page }.load(conn).await
 }

@@ -1,4 +1,4 @@
-//! The everyday reads, on each reference that a program may hold.
+//! Common reads, on each kind of reference to a connection.
 
 use diesel::dsl::{count, exists, max, now, sum};
 use pointsman::prelude::*;

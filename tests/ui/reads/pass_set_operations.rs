@@ -47,7 +47,7 @@ pub async fn inserted(conn: &Conn<Write>) -> QueryResult<usize> {
     diesel::insert_into(users::table).values(names).into_columns(users::name).execute(conn).await
 }
 
-/// A connection that writes may lock the rows of a side.
+/// A `Conn<Write>` may lock the rows of a side.
 pub async fn locked_side(conn: &Conn<Write>) -> QueryResult<Vec<i32>> {
     let ids = users::table.select(users::id);
     ids.for_update().union(ids).load::<i32>(conn).await?;

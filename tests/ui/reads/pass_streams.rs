@@ -1,4 +1,4 @@
-//! Rows as they come.
+//! Streams of rows.
 
 use futures_util::{StreamExt, TryStreamExt};
 use pointsman::prelude::*;
@@ -13,7 +13,7 @@ pub async fn first_of_many(conn: &mut Conn<Read>) -> QueryResult<Option<i32>> {
     rows.next().await.transpose()
 }
 
-pub async fn inside_of_a_transaction(conn: &mut Conn<Read>) -> QueryResult<i32> {
+pub async fn inside_a_transaction(conn: &mut Conn<Read>) -> QueryResult<i32> {
     conn.transaction(async |tx| {
         let rows = users::table.select(users::id).load_stream::<i32>(tx).await?;
         rows.try_fold(0, async |sum, id| Ok(sum + id)).await

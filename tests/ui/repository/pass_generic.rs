@@ -61,7 +61,7 @@ pub async fn directory(conn: &Conn<Write>) -> QueryResult<usize> {
     Directory(conn).clear().await
 }
 
-/// A function that runs what it is given, where the intent permits it.
+/// A function that runs any statement that the intent permits.
 pub async fn permitted<I, Q>(conn: &Conn<I>, query: Q) -> QueryResult<usize>
 where
     I: Permits<Q>,

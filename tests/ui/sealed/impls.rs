@@ -1,4 +1,4 @@
-//! An impl for `Read`, or for what belongs to it, in another crate.
+//! An impl for `Read`, `Conn<Read>` or Diesel's statements, in another crate.
 
 use diesel::query_builder::InsertStatement;
 use fixture::users;

@@ -1,4 +1,4 @@
-//! The closure that diesel-async's transactions used to take.
+//! The closure that transactions of older diesel-async versions take.
 //~ E0631
 //~ says: type mismatch in closure arguments
 

@@ -90,7 +90,7 @@ pub fn spawned(set: ReplicaSet, name: String) -> tokio::task::JoinHandle<Result<
     })
 }
 
-/// Options that are made in the call outlive neither it nor the statement.
+/// The options may be temporaries of the call.
 pub fn joined(set: ReplicaSet) -> tokio::task::JoinHandle<Result<(), CheckoutError>> {
     tokio::spawn(async move {
         let read = set.read_with(&ReadOptions::new().within(std::time::Duration::from_secs(1)));

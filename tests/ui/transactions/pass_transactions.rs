@@ -1,4 +1,4 @@
-//! Transactions: plain, nested, with an isolation level, with a user's error type.
+//! Transactions: plain, nested, with an isolation level, with an error type of your own.
 
 use futures_util::try_join;
 use pointsman::prelude::*;

@@ -1,4 +1,4 @@
-//! Code that compiles on a `Conn<Read>` and that only the server or privileges refuse.
+//! Writes and locks that compile on a `Conn<Read>`: only the server or privileges refuse them.
 //!
 //! If a new Diesel can distinguish one of these, it becomes a fail case.
 
@@ -20,8 +20,8 @@ pub async fn function_that_writes(conn: &Conn<Read>) -> QueryResult<i64> {
     diesel::select(nextval("users_id_seq")).get_result(conn).await
 }
 
-/// A read-only session of a primary does not refuse this one: only privileges do.
-pub async fn function_that_a_session_lets_through(conn: &Conn<Read>) -> QueryResult<i32> {
+/// A read-only session of a primary runs this one: only privileges refuse it.
+pub async fn function_that_a_read_only_session_runs(conn: &Conn<Read>) -> QueryResult<i32> {
     diesel::select(lo_unlink(4242)).get_result(conn).await
 }
 
@@ -31,7 +31,7 @@ pub async fn lock_in_a_subselect(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
     users::table.filter(users::id.eq_any(locked)).select(users::id).load(conn).await
 }
 
-/// The same, where a set operation is the outer statement.
+/// The same in a set operation.
 pub async fn lock_in_a_side(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
     let locked = posts::table.select(posts::user_id).for_update();
     let side = users::table.filter(users::id.eq_any(locked)).select(users::id);
@@ -47,12 +47,12 @@ pub async fn write_in_a_fragment(conn: &Conn<Read>) -> QueryResult<i64> {
     diesel::select(diesel::dsl::sql::<BigInt>("nextval('users_id_seq')")).get_result(conn).await
 }
 
-/// A promise that is false, in words that a review finds.
+/// A false promise, but a reviewer can search for `assume_read_only`.
 pub async fn false_promise(conn: &Conn<Read>) -> QueryResult<usize> {
     assume_read_only(diesel::delete(users::table)).execute(conn).await
 }
 
-/// The same promise, for a user's type.
+/// The same promise, for a type of your own.
 #[derive(diesel::query_builder::QueryId)]
 pub struct Purge;
 

@@ -1,11 +1,11 @@
-//! Functions that were moved over, called by code that has a bare connection.
+//! Code with a bare connection calls functions that take a `Conn`.
 
 use diesel_async::AsyncPgConnection;
 use pointsman::prelude::*;
 use pointsman::{BorrowedConn, ReplicaSet};
 use fixture::{User, Users, users};
 
-/// A module that was not moved yet, beside one that was: in one file, each with its own import.
+/// A module that still uses diesel-async, in one file with code that uses Pointsman.
 pub mod old {
     use diesel::prelude::*;
     use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
@@ -27,7 +27,7 @@ pub mod old {
         .await
     }
 
-    /// A single call of the other trait, without its import.
+    /// A call of Pointsman's trait by its path, because diesel-async's is imported.
     pub async fn one(conn: &mut AsyncPgConnection) -> QueryResult<Vec<i32>> {
         let conn = Conn::<pointsman::Read>::borrow_from(conn);
         pointsman::RunQueryDsl::load(users::table.select(users::id), &conn).await
@@ -58,7 +58,7 @@ pub async fn by_value(conn: Conn<Read>) -> QueryResult<i64> {
     count(&conn).await
 }
 
-/// The methods of a repository, the statements of Diesel, and functions, on one guard.
+/// Repository methods, statements and functions on one guard.
 pub async fn guard(conn: &mut AsyncPgConnection) -> QueryResult<Option<User>> {
     let mut writer: BorrowedConn<'_, Write> = Conn::borrow_from(conn);
     writer.rename(1, "a").await?;
@@ -73,7 +73,7 @@ pub async fn guard(conn: &mut AsyncPgConnection) -> QueryResult<Option<User>> {
     reader.find(1).await
 }
 
-/// A `Conn<Write>` dereferences to a bare connection, which can be lent on.
+/// A `Conn<Write>` dereferences to a bare connection, which can be borrowed again.
 pub async fn lent_on(set: &ReplicaSet, own: AsyncPgConnection) -> Result<(), pointsman::Error> {
     let mut conn = set.write().await?;
     old::rename_all(&mut conn).await?;
