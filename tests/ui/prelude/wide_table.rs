@@ -2,7 +2,6 @@
 //~ none
 //~ says: consider enabling the `32-column-tables` feature
 
-
 diesel::table! {
     wide (id) {
         id -> Integer,

@@ -2,7 +2,6 @@
 //~ E0603
 //~ says: module `intent` is private
 
-
 pub enum Admin {}
 
 impl pointsman::intent::sealed::Sealed for Admin {} // fixed: impl pointsman::ReadOnly for Admin {}
