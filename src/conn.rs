@@ -75,7 +75,7 @@ pub struct Conn<I: Intent> {
 pub(crate) struct ConnInner {
     source: Source,
     /// A transaction was abandoned: later statements would run inside it, and never be committed.
-    poisoned: bool,
+    unusable: bool,
     /// The last transaction ended because it conflicted with others.
     conflicted: bool,
 }
@@ -86,7 +86,7 @@ impl<I: Intent> Conn<I> {
     }
 
     fn of(source: Source) -> Self {
-        Self { inner: ConnInner { source, poisoned: false, conflicted: false }, intent: PhantomData }
+        Self { inner: ConnInner { source, unusable: false, conflicted: false }, intent: PhantomData }
     }
 
     #[ref_cast_custom]
@@ -243,21 +243,21 @@ impl<I: Intent> Conn<I> {
     }
 
     /// Returns the bare connection for one statement, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
-    pub(crate) fn connection(&self) -> QueryResult<Usable<'_>> {
-        let ConnInner { source, poisoned, .. } = &self.inner;
-        if *poisoned || source.is_exchanged() {
+    pub(crate) fn connection(&self) -> QueryResult<BareConnection<'_>> {
+        let ConnInner { source, unusable, .. } = &self.inner;
+        if *unusable || source.is_exchanged() {
             return Err(diesel::result::Error::BrokenTransactionManager);
         }
         if source.usage().is_abandoned() {
             source.give_up();
             return Err(diesel::result::Error::BrokenTransactionManager);
         }
-        Ok(Usable { bare: source.conn(), _statement: source.usage().statement() })
+        Ok(BareConnection { bare: source.conn(), _statement: source.usage().statement() })
     }
 }
 
 /// The bare connection for one statement, kept as long as the statement's future.
-pub(crate) struct Usable<'c> {
+pub(crate) struct BareConnection<'c> {
     pub(crate) bare: &'c AsyncPgConnection,
     _statement: Statement<'c>,
 }

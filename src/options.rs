@@ -5,12 +5,17 @@
 //! * [`WriteOptions`]: for [`write_with`](crate::ReplicaSet::write_with) and
 //!   [`run_write_with`](crate::ReplicaSet::run_write_with)
 //!
+//! * `mode`: the isolation level and the access mode of a transaction
+//!
 //! The configuration has the default of each option, so that a call states only its differences.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::mode::{AccessMode, IsolationLevel, TransactionMode};
 use crate::config::Fallback;
+
+mod mode;
 
 /// Longest wait of an option.
 ///
@@ -116,7 +121,7 @@ impl ReadOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use = "options do nothing until `write_with` or `run_write_with`"]
 pub struct WriteOptions {
-    pub(crate) isolation: Option<&'static str>,
+    pub(crate) isolation: Option<IsolationLevel>,
     pub(crate) resolvable: bool,
     pub(crate) within: Option<Duration>,
     pub(crate) no_wait: bool,
@@ -132,7 +137,7 @@ impl WriteOptions {
     ///
     /// It is for a transaction, so [`write_with`](crate::ReplicaSet::write_with) ignores it.
     pub const fn repeatable_read(mut self) -> Self {
-        self.isolation = Some("REPEATABLE READ");
+        self.isolation = Some(IsolationLevel::RepeatableRead);
         self
     }
 
@@ -140,7 +145,7 @@ impl WriteOptions {
     ///
     /// It is for a transaction, so [`write_with`](crate::ReplicaSet::write_with) ignores it.
     pub const fn serializable(mut self) -> Self {
-        self.isolation = Some("SERIALIZABLE");
+        self.isolation = Some(IsolationLevel::Serializable);
         self
     }
 

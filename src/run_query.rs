@@ -179,7 +179,7 @@ pub trait RunExecuteDsl<I: Intent>: Sized {
             Ok(mut connection) => {
                 let executed = connection.bare.execute_returning_count(self);
                 async move {
-                    let _usable = connection;
+                    let _connection = connection;
                     let count = executed.await?;
                     // A read commits nothing.
                     if I::KIND == IntentKind::Read { Ok(count) } else { conn.replicated(count) }

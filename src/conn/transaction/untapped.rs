@@ -7,7 +7,7 @@
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel_async::{AnsiTransactionManager, SimpleAsyncConnection, TransactionManager};
 
-use super::TransactionGuard;
+use super::commit::TransactionGuard;
 use crate::Intent;
 use crate::error::{OutcomeUnknown, TransactionFailed};
 
@@ -29,7 +29,7 @@ impl<I: Intent> TransactionGuard<'_, I> {
         }
         match AnsiTransactionManager::commit_transaction(self.bare()).await {
             Err(_) if outermost && self.bare().batch_execute(PING).await.is_err() => {
-                self.poison();
+                self.make_unusable();
                 Err(OutcomeUnknown::default().into())
             }
             committed => committed,

@@ -1,0 +1,179 @@
+//! The protocol of COMMIT and ROLLBACK, and the guard that ends a dropped transaction.
+//!
+//! A COMMIT has more outcomes than success and an error, because the driver does not check what the server did. Before
+//! the COMMIT, the guard verifies that the original connection is in place and no statement has failed. After it,
+//! [`outcome`] decides from what the connection showed.
+
+use diesel::result::{Error, QueryResult};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
+
+use super::outcome::{CommitSigns, Outcome, outcome};
+use crate::Intent;
+use crate::conn::{Conn, WalPosition};
+use crate::error::{InDoubt, OutcomeUnknown, TransactionFailed};
+use crate::wire::Transaction;
+
+/// A transaction in progress; if it is dropped before its end, it ends the connection.
+pub(super) struct TransactionGuard<'c, I: Intent> {
+    pub(super) conn: &'c mut Conn<I>,
+    pub(super) transaction: Transaction,
+    finished: bool,
+}
+
+impl<'c, I: Intent> TransactionGuard<'c, I> {
+    pub(super) fn new(conn: &'c mut Conn<I>) -> Self {
+        let transaction = conn.inner.source.usage().transaction();
+        Self { conn, transaction, finished: false }
+    }
+
+    pub(super) fn bare(&mut self) -> &mut AsyncPgConnection {
+        self.conn.inner.source.conn_mut()
+    }
+
+    pub(super) async fn begin(&mut self, sql: Option<&str>) -> QueryResult<()> {
+        match sql {
+            Some(sql) => AnsiTransactionManager::begin_transaction_sql(self.bare(), sql).await?,
+            None => AnsiTransactionManager::begin_transaction(self.bare()).await?,
+        }
+        if self.conn.inner.source.is_tapped() && !self.conn.wire().is_in_transaction() {
+            return Err(self.broken());
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if the original connection is in place, without an open inner transaction.
+    pub(super) fn is_intact(&self) -> bool {
+        let source = &self.conn.inner.source;
+        self.transaction.is_of(source.usage()) && self.transaction.is_innermost() && !source.is_exchanged()
+    }
+
+    /// Ends the session, because the original connection is not here to be committed.
+    fn broken(&mut self) -> Error {
+        self.make_unusable();
+        Error::BrokenTransactionManager
+    }
+
+    /// Commits, and verifies that the server did.
+    pub(super) async fn commit(&mut self, resolvable: bool) -> QueryResult<()> {
+        if !self.is_intact() {
+            return Err(self.broken());
+        }
+        if !self.conn.inner.source.is_tapped() {
+            return self.commit_untapped().await;
+        }
+        if self.has_failed().await {
+            let sqlstate = self.conn.wire().sqlstate();
+            self.rollback().await;
+            return Err(TransactionFailed { sqlstate }.into());
+        }
+        let outermost = self.is_outermost();
+        let in_doubt = if resolvable && outermost { self.in_doubt().await? } else { None };
+        // An earlier statement's error must not be mistaken for the answer to the COMMIT.
+        let earlier = self.conn.wire().take_sqlstate();
+        // An unreported warning belongs to a statement before the transaction, not to this COMMIT.
+        self.conn.inner.source.warn_of_unreplicated();
+        let (signs, answer) = self.send_commit().await;
+        if !outermost {
+            // A savepoint commits nothing, so its outcome is never in doubt.
+            return answer;
+        }
+        let wire = self.conn.wire();
+        match outcome(signs) {
+            Outcome::NotSent | Outcome::Rejected => answer,
+            Outcome::NotEnded => Err(self.broken()),
+            // A statement whose answer was not awaited failed just before the COMMIT.
+            Outcome::RolledBack => Err(TransactionFailed { sqlstate: wire.sqlstate().or(earlier) }.into()),
+            // The primary has the commit, but the standby may not.
+            Outcome::Committed if wire.take_unreplicated() => Err(self.conn.unreplicated(in_doubt).into()),
+            Outcome::Committed => answer,
+            Outcome::Unknown => {
+                let node = self.conn.node_name();
+                let committed_locally = wire.take_unreplicated();
+                Err(OutcomeUnknown { node, sqlstate: wire.sqlstate(), in_doubt, committed_locally }.into())
+            }
+        }
+    }
+
+    /// Sends the COMMIT, and collects what the connection shows of it.
+    async fn send_commit(&mut self) -> (CommitSigns, QueryResult<()>) {
+        let wire = self.conn.wire();
+        let was_over = wire.is_closed() || wire.is_ending();
+        let ended_before = wire.transactions_ended();
+        let answer = AnsiTransactionManager::commit_transaction(self.bare()).await;
+        let wire = self.conn.wire();
+        if answer.is_err() && wire.sqlstate().is_some() {
+            // The server shows a little after the error if the session goes on.
+            wire.drained().await;
+        }
+        let signs = CommitSigns {
+            was_over,
+            succeeded: answer.is_ok(),
+            ended: wire.transactions_ended() != ended_before,
+            rolled_back: wire.rolled_back(),
+            rejected: wire.sqlstate().is_some(),
+            goes_on: wire.is_idle() && !wire.is_closed(),
+        };
+        (signs, answer)
+    }
+
+    /// Returns `true` if a statement failed since the transaction or savepoint began.
+    pub(super) async fn has_failed(&self) -> bool {
+        let wire = self.conn.inner.source.wire();
+        // An error arrives a little before the transaction status that follows from it.
+        if wire.sqlstate().is_some() && wire.has_pending() {
+            wire.drained().await;
+        }
+        wire.is_failed() && !wire.is_closed()
+    }
+
+    /// Returns the record with which an unknown outcome is resolved.
+    async fn in_doubt(&mut self) -> QueryResult<Option<InDoubt>> {
+        match WalPosition::of(self.bare()).await {
+            Ok(position) => {
+                let node = self.conn.served_by().map(|node| node.config().server_key());
+                Ok(node.and_then(|node| position.in_doubt(node)))
+            }
+            Err(error) => {
+                self.rollback().await;
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn is_outermost(&mut self) -> bool {
+        let status = AnsiTransactionManager::transaction_manager_status_mut(self.bare());
+        status.transaction_depth().is_ok_and(|depth| depth.is_some_and(|depth| depth.get() == 1))
+    }
+
+    /// Rolls back; if that fails, ends the connection, which rolls back as well.
+    pub(super) async fn rollback(&mut self) {
+        if AnsiTransactionManager::rollback_transaction(self.bare()).await.is_err() {
+            self.make_unusable();
+        }
+    }
+
+    /// Ends the transaction's scope, after all commands were sent to the server.
+    pub(super) fn end<T>(mut self, outcome: T) -> T {
+        self.finished = true;
+        outcome
+    }
+
+    pub(super) fn make_unusable(&mut self) {
+        // A `Conn` that replaced this one is left alone, and an open transaction on this one makes it unusable.
+        if self.transaction.is_of(self.conn.inner.source.usage()) {
+            self.conn.inner.unusable = true;
+            self.conn.inner.source.end();
+        }
+    }
+}
+
+impl<I: Intent> Drop for TransactionGuard<'_, I> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.make_unusable();
+        }
+        if self.transaction.is_of(self.conn.inner.source.usage()) {
+            self.transaction.end();
+        }
+    }
+}
