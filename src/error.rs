@@ -1,7 +1,7 @@
 //! The errors of this crate, one type per operation.
 //!
 //! Every message includes the remedy, and none contains a credential. Errors are classified by SQLSTATE and kind, never
-//! by text.
+//! by text. `is_safe_to_retry` tells which of them prove that the failed operation had no effect.
 //!
 //! * [`ConnectError`]: one attempt to open a session at one node
 //! * [`CheckoutError`]: [`ReplicaSet::read`](crate::ReplicaSet::read) and [`write`](crate::ReplicaSet::write)
@@ -19,6 +19,7 @@ pub use self::connect::ConnectError;
 pub use self::in_doubt::InDoubt;
 pub use self::listen::{ChannelFault, ListenError};
 pub(crate) use self::proof::Proof;
+pub use self::retry::is_safe_to_retry;
 pub use self::sqlstate::SqlState;
 pub use self::transaction::{OutcomeUnknown, TransactionFailed};
 use crate::config::ConfigError;
@@ -29,6 +30,7 @@ mod connect;
 mod in_doubt;
 mod listen;
 mod proof;
+mod retry;
 mod sqlstate;
 mod transaction;
 
@@ -40,10 +42,9 @@ mod transaction;
 /// ```
 /// use pointsman::Error;
 ///
-/// fn is_safe_to_repeat(error: &Error) -> bool {
-///     matches!(error, Error::Checkout(_))
-/// }
-/// # let _ = is_safe_to_repeat;
+/// let error = Error::from(diesel::result::Error::NotFound);
+/// assert!(matches!(error, Error::Query(_)));
+/// assert!(!error.is_safe_to_retry());
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -76,7 +76,7 @@ pub use self::config::valid::Config;
 pub use self::conn::{AsyncFunc, BorrowedConn, CancelHandle, Conn, RawAccess, TransactionBuilder};
 pub use self::error::{
     CancelError, ChannelFault, CheckoutError, ConnectError, Error, InDoubt, ListenError, NodeFailure,
-    OutcomeUnknown, ShownIdentifier, SqlState, TransactionFailed,
+    OutcomeUnknown, ShownIdentifier, SqlState, TransactionFailed, is_safe_to_retry,
 };
 pub use self::intent::{Intent, IntentKind, Read, Writable, Write};
 pub use self::lsn::{InvalidLsn, Lsn};

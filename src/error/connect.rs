@@ -11,6 +11,10 @@ use super::{Proof, SqlState};
 /// The kinds differ in their evidence about the server. A closed port means that the server is down. A server that
 /// returns [`Full`](Self::Full) or [`Refused`](Self::Refused) is alive, and its sessions continue. A name that does not
 /// resolve, or a program without a free descriptor, is no evidence about the server.
+///
+/// Some variants hold the driver's [`tokio_postgres::Error`], because it has what the server said (the message, a hint)
+/// and its chain of causes. diesel-async has the same type in its public interface, so a wrapper would hide details and
+/// would not free a program from that version. To decide, use the variant or its [`SqlState`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
