@@ -4,52 +4,41 @@
 
 use std::time::Duration;
 
-use pointsman::config::{ConfigBuilder, NodeConfig, ProbeSettings, ReadSettings, TimeoutSettings};
+use futures_util::future::join_all;
+use pointsman::config::{ProbeSettings, ReadSettings, TimeoutSettings};
 use pointsman::prelude::*;
-use pointsman::testkit::{Cluster, Server};
+use pointsman::testkit::wait::{until, until_node, until_writable};
+use pointsman::testkit::{Cluster, Server, TestkitError};
 use pointsman::topology::{Health, NodeRole, PrimaryStatus};
-use pointsman::{Config, Error, ReplicaSet, SqlState};
-use tokio::time::{Instant, sleep};
+use pointsman::{Error, ReplicaSet, SqlState};
+use tokio::time::{Instant, timeout};
 
-use crate::load::{config_of, until, until_writable};
+use crate::fixture::{config_of, connect, promote, replica, until_serves_writes, until_serving_replica};
+use crate::test_error::TestResult;
 use crate::writes::sql;
 
-/// Probes twice a minute.
-fn rarely(config: ConfigBuilder) -> ConfigBuilder {
+/// A cluster that logs every statement, and a set that probes it twice a minute.
+async fn fixture(replicas: usize) -> TestResult<(Cluster, ReplicaSet)> {
+    let cluster = Cluster::builder().replicas(replicas).setting("log_statement", "all").start().await?;
     let probe = ProbeSettings { interval: Duration::from_secs(30), ..ProbeSettings::default() };
     let reads = ReadSettings { max_lag: Duration::from_secs(120), ..ReadSettings::default() };
-    config.probe(probe).reads(reads)
+    let set = connect(config_of(cluster.servers()).probe(probe).reads(reads)).await?;
+    until_writable(&set).await?;
+    Ok((cluster, set))
 }
 
-/// A cluster that logs every statement, and a set that rarely probes it.
-async fn scene(replicas: usize) -> (Cluster, ReplicaSet) {
-    let builder = Cluster::builder().replicas(replicas).setting("log_statement", "all");
-    let cluster = builder.start().await.expect("a cluster");
-    let config = rarely(config_of(cluster.servers())).build().expect("valid");
-    let set = ReplicaSet::connect(config).await.expect("a set");
-    until_writable(&set).await;
-    until(&set, "all serve", |topology| topology.nodes.iter().all(|node| node.serves_reads)).await;
-    (cluster, set)
-}
-
-/// Returns the number of statements at a server that contain these words.
-fn asked(server: &Server, words: &str) -> usize {
+/// Returns the number of probes of a server, from its log.
+fn probes(server: &Server) -> usize {
     let log = std::fs::read(server.data_dir().with_extension("log")).expect("a log");
-    String::from_utf8_lossy(&log).lines().filter(|line| line.contains("LOG:") && line.contains(words)).count()
+    // Only a probe contains this word, and the log has the statement on one line.
+    let is_probe = |line: &&str| line.contains("LOG:") && line.contains("pg_control_checkpoint");
+    String::from_utf8_lossy(&log).lines().filter(is_probe).count()
 }
 
-/// Returns the number of probes of a server.
-fn looks(server: &Server) -> usize {
-    // The log has the statement on one line.
-    asked(server, "pg_control_checkpoint")
-}
-
-async fn until_looks(server: &Server, wanted: usize) {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while looks(server) < wanted {
-        assert!(Instant::now() < deadline, "{} looks, not {wanted}", looks(server));
-        sleep(Duration::from_millis(5)).await;
-    }
+/// Waits until a server was probed this often, well before the next regular probe.
+async fn until_probes(server: &Server, wanted: usize) -> TestResult {
+    let probed = until("the server is probed because of an event", async || probes(server) >= wanted);
+    Ok(timeout(Duration::from_secs(2), probed).await??)
 }
 
 fn health(set: &ReplicaSet, server: &Server) -> Option<Health> {
@@ -57,198 +46,194 @@ fn health(set: &ReplicaSet, server: &Server) -> Option<Health> {
 }
 
 /// Breaks something, and returns the time until the node was known not to be healthy.
-async fn noticed(set: &ReplicaSet, server: &Server, fault: impl Future<Output = ()>) -> Duration {
+async fn noticed(
+    set: &ReplicaSet,
+    server: &Server,
+    fault: impl Future<Output = Result<(), TestkitError>>,
+) -> TestResult<Duration> {
     assert_eq!(health(set, server), Some(Health::Up));
     let began = Instant::now();
-    fault.await;
-    let name = server.name().to_owned();
-    until(set, "the fault is noticed", |topology| {
-        topology.node(&name).is_some_and(|node| node.health != Health::Up)
-    })
-    .await;
-    began.elapsed()
+    fault.await?;
+    until_node(set, server.name(), "is not healthy", |node| node.health != Health::Up).await?;
+    Ok(began.elapsed())
+}
+
+/// Tries to write in a transaction that the caller made read-only, and returns the connection.
+async fn refused_write(set: &ReplicaSet) -> TestResult<Conn<Write>> {
+    let mut conn = set.write().await?;
+    let create = async |tx: &mut Conn<Write>| sql(tx, "CREATE TABLE never (id int)").await;
+    let refused: Result<(), Error> = conn.build_transaction().read_only().run(create).await;
+    refused.expect_err("it may only read");
+    Ok(conn)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_ends_is_noticed_at_once() {
-    let (cluster, set) = scene(2).await;
+async fn a_stopped_or_killed_server_is_noticed_before_its_next_probe() -> TestResult {
+    let (cluster, set) = fixture(2).await?;
     let (one, other) = (cluster.replica(0), cluster.replica(1));
     for _ in 0..8 {
-        let reads: Vec<_> = futures_util::future::join_all((0..8).map(|_| set.read())).await;
+        let reads: Vec<_> = join_all((0..8).map(|_| set.read())).await;
         assert!(reads.iter().all(Result::is_ok));
     }
-    let stopped = noticed(&set, one, async { one.stop().await.expect("stopped") }).await;
-    let ended = noticed(&set, other, async { other.stop_immediate().await.expect("ended") }).await;
+
+    // Break.
+    let stopped = noticed(&set, one, one.stop()).await?;
+    let ended = noticed(&set, other, other.stop_immediate()).await?;
     let primary = cluster.primary();
-    let killed = noticed(&set, primary, async { primary.kill().await.expect("killed") }).await;
+    let killed = noticed(&set, primary, primary.kill()).await?;
+
     println!("noticed after: stopped {stopped:?}, stopped at once {ended:?}, killed {killed:?}");
     for took in [stopped, ended, killed] {
         assert!(took < Duration::from_secs(2), "{took:?}");
     }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_ends_makes_the_monitor_look_and_changes_nothing() {
-    let (cluster, set) = scene(1).await;
+async fn ended_sessions_and_refused_writes_cause_few_probes_and_change_no_health() -> TestResult {
+    let (cluster, set) = fixture(1).await?;
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
     let before = set.topology();
-    let held = futures_util::future::join_all((0..8).map(|_| set.read())).await;
-    let looked = looks(replica);
+    let held = join_all((0..8).map(|_| set.read())).await;
+    let before_fault = probes(replica);
     replica
         .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app' AND query NOT LIKE '%pg_control%'")
-        .await
-        .expect("terminated");
-    until_looks(replica, looked + 1).await;
+        .await?;
+    until_probes(replica, before_fault + 1).await?;
     for conn in held.into_iter().flatten() {
         let answer = diesel::select(diesel::dsl::sql::<diesel::sql_types::Integer>("1"));
         let outcome: QueryResult<i32> = answer.get_result(&conn).await;
         outcome.expect_err("its session was ended");
     }
-    let more = looks(replica) - looked;
-    println!("8 sessions ended at once: {more} looks");
+    let more = probes(replica) - before_fault;
+    println!("8 sessions ended at once: {more} probes");
     assert!(more <= 4, "many events are one: {more}");
 
-    // Refused writes: the caller asked for a read-only transaction.
-    let mut conn = set.write().await.expect("a primary");
-    let looked = looks(primary);
-    let refused: Result<(), Error> = conn
-        .build_transaction()
-        .read_only()
-        .run(async |tx| sql(tx, "CREATE TABLE never (id int)").await)
-        .await;
-    refused.expect_err("it may only read");
+    // A refused write wakes the monitor, too.
+    let before_fault = probes(primary);
+    let conn = refused_write(&set).await?;
     assert_eq!(conn.last_sqlstate(), Some(SqlState::READ_ONLY_SQL_TRANSACTION));
     drop(conn);
-    until_looks(primary, looked + 1).await;
+    until_probes(primary, before_fault + 1).await?;
     let after = set.topology();
     assert_eq!((&after.primary, after.nodes.len()), (&before.primary, before.nodes.len()));
     assert!(after.nodes.iter().all(|node| node.health == Health::Up && node.serves_reads), "{after:#?}");
 
-    // A storm of refused writes.
-    let (looked, began) = (looks(primary), Instant::now());
+    // Many refused writes: probes are at least 10 ms apart.
+    let (before_fault, began) = (probes(primary), Instant::now());
     for _ in 0..200 {
-        let mut conn = set.write().await.expect("a primary");
-        let refused: Result<(), Error> = conn
-            .build_transaction()
-            .read_only()
-            .run(async |tx| sql(tx, "CREATE TABLE never (id int)").await)
-            .await;
-        refused.expect_err("it may only read");
+        refused_write(&set).await?;
     }
-    let (more, took) = (looks(primary) - looked, began.elapsed());
-    println!("200 refused writes in {took:?}: {more} looks");
-    assert!(more as u128 <= 2 + took.as_millis() / 10, "{more} looks in {took:?}");
+    let (more, took) = (probes(primary) - before_fault, began.elapsed());
+    println!("200 refused writes in {took:?}: {more} probes");
+    let most = 2 + took.div_duration_f64(Duration::from_millis(10)) as usize;
+    assert!(more <= most, "{more} probes in {took:?}");
     let after = set.topology();
     assert_eq!(after.primary, before.primary);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_became_a_standby_behind_its_address_gets_no_more_writes() {
-    let (cluster, set) = scene(1).await;
-    let (old, heir) = (cluster.primary(), cluster.replica(0));
-    old.stop().await.expect("stopped");
-    heir.promote().await.expect("promoted");
-    old.rejoin(heir).await.expect("rejoined");
-    let name = heir.name().to_owned();
-    until(&set, "the new primary is seen", |topology| {
-        topology.node(&name).is_some_and(|node| node.serves_writes)
-    })
-    .await;
-    let conn = set.write().await.expect("a primary");
-    assert_eq!(conn.node(), heir.name());
-    sql(&conn, "CREATE TABLE moved (id int)").await.expect("a write");
-    let name = old.name().to_owned();
-    until(&set, "the old one serves as a replica", |topology| {
-        topology.node(&name).is_some_and(|node| node.role == NodeRole::Replica && node.serves_reads)
-    })
-    .await;
+async fn a_primary_that_was_rewound_to_a_standby_gets_no_more_writes() -> TestResult {
+    let (cluster, set) = fixture(1).await?;
+    let (old, new_primary) = (cluster.primary(), cluster.replica(0));
+
+    // Break.
+    old.stop().await?;
+    new_primary.promote().await?;
+
+    // Restore.
+    old.rejoin(new_primary).await?;
+    until_serves_writes(&set, new_primary).await?;
+    let conn = set.write().await?;
+
+    assert_eq!(conn.node(), new_primary.name());
+    sql(&conn, "CREATE TABLE moved (id int)").await?;
+    until_serving_replica(&set, old).await?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_and_stale_primaries_are_fenced_whatever_is_configured() {
-    let (cluster, stranger) =
-        tokio::try_join!(Cluster::builder().replicas(2).start(), Cluster::builder().start())
-            .expect("clusters");
-    let (old, heir) = (cluster.primary(), cluster.replica(0));
-    let foreign = || NodeConfig::replica(stranger.primary().url()).expect("a URL").with_name("foreign");
-    let config = config_of(&cluster.servers()[..2]).node(foreign()).build().expect("valid");
-    let set = ReplicaSet::connect(config).await.expect("a set");
-    until(&set, "the stranger is known", |topology| {
-        topology.node("foreign").is_some_and(|node| node.role == NodeRole::Foreign && !node.serves_reads)
+async fn foreign_nodes_and_stale_primaries_are_fenced_whatever_the_configuration_says() -> TestResult {
+    let (cluster, foreign) =
+        tokio::try_join!(Cluster::builder().replicas(2).start(), Cluster::builder().start())?;
+    let (old, new_primary) = (cluster.primary(), cluster.replica(0));
+    let foreign = replica(foreign.primary().url(), "foreign");
+    let config = config_of(&cluster.servers()[..2]).node(foreign).build()?;
+    let set = ReplicaSet::connect(config).await?;
+    until_node(&set, "foreign", "is foreign, and serves no reads", |node| {
+        node.role == NodeRole::Foreign && !node.serves_reads
     })
-    .await;
+    .await?;
     for _ in 0..50 {
-        assert_ne!(set.read().await.expect("a read").node(), "foreign");
+        assert_ne!(set.read().await?.node(), "foreign");
     }
-    let report = serde_json::to_value(set.health()).expect("a document");
+    let report = serde_json::to_value(set.health())?;
     assert_eq!(report["nodes"][2]["role"], "foreign", "{report}");
     assert_eq!(report["status"], "degraded", "{report}");
 
-    old.pause().await.expect("paused");
-    promote(&set, heir).await;
+    // Break.
+    old.pause().await?;
+    promote(&set, new_primary).await?;
+
     // A reconfiguration with the old primary alone must not make the set forget its successor.
-    old.resume().await.expect("resumed");
-    let config = config_of([old]).build().expect("valid");
-    set.reconfigure(config).await.expect("reconfigured");
+    old.resume().await?;
+    let config = config_of([old]).build()?;
+    set.reconfigure(config).await?;
+
     let role = set.topology().node(old.name()).map(|node| node.role);
     assert_eq!(role, Some(NodeRole::StalePrimary));
     assert_eq!(set.topology().primary, PrimaryStatus::None);
-    let all = config_of(&cluster.servers()[..2]).build().expect("valid");
-    set.reconfigure(all).await.expect("reconfigured");
-    until_writable(&set).await;
-    assert_eq!(set.write().await.expect("a primary").node(), heir.name());
-}
-
-async fn promote(set: &ReplicaSet, heir: &Server) {
-    heir.promote().await.expect("promoted");
-    until(set, "the new primary is seen", |topology| {
-        topology.node(heir.name()).is_some_and(|node| node.serves_writes)
-    })
-    .await;
+    let all = config_of(&cluster.servers()[..2]).build()?;
+    set.reconfigure(all).await?;
+    until_writable(&set).await?;
+    assert_eq!(set.write().await?.node(), new_primary.name());
+    Ok(())
 }
 
 /// An operator was not schema-qualified: a role with its own operator before `pg_catalog` had every node marked down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hostile_search_path_deceives_no_probe() {
-    let cluster = Cluster::builder().replicas(1).start().await.expect("a cluster");
-    let lies = "\
-        CREATE SCHEMA lies; GRANT USAGE ON SCHEMA lies TO app; \
-        CREATE FUNCTION lies.pg_is_in_recovery() RETURNS bool LANGUAGE sql AS 'SELECT true'; \
-        CREATE FUNCTION lies.pg_xact_status(xid8) RETURNS text LANGUAGE sql AS $$SELECT 'aborted'$$; \
-        CREATE FUNCTION lies.pg_current_wal_insert_lsn() RETURNS pg_lsn LANGUAGE sql AS $$SELECT '0/0'::pg_lsn$$; \
-        CREATE FUNCTION lies.boom(timestamptz, timestamptz) RETURNS interval LANGUAGE plpgsql AS \
+async fn functions_in_the_search_path_of_the_role_do_not_change_what_probes_see() -> TestResult {
+    let cluster = Cluster::builder().replicas(1).start().await?;
+    let shadowing = "\
+        CREATE SCHEMA shadow; GRANT USAGE ON SCHEMA shadow TO app; \
+        CREATE FUNCTION shadow.pg_is_in_recovery() RETURNS bool LANGUAGE sql AS 'SELECT true'; \
+        CREATE FUNCTION shadow.pg_xact_status(xid8) RETURNS text LANGUAGE sql AS $$SELECT 'aborted'$$; \
+        CREATE FUNCTION shadow.pg_current_wal_insert_lsn() RETURNS pg_lsn LANGUAGE sql AS $$SELECT '0/0'::pg_lsn$$; \
+        CREATE FUNCTION shadow.boom(timestamptz, timestamptz) RETURNS interval LANGUAGE plpgsql AS \
             $$BEGIN RAISE EXCEPTION 'boom'; END$$; \
-        CREATE OPERATOR lies.- (LEFTARG = timestamptz, RIGHTARG = timestamptz, FUNCTION = lies.boom); \
-        ALTER ROLE app SET search_path = lies, pg_catalog, public; \
-        CREATE TABLE truth (id int); INSERT INTO truth VALUES (1);";
-    cluster.primary().execute(lies).await.expect("lies");
-    cluster.wait_caught_up().await.expect("caught up");
-    let (set, replica) =
-        (ReplicaSet::connect(config_of(cluster.servers()).build().expect("valid")).await, cluster.replica(0));
-    let set = set.expect("a set");
-    let wrong = cluster.primary().query_value("SELECT rolsuper FROM pg_roles WHERE rolname = 'app'").await;
-    assert_eq!(wrong.expect("an answer"), "f", "and without a privilege");
-    until_writable(&set).await;
-    until(&set, "both are well", |topology| topology.nodes.iter().all(|node| node.serves_reads)).await;
-    assert_eq!(set.write().await.expect("a primary").node(), "primary");
-    assert_eq!(set.read().await.expect("a read").node(), replica.name());
+        CREATE OPERATOR shadow.- (LEFTARG = timestamptz, RIGHTARG = timestamptz, FUNCTION = shadow.boom); \
+        ALTER ROLE app SET search_path = shadow, pg_catalog, public; \
+        CREATE TABLE numbers (id int); INSERT INTO numbers VALUES (1);";
+    cluster.primary().execute(shadowing).await?;
+    cluster.wait_caught_up().await?;
+    let set = connect(config_of(cluster.servers())).await?;
+    let is_superuser = "SELECT rolsuper FROM pg_roles WHERE rolname = 'app'";
+    assert_eq!(cluster.primary().query_value(is_superuser).await?, "f", "and without a privilege");
+    until_writable(&set).await?;
+    assert_eq!(set.write().await?.node(), "primary");
+    assert_eq!(set.read().await?.node(), cluster.replica(0).name());
+    Ok(())
 }
 
 /// The start waited for a lagging replica as long as one probe's interval, instead of `timeouts.connect`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_waits_for_no_probe() {
-    let cluster = Cluster::builder().replicas(1).start().await.expect("a cluster");
-    cluster.replica(0).disconnect_from_primary().await.expect("disconnected");
-    cluster.primary().execute("CREATE TABLE late (id int)").await.expect("a table");
+async fn connect_waits_for_a_lagging_replica_only_within_the_connect_timeout() -> TestResult {
+    let cluster = Cluster::builder().replicas(1).start().await?;
+
+    // Break.
+    cluster.replica(0).disconnect_from_primary().await?;
+    cluster.primary().execute("CREATE TABLE late (id int)").await?;
     let timeouts = TimeoutSettings { connect: Duration::from_millis(500), ..TimeoutSettings::default() };
     let probe = ProbeSettings { interval: Duration::from_secs(5), ..ProbeSettings::default() };
     let reads =
         ReadSettings { max_lag: Duration::from_secs(60), max_lag_bytes: Some(1), ..ReadSettings::default() };
-    let config: Config =
-        config_of(cluster.servers()).timeouts(timeouts).probe(probe).reads(reads).build().expect("valid");
+    let config = config_of(cluster.servers()).timeouts(timeouts).probe(probe).reads(reads).build()?;
     let began = Instant::now();
-    let set = ReplicaSet::connect(config).await.expect("a set");
+    let set = ReplicaSet::connect(config).await?;
+
     let took = began.elapsed();
     assert!(took < Duration::from_millis(1500), "{took:?}");
     assert!(set.topology().reads_on_primary_only());
+    Ok(())
 }

@@ -1,10 +1,11 @@
 //! Failures of nodes as a set's users see them: real clusters, real faults, steady load.
 //!
-//! Each test is an incident: break, assert, restore, assert. They run one at a time (`--test-threads=1`), because they
+//! Each test is an incident: break, assert, restore, assert; comments mark where it breaks and restores. They run one at a time (`--test-threads=1`), because they
 //! measure, and print their measurements.
 
 mod cuts;
 mod events;
+mod fixture;
 mod histories;
 mod lineage;
 mod load;
@@ -15,5 +16,7 @@ mod policy;
 mod primary;
 mod replicas;
 mod resolve;
+#[path = "../support/test_error.rs"]
+mod test_error;
 mod two_histories;
 mod writes;

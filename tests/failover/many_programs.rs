@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
-use pointsman::topology::PrimaryStatus;
+use pointsman::testkit::wait::{until_all_serve, until_no_primary};
 use pointsman::{Config, ReplicaSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::load::until;
+use crate::test_error::TestResult;
 
 const PROGRAMS: u32 = 20;
 /// Callers of each program that wait during recovery; as many as a pool has connections.
@@ -53,54 +53,44 @@ async fn callers(set: ReplicaSet) {
 /// Without a primary, each program probed each replica 32 times a second for the whole time. When everything came back
 /// at once, 30 programs opened 483 sessions on the primary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_programs_leave_a_cluster_room_to_come_back() {
-    let cluster = Cluster::builder().replicas(2).proxied().setting("max_connections", "500").start().await;
-    let cluster = cluster.expect("a cluster");
-    let urls = join_all(cluster.servers().iter().map(|server| server.proxied_url())).await;
-    let urls: Vec<_> = urls.into_iter().collect::<Result<_, _>>().expect("proxies");
+async fn twenty_programs_probe_seldom_and_connect_slowly_while_a_cluster_comes_back() -> TestResult {
+    let cluster = Cluster::builder().replicas(2).proxied().setting("max_connections", "500").start().await?;
+    let urls = try_join_all(cluster.servers().iter().map(|server| server.proxied_url())).await?;
     let config = || {
         let primary = Config::builder().primary(&urls[0]);
-        urls[1..].iter().fold(primary, |config, url| config.replica(url)).build().expect("a configuration")
+        urls[1..].iter().fold(primary, |config, url| config.replica(url)).build()
     };
-    let sets = join_all((0..PROGRAMS).map(|_| ReplicaSet::connect(config()))).await;
-    let sets: Vec<_> = sets.into_iter().map(|set| set.expect("a set")).collect();
-    let all_serve = async |sets: &[ReplicaSet]| {
-        for set in sets {
-            until(set, "all nodes serve", |topology| topology.nodes.iter().all(|node| node.serves_reads))
-                .await;
-        }
-    };
-    all_serve(&sets).await;
+    let configs = (0..PROGRAMS).map(|_| config()).collect::<Result<Vec<_>, _>>()?;
+    let sets = try_join_all(configs.into_iter().map(ReplicaSet::connect)).await?;
+    try_join_all(sets.iter().map(until_all_serve)).await?;
 
     let well = probe_rate(&sets, 1, Duration::from_secs(4)).await;
     println!("all is well: {well:.2} probes a second of each node by each program");
 
-    cluster.primary().kill().await.expect("killed");
-    for set in &sets {
-        until(set, "there is none", |topology| topology.primary == PrimaryStatus::None).await;
-    }
+    cluster.primary().kill().await?;
+    try_join_all(sets.iter().map(until_no_primary)).await?;
     let first = probe_rate(&sets, 1, Duration::from_secs(1)).await;
     sleep(Duration::from_secs(5)).await;
     let later = probe_rate(&sets, 1, Duration::from_secs(2)).await;
     println!("no primary: {first:.1} probes a second at first, {later:.1} after six seconds");
 
     for replica in cluster.replicas() {
-        replica.kill().await.expect("killed");
+        replica.kill().await?;
     }
     let callers: Vec<_> = sets.iter().map(|set| tokio::spawn(callers(set.clone()))).collect();
     sleep(Duration::from_secs(2)).await;
     let before = connects(&cluster).await;
     let began = Instant::now();
     for server in cluster.servers() {
-        server.start().await.expect("started");
+        server.start().await?;
     }
-    timeout(Duration::from_secs(40), join_all(callers)).await.expect("all are served");
-    all_serve(&sets).await;
+    timeout(Duration::from_secs(40), join_all(callers)).await?;
+    try_join_all(sets.iter().map(until_all_serve)).await?;
     let took = began.elapsed();
     let after = connects(&cluster).await;
     let opened: Vec<_> = after.iter().zip(before).map(|(after, before)| after - before).collect();
     let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pointsman'";
-    let open = cluster.primary().query_value(open).await.expect("a count");
+    let open = cluster.primary().query_value(open).await?;
     println!(
         "all back {took:?} after the first start: {opened:?} connects, {open} sessions open on the primary"
     );
@@ -110,4 +100,5 @@ async fn twenty_programs_leave_a_cluster_room_to_come_back() {
     assert!(later < 2.0 / interval, "{later} probes a second, and {first} at first");
     let most = u64::from(PROGRAMS) * (1 + 2 * CALLERS as u64);
     assert!(opened.iter().all(|opened| *opened <= 2 * most), "{opened:?}");
+    Ok(())
 }

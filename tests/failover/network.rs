@@ -2,74 +2,79 @@
 
 use std::time::Duration;
 
-use pointsman::config::NodeConfig;
 use pointsman::prelude::*;
-use pointsman::testkit::{Cluster, NetworkNamespace, TestkitError};
+use pointsman::testkit::wait::{until_health, until_writable};
+use pointsman::testkit::{Cluster, NetworkNamespace, Server, TestkitError};
 use pointsman::topology::Health;
-use pointsman::{Config, Error, ReplicaSet};
+use pointsman::{CheckoutError, Error, ReplicaSet};
 use tokio::time::Instant;
 
-use crate::load::{config_of, report, start, until, until_writable};
+use crate::fixture::{CREATE_ACKS, config_of, connect, replica};
+use crate::load::{print_report, start_load};
+use crate::test_error::TestResult;
 
-/// Two replicas, the first of them behind a proxy.
-async fn scene() -> (Cluster, ReplicaSet) {
-    let cluster = Cluster::builder().replicas(2).start().await.expect("a cluster");
-    cluster.primary().execute("CREATE TABLE acks (id bigint PRIMARY KEY)").await.expect("a table");
-    cluster.primary().execute("CREATE TABLE wide AS SELECT repeat('x', 500000) AS t").await.expect("a table");
-    cluster.wait_caught_up().await.expect("caught up");
-    let far = NodeConfig::replica(cluster.replica(0).proxied_url().await.expect("a URL")).expect("a URL");
-    let near = NodeConfig::replica(cluster.replica(1).url()).expect("a URL").with_name("near");
-    let config = config_of([cluster.primary()]).node(far.with_name("far")).node(near);
-    let set = ReplicaSet::connect(config.build().expect("valid")).await.expect("a set");
-    until_writable(&set).await;
-    until(&set, "all serve", |topology| topology.nodes.iter().all(|node| node.serves_reads)).await;
-    (cluster, set)
-}
-
-async fn until_health(set: &ReplicaSet, name: &str, health: Health) {
-    until(set, "its health changes", |topology| {
-        topology.node(name).is_some_and(|node| node.health == health)
-    })
-    .await;
+/// A cluster with two replicas and a table, and a set that reaches the first replica at `far_url`.
+async fn fixture(
+    far_url: impl AsyncFnOnce(&Server) -> Result<String, TestkitError>,
+) -> TestResult<(Cluster, ReplicaSet)> {
+    let cluster = Cluster::builder().replicas(2).start().await?;
+    cluster.primary().execute(CREATE_ACKS).await?;
+    cluster.primary().execute("CREATE TABLE wide AS SELECT repeat('x', 500000) AS t").await?;
+    cluster.wait_caught_up().await?;
+    let far = replica(far_url(cluster.replica(0)).await?, "far");
+    let near = replica(cluster.replica(1).url(), "near");
+    let set = connect(config_of([cluster.primary()]).node(far).node(near)).await?;
+    until_writable(&set).await?;
+    Ok((cluster, set))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_network_that_refuses_resets_stalls_or_is_slow_fails_no_read() {
-    let (cluster, set) = scene().await;
-    let proxy = cluster.replica(0).proxy().await.expect("a proxy");
-    let load = start(&set);
+async fn a_network_that_refuses_resets_stalls_or_is_slow_fails_no_read() -> TestResult {
+    let (cluster, set) = fixture(Server::proxied_url).await?;
+    let proxy = cluster.replica(0).proxy().await?;
+    let load = start_load(&set);
     load.done(600).await;
-    proxy.reset().await.expect("reset");
+
+    // Break.
+    proxy.reset().await?;
     load.done(300).await;
-    until_health(&set, "far", Health::Up).await;
-    proxy.refuse().await.expect("refused");
-    proxy.reset().await.expect("reset");
-    until_health(&set, "far", Health::Down).await;
+    until_health(&set, "far", Health::Up).await?;
+    proxy.refuse().await?;
+    proxy.reset().await?;
+    until_health(&set, "far", Health::Down).await?;
     load.done(300).await;
-    proxy.pass().await.expect("passing");
-    until_health(&set, "far", Health::Up).await;
+
+    // Restore.
+    proxy.pass().await?;
+    until_health(&set, "far", Health::Up).await?;
     load.done(300).await;
-    proxy.stall().await.expect("stalled");
-    until_health(&set, "far", Health::Down).await;
-    proxy.pass().await.expect("passing");
-    until_health(&set, "far", Health::Up).await;
+
+    // Break.
+    proxy.stall().await?;
+    until_health(&set, "far", Health::Down).await?;
+
+    // Restore.
+    proxy.pass().await?;
+    until_health(&set, "far", Health::Up).await?;
     load.done(300).await;
 
     // The node is slow, and not down: the traffic moves away.
-    proxy.latency(Duration::from_millis(100)).await.expect("slow");
+    proxy.latency(Duration::from_millis(100)).await?;
     load.done(300).await;
     let count = || set.health().nodes.iter().map(|node| node.reads).collect::<Vec<_>>();
     let before = count();
     load.done(600).await;
     let after = count();
     let (slow, fast) = (after[1] - before[1], after[2] - before[2]);
+
     println!("100 ms away: {slow} reads there, {fast} on its neighbour");
     assert!(slow * 5 < fast, "{slow} of {fast}");
-    let record = load.stop().await;
-    report("a network refuses, resets, stalls and is slow", &record);
-    assert_eq!(record.failed_reads().count(), 0, "{record}");
-    assert_eq!(record.failed_writes().count(), 0, "{record}");
-    assert!(record.slowest_read() < Duration::from_millis(400), "{record}");
+    let report = load.stop().await;
+    print_report("a network refuses, resets, stalls and is slow", &report);
+    assert_eq!(report.failed_reads().count(), 0, "{report}");
+    assert_eq!(report.failed_writes().count(), 0, "{report}");
+    assert!(report.slowest_read() < Duration::from_millis(400), "{report}");
+    Ok(())
 }
 
 async fn length(conn: &Conn<Read>) -> QueryResult<usize> {
@@ -79,70 +84,79 @@ async fn length(conn: &Conn<Read>) -> QueryResult<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reply_that_ends_in_the_middle_is_an_error_or_read_elsewhere() {
-    let (cluster, set) = scene().await;
-    let proxy = cluster.replica(0).proxy().await.expect("a proxy");
+async fn a_reply_that_ends_in_the_middle_is_an_error_or_read_elsewhere() -> TestResult {
+    let (cluster, set) = fixture(Server::proxied_url).await?;
+    let proxy = cluster.replica(0).proxy().await?;
     let far = async || loop {
-        let conn = set.read().await.expect("a read");
+        let conn = set.read().await?;
         if conn.node() == "far" {
-            return conn;
+            return Ok::<_, CheckoutError>(conn);
         }
     };
-    let conn = far().await;
-    assert_eq!(length(&conn).await.expect("an answer"), 500_000);
-    proxy.cut_after(100_000).await.expect("cut");
+    let conn = far().await?;
+    assert_eq!(length(&conn).await?, 500_000);
+
+    // Break.
+    proxy.cut_after(100_000).await?;
+
     length(&conn).await.expect_err("half of it");
     assert!(conn.is_closed());
     length(&conn).await.expect_err("it is over");
     drop(conn);
-    proxy.pass().await.expect("passing");
-    until_health(&set, "far", Health::Up).await;
-    assert_eq!(length(&far().await).await.expect("an answer"), 500_000, "nobody got the broken one");
 
-    proxy.cut_after(100_000).await.expect("cut");
+    // Restore.
+    proxy.pass().await?;
+    until_health(&set, "far", Health::Up).await?;
+
+    assert_eq!(length(&far().await?).await?, 500_000, "no caller got the broken one");
+
+    // Break.
+    proxy.cut_after(100_000).await?;
+
     for _ in 0..40 {
         let read: Result<usize, Error> = set.run_read(async |conn| Ok(length(conn).await?)).await;
-        assert_eq!(read.expect("read elsewhere"), 500_000);
+        assert_eq!(read?, 500_000);
     }
+    Ok(())
 }
 
 /// If the system allows no namespace, the kit reports that, and the test checks the report.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_machine_that_vanishes_delays_no_read() {
+async fn a_replica_whose_packets_are_lost_delays_no_read() -> TestResult {
     let namespace = match NetworkNamespace::create().await {
         Ok(namespace) => namespace,
         Err(error) => {
             println!("no network namespace here: {error}");
             assert!(matches!(&error, TestkitError::Program { output, .. } if !output.is_empty()), "{error}");
-            return;
+            return Ok(());
         }
     };
-    let cluster = Cluster::builder().replicas(2).start().await.expect("a cluster");
-    cluster.primary().execute("CREATE TABLE acks (id bigint PRIMARY KEY)").await.expect("a table");
-    cluster.wait_caught_up().await.expect("caught up");
-    let addr = namespace.reach(cluster.replica(0).port()).await.expect("an address");
-    let url = cluster.replica(0).url().replace("127.0.0.1", &addr.ip().to_string());
-    let far = NodeConfig::replica(url).expect("a URL").with_name("far");
-    let near = NodeConfig::replica(cluster.replica(1).url()).expect("a URL").with_name("near");
-    let config: Config = config_of([cluster.primary()]).node(far).node(near).build().expect("valid");
-    let set = ReplicaSet::connect(config).await.expect("a set");
-    until_health(&set, "far", Health::Up).await;
-    until(&set, "all serve", |topology| topology.nodes.iter().all(|node| node.serves_reads)).await;
-    let load = start(&set);
+    let far_url = async |server: &Server| {
+        let address = namespace.reach(server.port()).await?;
+        Ok(server.url().replace("127.0.0.1", &address.ip().to_string()))
+    };
+    let (_cluster, set) = fixture(far_url).await?;
+    let load = start_load(&set);
     load.done(900).await;
-    namespace.cut_off().await.expect("cut off");
+
+    // Break.
+    namespace.cut_off().await?;
     let began = Instant::now();
-    until_health(&set, "far", Health::Down).await;
+    until_health(&set, "far", Health::Down).await?;
     let lost = began.elapsed();
     load.done(300).await;
-    namespace.join().await.expect("joined");
+
+    // Restore.
+    namespace.join().await?;
     let began = Instant::now();
-    until_health(&set, "far", Health::Up).await;
+    until_health(&set, "far", Health::Up).await?;
+
     let back = began.elapsed();
-    let record = load.stop().await;
-    report("a machine vanishes", &record);
+    let report = load.stop().await;
+    print_report("a machine vanishes", &report);
     println!("    lost after {lost:?}, back after {back:?}");
-    assert_eq!(record.failed_reads().count(), 0, "{record}");
-    assert!(record.slowest_read() < Duration::from_millis(250), "{record}");
+    assert_eq!(report.failed_reads().count(), 0, "{report}");
+    assert!(report.slowest_read() < Duration::from_millis(250), "{report}");
     assert!(lost < Duration::from_millis(1200), "{lost:?}");
+    Ok(())
 }

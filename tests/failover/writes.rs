@@ -9,12 +9,14 @@ use futures_util::poll;
 use pointsman::config::{Backoff, NodeConfig, PoolSettings, TimeoutSettings, WriteSettings};
 use pointsman::prelude::*;
 use pointsman::testkit::Server;
+use pointsman::testkit::wait::{until_no_primary, until_topology};
 use pointsman::topology::PrimaryStatus;
 use pointsman::{CheckoutError, Config, Error, ReplicaSet, WriteOptions};
 use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep_until};
 
-use crate::load::{config_of, scene_with, until};
+use crate::fixture::{acks, config_of, count_acks, fixture, fixture_with, write_row};
+use crate::test_error::TestResult;
 
 /// Runs a statement, and checks only its success.
 pub(crate) async fn sql(tx: &Conn<Write>, text: &str) -> Result<(), Error> {
@@ -28,22 +30,17 @@ const CONFLICT: &str = "DO $$ BEGIN RAISE EXCEPTION 'as if' USING ERRCODE = '400
 /// Retries without long pauses, and many of them.
 fn eager(retries: u32) -> WriteSettings {
     let retry_backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(10));
-    let retry_backoff = retry_backoff.and_then(|backoff| backoff.with_jitter(1.0)).expect("a schedule");
+    let retry_backoff = retry_backoff.and_then(|backoff| backoff.with_jitter(1.0)).expect("a valid backoff");
     WriteSettings { retries, retry_backoff, ..WriteSettings::default() }
 }
 
-async fn count(server: &Server, condition: &str) -> String {
-    server.query_value(&format!("SELECT count(*) FROM acks WHERE {condition}")).await.expect("an answer")
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deadlock_is_run_again_as_a_whole() {
-    let (cluster, set) = scene_with(0, |config| config).await;
+async fn run_write_repeats_the_whole_transaction_after_a_deadlock() -> TestResult {
+    let (cluster, set) = fixture(0).await?;
     let primary = cluster.primary();
-    primary.execute("ALTER SYSTEM SET deadlock_timeout = '50ms'").await.expect("set");
-    primary.execute("SELECT pg_reload_conf()").await.expect("reloaded");
-    primary.execute("CREATE TABLE seats (id int PRIMARY KEY, taken int NOT NULL)").await.expect("a table");
-    primary.execute("INSERT INTO seats VALUES (1, 0), (2, 0)").await.expect("rows");
+    primary.change_setting("deadlock_timeout", "50ms").await?;
+    primary.execute("CREATE TABLE seats (id int PRIMARY KEY, taken int NOT NULL)").await?;
+    primary.execute("INSERT INTO seats VALUES (1, 0), (2, 0)").await?;
 
     let (runs, both_have_one) = (AtomicU32::new(0), Barrier::new(2));
     let take = async |first: u32, second: u32| {
@@ -59,15 +56,16 @@ async fn a_deadlock_is_run_again_as_a_whole() {
         .await
     };
     let (one, other) = tokio::join!(take(1, 2), take(2, 1));
-    one.and(other).expect("both succeed in the end");
+    one.and(other)?;
     assert_eq!(runs.into_inner(), 3, "the victim ran twice, the other one once");
     let taken = primary.query_value("SELECT string_agg(taken::text, ',') FROM seats").await;
-    assert_eq!(taken.expect("an answer"), "2,2", "nothing of the first run is left");
+    assert_eq!(taken?, "2,2", "nothing of the first run is left");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_serialization_failure_is_run_again_until_the_limit() {
-    let (cluster, set) = scene_with(0, |config| config.writes(eager(3))).await;
+async fn run_write_repeats_a_serialization_failure_up_to_the_limit() -> TestResult {
+    let (cluster, set) = fixture_with(0, |config| config.writes(eager(3))).await?;
 
     // Write skew: each counts the rows and adds one only if there is none. One at a time, the second adds nothing.
     let (runs, both_have_read) = (AtomicU32::new(0), Barrier::new(2));
@@ -76,7 +74,7 @@ async fn a_serialization_failure_is_run_again_until_the_limit() {
         let options = WriteOptions::new().serializable();
         set.run_write_with(&options, async |tx| {
             runs.fetch_add(1, Ordering::Relaxed);
-            let rows: i64 = crate::load::acks::table.count().get_result(tx).await?;
+            let rows: i64 = acks::table.count().get_result(tx).await?;
             if mine.fetch_add(1, Ordering::Relaxed) == 0 {
                 both_have_read.wait().await;
             }
@@ -88,10 +86,10 @@ async fn a_serialization_failure_is_run_again_until_the_limit() {
         .await
     };
     let (one, other) = tokio::join!(add_if_none(1), add_if_none(2));
-    let mut seen = [one.expect("it succeeds"), other.expect("it succeeds")];
+    let mut seen = [one?, other?];
     seen.sort_unstable();
     assert_eq!(seen, [0, 1], "as if one had run after the other");
-    assert_eq!((runs.into_inner(), count(cluster.primary(), "true").await.as_str()), (3, "1"));
+    assert_eq!((runs.into_inner(), count_acks(cluster.primary(), "true").await?), (3, 1));
 
     // It never succeeds: one run and three repeats.
     let runs = AtomicU32::new(0);
@@ -110,8 +108,9 @@ async fn a_serialization_failure_is_run_again_until_the_limit() {
         runs.fetch_add(1, Ordering::Relaxed);
         sql(tx, "INSERT INTO acks VALUES (100)").await
     });
-    once.await.expect("a write");
+    once.await?;
     assert_eq!(runs.into_inner(), 1);
+    Ok(())
 }
 
 /// The kind of an error, without the server's text.
@@ -125,13 +124,9 @@ fn kind(error: Error) -> String {
 /// The server sends an error before the transaction's new status. A check of the status at that moment did not see a
 /// failed transaction, and so no conflict: some of them were not run again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_conflict_among_many_is_missed() {
-    let (cluster, set) = scene_with(0, |config| config.writes(eager(1000))).await;
-    cluster
-        .primary()
-        .execute("CREATE TABLE total (n int); INSERT INTO total VALUES (0)")
-        .await
-        .expect("a table");
+async fn every_serialization_failure_among_many_is_run_again() -> TestResult {
+    let (cluster, set) = fixture_with(0, |config| config.writes(eager(1000))).await?;
+    cluster.primary().execute("CREATE TABLE total (n int); INSERT INTO total VALUES (0)").await?;
     let options = WriteOptions::new().repeatable_read();
     let runs = AtomicU32::new(0);
     let one = async || {
@@ -144,19 +139,20 @@ async fn no_conflict_among_many_is_missed() {
         }
         Ok::<_, Error>(())
     };
-    try_join_all((0..6).map(|_| one())).await.expect("every conflict is run again");
-    assert_eq!(cluster.primary().query_value("SELECT n FROM total").await.expect("an answer"), "240");
+    try_join_all((0..6).map(|_| one())).await?;
+    assert_eq!(cluster.primary().query_value("SELECT n FROM total").await?, "240");
     println!("240 increments of one row by 6 writers took {} runs", runs.into_inner());
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_but_a_conflict_is_run_again() {
-    let (cluster, set) = scene_with(0, |config| config.writes(eager(5))).await;
+async fn run_write_repeats_only_conflicts() -> TestResult {
+    let (cluster, set) = fixture_with(0, |config| config.writes(eager(5))).await?;
     let primary = cluster.primary();
-    let proxy = primary.proxy().await.expect("a proxy");
-    let url = primary.proxied_url().await.expect("a URL");
-    let far = Config::builder().node(NodeConfig::primary(url).expect("a URL").with_name("far"));
-    let far = ReplicaSet::connect(far.writes(eager(5)).build().expect("valid")).await.expect("a set");
+    let proxy = primary.proxy().await?;
+    let url = primary.proxied_url().await?;
+    let far = Config::builder().node(NodeConfig::primary(url)?.with_name("far"));
+    let far = ReplicaSet::connect(far.writes(eager(5)).build()?).await?;
     let runs = AtomicU32::new(0);
     let run = || runs.fetch_add(1, Ordering::Relaxed);
 
@@ -204,20 +200,21 @@ async fn nothing_but_a_conflict_is_run_again() {
         .await;
     assert!(matches!(outcome, Err(Error::OutcomeUnknown(_))), "{outcome:?}");
     assert_eq!(runs.swap(0, Ordering::Relaxed), 1, "an unknown outcome");
-    assert_eq!(count(primary, "id = 3").await, "1", "which was a commit");
-    assert_eq!(count(primary, "id < 3").await, "0", "and all others were rolled back");
+    assert_eq!(count_acks(primary, "id = 3").await?, 1, "which was a commit");
+    assert_eq!(count_acks(primary, "id < 3").await?, 0, "and all others were rolled back");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn waiting_for_a_primary_is_bounded_and_tells_what_is_known() {
+async fn waiting_for_a_primary_is_bounded_and_its_error_names_each_node() -> TestResult {
     let writes = WriteSettings {
         failover_wait: Duration::from_millis(700),
         max_waiters: 4,
         ..WriteSettings::default()
     };
-    let (cluster, set) = scene_with(1, |config| config.writes(writes)).await;
-    cluster.primary().kill().await.expect("killed");
-    until(&set, "there is no primary", |topology| topology.primary == PrimaryStatus::None).await;
+    let (cluster, set) = fixture_with(1, |config| config.writes(writes)).await?;
+    cluster.primary().kill().await?;
+    until_no_primary(&set).await?;
 
     let began = Instant::now();
     let mut waiters: Vec<_> = (0..4).map(|_| Box::pin(set.write())).collect();
@@ -245,33 +242,35 @@ async fn waiting_for_a_primary_is_bounded_and_tells_what_is_known() {
         assert!(old.error.is_some() && old.reason.contains("(down)"), "{error}");
         assert!(of(cluster.replica(0)).is_some_and(|it| it.reason.contains("replica (up)")), "{error}");
     }
+    Ok(())
 }
 
 /// The deadline of a checkout was counted from the beginning of the wait for a primary. After a longer failover, all
 /// waiters but those who found a connection at once got an error about an exhausted pool.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_failover_lets_all_waiters_through_a_small_pool() {
+async fn all_waiters_get_a_connection_of_a_small_pool_after_a_long_failover() -> TestResult {
     let timeouts = TimeoutSettings { checkout: Duration::from_millis(500), ..TimeoutSettings::default() };
     let pool = PoolSettings { max_size: 2, ..PoolSettings::default() };
-    let (cluster, old_set) = scene_with(1, |config| config).await;
+    let (cluster, old_set) = fixture(1).await?;
     drop(old_set);
-    let config = config_of(cluster.servers()).timeouts(timeouts).pool(pool).build().expect("valid");
-    let set = ReplicaSet::connect(config).await.expect("a set");
-    until(&set, "there is a primary", |topology| topology.primary != PrimaryStatus::None).await;
-    cluster.primary().kill().await.expect("killed");
-    until(&set, "there is no primary", |topology| topology.primary == PrimaryStatus::None).await;
+    let config = config_of(cluster.servers()).timeouts(timeouts).pool(pool).build()?;
+    let set = ReplicaSet::connect(config).await?;
+    until_topology(&set, "there is a primary", |topology| topology.primary != PrimaryStatus::None).await?;
+    cluster.primary().kill().await?;
+    until_no_primary(&set).await?;
 
     let began = Instant::now();
     let waiters: Vec<_> = (0..40)
         .map(|id| {
             let set = set.clone();
-            tokio::spawn(async move { crate::load::write_row(&set, id).await })
+            tokio::spawn(async move { write_row(&set, id).await })
         })
         .collect();
     sleep_until(began + Duration::from_millis(600)).await;
-    cluster.replica(0).promote().await.expect("promoted");
+    cluster.replica(0).promote().await?;
     for waiter in waiters {
-        waiter.await.expect("no panic").expect("a write on the new primary");
+        waiter.await??;
     }
-    assert_eq!(count(cluster.replica(0), "true").await, "40");
+    assert_eq!(count_acks(cluster.replica(0), "true").await?, 40);
+    Ok(())
 }
