@@ -19,12 +19,15 @@ use crate::{IntentKind, Write};
 /// Longest pause before the primary is tried again; a change of the topology ends it.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The answer of the primary.
-enum Asked {
+/// The outcome of one attempt to get a connection from the primary.
+enum Attempt {
     Served(Conn<Write>),
-    Failed(Option<NodeFailure>),
-    /// Its settings were replaced, and so was its pool.
-    Retired,
+    /// No primary is known, or it failed in this way, so another node may be promoted.
+    NoPrimary(Option<NodeFailure>),
+    /// The primary is up, but rejects logins.
+    Refused(Refusal),
+    /// Waiting cannot help.
+    Final(CheckoutError),
 }
 
 impl ReplicaSet {
@@ -117,28 +120,23 @@ impl ReplicaSet {
             self.check_open()?;
             // The wait for a primary does not count as a wait for one of its connections.
             let checkout = live.config.timeouts().checkout;
-            let patience = limit.unwrap_or_else(|| Instant::now() + checkout);
-            let tried = match self.try_write(began, patience, queueing).await? {
-                Ok(conn) => return Ok(conn),
-                Err(failure) => failure,
-            };
-            let refusal = tried.as_ref().and_then(Refusal::of);
-            let since = refusal.as_ref().map(|_| *refused_since.get_or_insert_with(Instant::now));
-            refused_since = since;
-            let checkout = limit.map_or(checkout, |limit| limit.saturating_duration_since(began));
-            match refusal {
-                Some(refusal) if refusal.is_final(since, checkout) || Instant::now() >= deadline => {
-                    return Err(refusal.into_error(began.elapsed()));
-                }
-                None if Instant::now() >= deadline => {
-                    let snapshot = self.snapshot();
-                    if !snapshot.is_up_to_date(Instant::now()) {
-                        return Err(CheckoutError::Stale { waited: began.elapsed() });
+            let until = limit.unwrap_or_else(|| Instant::now() + checkout);
+            match self.ask_primary(began, until, queueing).await {
+                Attempt::Served(conn) => return Ok(conn),
+                Attempt::Final(error) => return Err(error),
+                Attempt::Refused(refusal) => {
+                    let since = *refused_since.get_or_insert_with(Instant::now);
+                    let checkout = limit.map_or(checkout, |limit| limit.saturating_duration_since(began));
+                    if refusal.is_final(since, checkout) || Instant::now() >= deadline {
+                        return Err(refusal.into_error(began.elapsed()));
                     }
-                    let failures = failures(&snapshot, tried.as_slice());
-                    return Err(CheckoutError::NoPrimary { waited: began.elapsed(), failures });
                 }
-                _ => {}
+                Attempt::NoPrimary(failure) => {
+                    refused_since = None;
+                    if Instant::now() >= deadline {
+                        return Err(self.no_primary(failure.as_slice(), began));
+                    }
+                }
             }
             let (changes, _) = match &mut waiting {
                 Some(waiting) => waiting,
@@ -155,66 +153,63 @@ impl ReplicaSet {
         }
     }
 
-    /// Asks the present primary, if there is one; the inner error is the primary's answer.
-    async fn try_write(
-        &self,
-        began: Instant,
-        deadline: Instant,
-        queueing: Queueing,
-    ) -> Result<Result<Conn<Write>, Option<NodeFailure>>, CheckoutError> {
-        loop {
-            match self.ask_primary(began, deadline, queueing).await? {
-                // The primary is still in the set, with a new pool in a newer snapshot.
-                Asked::Retired => yield_now().await,
-                Asked::Served(conn) => return Ok(Ok(conn)),
-                Asked::Failed(failure) => return Ok(Err(failure)),
-            }
+    /// Returns the error of a write that found no primary before its deadline.
+    fn no_primary(&self, tried: &[NodeFailure], began: Instant) -> CheckoutError {
+        let snapshot = self.snapshot();
+        if !snapshot.is_up_to_date(Instant::now()) {
+            return CheckoutError::Stale { waited: began.elapsed() };
         }
+        let failures = failures(&snapshot, tried);
+        CheckoutError::NoPrimary { waited: began.elapsed(), failures }
     }
 
-    async fn ask_primary(
-        &self,
-        began: Instant,
-        deadline: Instant,
-        queueing: Queueing,
-    ) -> Result<Asked, CheckoutError> {
-        let snapshot = self.snapshot();
-        // The monitors have stopped, so a replaced primary would go unnoticed.
-        if !self.is_up_to_date(&snapshot, Instant::now()) {
-            return Ok(Asked::Failed(None));
-        }
-        match &snapshot.topology.primary {
-            PrimaryStatus::SplitBrain { nodes, timeline } => {
-                return Err(CheckoutError::SplitBrain { nodes: nodes.clone(), timeline: *timeline });
+    /// Asks the present primary for a connection, if there is one.
+    async fn ask_primary(&self, began: Instant, deadline: Instant, queueing: Queueing) -> Attempt {
+        loop {
+            let snapshot = self.snapshot();
+            // The monitors have stopped, so a replaced primary would go unnoticed.
+            if !self.is_up_to_date(&snapshot, Instant::now()) {
+                return Attempt::NoPrimary(None);
             }
-            PrimaryStatus::IdentifierMismatch { nodes } => {
-                return Err(CheckoutError::IdentifierMismatch { nodes: nodes.clone() });
+            match &snapshot.topology.primary {
+                PrimaryStatus::SplitBrain { nodes, timeline } => {
+                    let (nodes, timeline) = (nodes.clone(), *timeline);
+                    return Attempt::Final(CheckoutError::SplitBrain { nodes, timeline });
+                }
+                PrimaryStatus::IdentifierMismatch { nodes } => {
+                    return Attempt::Final(CheckoutError::IdentifierMismatch { nodes: nodes.clone() });
+                }
+                PrimaryStatus::One { .. } | PrimaryStatus::None => {}
             }
-            PrimaryStatus::One { .. } | PrimaryStatus::None => {}
-        }
-        let Some(node) = snapshot.primary.map(|primary| &snapshot.nodes[primary].node) else {
-            return Ok(Asked::Failed(None));
-        };
-        let Some(pool) = node.write_pool() else { return Ok(Asked::Failed(None)) };
-        let config = self.config();
-        let failure = |reason: String| NodeFailure { node: node.name().to_owned(), reason, error: None };
-        match pool.get(deadline, queueing).await {
-            Ok(lease) => Ok(Asked::Served(Conn::new(lease, Arc::clone(node), Role::Primary))),
-            Err(PoolError::Retired) => Ok(Asked::Retired),
-            Err(PoolError::Exhausted) => Err(CheckoutError::Exhausted {
-                node: node.name().to_owned(),
-                intent: IntentKind::Write,
-                waited: began.elapsed(),
-                max_size: config.pool().max_size,
-            }),
-            Err(PoolError::Severed) => Ok(Asked::Failed(Some(failure("it was lost or replaced".to_owned())))),
-            Err(PoolError::Connecting) => {
-                Ok(Asked::Failed(Some(failure("a connection to it was not there in time".to_owned()))))
-            }
-            Err(PoolError::Connect(error)) => Ok(Asked::Failed(Some(NodeFailure {
-                error: Some(Arc::clone(&error)),
-                ..failure(error.to_string())
-            }))),
+            let primary = snapshot.primary.map(|primary| &snapshot.nodes[primary].node);
+            let Some((node, pool)) = primary.and_then(|node| Some((node, node.write_pool()?))) else {
+                return Attempt::NoPrimary(None);
+            };
+            let failed = |reason: String, error: Option<Arc<ConnectError>>| {
+                Attempt::NoPrimary(Some(NodeFailure { node: node.name().to_owned(), reason, error }))
+            };
+            return match pool.get(deadline, queueing).await {
+                Ok(lease) => Attempt::Served(Conn::new(lease, Arc::clone(node), Role::Primary)),
+                Err(PoolError::Retired) => {
+                    // The primary is still in the set, with a new pool in a newer snapshot.
+                    yield_now().await;
+                    continue;
+                }
+                Err(PoolError::Exhausted) => Attempt::Final(CheckoutError::Exhausted {
+                    node: node.name().to_owned(),
+                    intent: IntentKind::Write,
+                    waited: began.elapsed(),
+                    max_size: self.config().pool().max_size,
+                }),
+                Err(PoolError::Severed) => failed("it was lost or replaced".to_owned(), None),
+                Err(PoolError::Connecting) => {
+                    failed("a connection to it was not there in time".to_owned(), None)
+                }
+                Err(PoolError::Connect(error)) if error.is_refusal() => {
+                    Attempt::Refused(Refusal { node: node.name().to_owned(), error })
+                }
+                Err(PoolError::Connect(error)) => failed(error.to_string(), Some(error)),
+            };
         }
     }
 }
@@ -226,17 +221,11 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn of(failure: &NodeFailure) -> Option<Self> {
-        let error = failure.error.as_ref().filter(|error| error.is_refusal())?;
-        Some(Self { node: failure.node.clone(), error: Arc::clone(error) })
-    }
-
     /// Returns `true` if waiting cannot help.
     ///
     /// A connection slot may be free again soon, as a connection of the pool may. A rejected login stays rejected.
-    fn is_final(&self, since: Option<Instant>, checkout: Duration) -> bool {
-        !matches!(*self.error, ConnectError::Full(_))
-            || since.is_some_and(|since| since.elapsed() >= checkout)
+    fn is_final(&self, since: Instant, checkout: Duration) -> bool {
+        !matches!(*self.error, ConnectError::Full(_)) || since.elapsed() >= checkout
     }
 
     fn into_error(self, waited: Duration) -> CheckoutError {
