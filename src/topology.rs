@@ -26,6 +26,7 @@
 //!
 //! * `node`: one server with its pools
 //! * `probe`: one query to a node
+//! * `prober`: the session over which a node is probed
 //! * `monitor`: the task that probes a node
 //! * `restart`: starts a task again after a panic
 //! * `state`: where the monitors post their outcomes, and where the topology is built
@@ -63,6 +64,7 @@ mod monitor;
 mod node;
 mod observation;
 mod probe;
+mod prober;
 mod reason;
 mod recoveries;
 mod restart;

@@ -84,8 +84,8 @@ mod tests {
         let (mut schedule, mut search) = (schedule(1), Search::default());
         let (began, mut probes) = (Instant::now(), 0);
         while began.elapsed() < Duration::from_secs(60) {
-            let (looking, changed) = state(probes);
-            let age = search.on(looking, changed, Instant::now()).map(|began| began.elapsed());
+            let (is_searching, changed) = state(probes);
+            let age = search.on(is_searching, changed, Instant::now()).map(|began| began.elapsed());
             probes += 1;
             sleep(schedule.pause(age)).await;
         }

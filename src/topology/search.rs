@@ -25,8 +25,8 @@ impl Search {
     /// Returns the start of the current search for a primary, if there is one.
     ///
     /// `changed` is `true` if a node went down or came back, or a role changed.
-    pub(crate) fn on(&mut self, looking: bool, changed: bool, now: Instant) -> Option<Instant> {
-        if !looking {
+    pub(crate) fn on(&mut self, is_searching: bool, changed: bool, now: Instant) -> Option<Instant> {
+        if !is_searching {
             if let Some(began) = self.began.take() {
                 self.ended = Some((now, now.saturating_duration_since(began)));
             }

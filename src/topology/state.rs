@@ -27,7 +27,7 @@ pub(crate) struct TopologyState {
     /// Changes when a role or a health changes, not with every probe.
     changes: watch::Sender<Arc<Topology>>,
     /// Start of the search for a primary, while there is one.
-    looking: watch::Sender<Option<Instant>>,
+    search: watch::Sender<Option<Instant>>,
 }
 
 struct State {
@@ -84,7 +84,7 @@ impl TopologyState {
         let snapshot = Arc::new(state.snapshot(now));
         Self {
             changes: watch::Sender::new(Arc::clone(&snapshot.topology)),
-            looking: watch::Sender::new(state.search.on(true, true, now)),
+            search: watch::Sender::new(state.search.on(true, true, now)),
             current: ArcSwap::new(snapshot),
             state: Mutex::new(state),
         }
@@ -108,8 +108,8 @@ impl TopologyState {
     /// Returns a receiver for the start of the search for a primary.
     ///
     /// The value is `None` while there is a healthy primary.
-    pub(crate) fn looking(&self) -> watch::Receiver<Option<Instant>> {
-        self.looking.subscribe()
+    pub(crate) fn search(&self) -> watch::Receiver<Option<Instant>> {
+        self.search.subscribe()
     }
 
     /// Updates the state by a probe's outcome, and acts on the change.
@@ -223,9 +223,9 @@ impl TopologyState {
         let before = self.current.swap(Arc::clone(&snapshot));
         log_changes(&before.topology, &snapshot.topology);
         let suspect = |i: usize| snapshot.topology.nodes[i].health != Health::Up;
-        let looking = snapshot.primary.is_none_or(suspect);
-        let search = state.search.on(looking, has_moved(&before.topology, &snapshot.topology), now);
-        self.looking.send_if_modified(|was| std::mem::replace(was, search) != search);
+        let is_searching = snapshot.primary.is_none_or(suspect);
+        let search = state.search.on(is_searching, has_moved(&before.topology, &snapshot.topology), now);
+        self.search.send_if_modified(|was| std::mem::replace(was, search) != search);
         self.changes.send_if_modified(|topology| {
             let changed = !same_for_users(topology, &snapshot.topology);
             if changed {
@@ -376,3 +376,6 @@ impl State {
 fn has_diverged(i: usize, roles: &Roles) -> bool {
     matches!(roles.lineages[i], Lineage::Parted { .. })
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,242 @@
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::sleep;
+
+use super::super::state::tests::{config, primary, refused, set, standby, timed_out};
+use super::*;
+use crate::topology::{Health, NodeRole};
+
+/// What a node does with a probe.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Behavior {
+    Primary { timeline: u32 },
+    Standby,
+    RefusesConnections,
+    TimesOut,
+    Hangs,
+}
+
+/// A prober whose node behaves as the test says.
+#[derive(Debug, Clone)]
+struct Script(Arc<Mutex<(Behavior, Vec<Instant>)>>);
+
+impl Script {
+    fn new(behavior: Behavior) -> Self {
+        Self(Arc::new(Mutex::new((behavior, Vec::new()))))
+    }
+
+    fn set(&self, behavior: Behavior) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = behavior;
+    }
+
+    /// Returns the time of each probe since the last call.
+    fn take_probes(&self) -> Vec<Instant> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1)
+    }
+
+    /// Returns the milliseconds between the probes since the last call.
+    fn take_pauses(&self) -> Vec<u128> {
+        let probes = self.take_probes();
+        probes.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect()
+    }
+}
+
+impl Probe for Script {
+    async fn probe(&mut self) -> ProbeOutcome {
+        let behavior = {
+            let mut script = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            script.1.push(Instant::now());
+            script.0
+        };
+        match behavior {
+            Behavior::Primary { timeline } => primary(timeline, 100),
+            Behavior::Standby => standby(1, 100),
+            Behavior::RefusesConnections => refused(),
+            Behavior::TimesOut => {
+                sleep(Duration::from_millis(300)).await;
+                timed_out()
+            }
+            Behavior::Hangs => std::future::pending().await,
+        }
+    }
+
+    fn longest(&self) -> Duration {
+        Duration::from_millis(600)
+    }
+}
+
+/// A primary and a replica, each with a monitor.
+struct Fixture {
+    topology: Arc<TopologyState>,
+    nodes: Vec<Arc<Node>>,
+    primary: Script,
+    replica: Script,
+    monitors: Vec<Monitor>,
+}
+
+impl Fixture {
+    /// Starts the monitors, and waits until their probes have the usual interval.
+    async fn start() -> Self {
+        let config = config();
+        let (topology, nodes) = set(&config);
+        let primary = Script::new(Behavior::Primary { timeline: 1 });
+        let replica = Script::new(Behavior::Standby);
+        let monitor = |(node, script): (&Arc<Node>, &Script)| {
+            let (probe, backoff, script) = (config.probe().clone(), config.backoff().clone(), script.clone());
+            Monitor::start_with(Arc::clone(node), &topology, probe, backoff, move |_| script.clone())
+        };
+        let monitors = nodes.iter().zip([&primary, &replica]).map(monitor).collect();
+        let fixture = Self { topology, nodes, primary, replica, monitors };
+        sleep(Duration::from_secs(5)).await;
+        fixture.primary.take_probes();
+        fixture.replica.take_probes();
+        fixture
+    }
+
+    fn health(&self, node: usize) -> Health {
+        self.topology.snapshot().topology.nodes[node].health
+    }
+
+    fn role(&self, node: usize) -> NodeRole {
+        self.topology.snapshot().topology.nodes[node].role
+    }
+}
+
+const PRIMARY: usize = 0;
+const REPLICA: usize = 1;
+
+#[tokio::test(start_paused = true)]
+async fn a_healthy_set_is_probed_once_an_interval() {
+    let set = Fixture::start().await;
+    assert_eq!((set.role(PRIMARY), set.role(REPLICA)), (NodeRole::Primary, NodeRole::Replica));
+    sleep(Duration::from_secs(60)).await;
+    for script in [&set.primary, &set.replica] {
+        let pauses = script.take_pauses();
+        assert!((149..=188).contains(&pauses.len()), "{}", pauses.len());
+        // A timer may be a millisecond late.
+        assert!(pauses.iter().all(|pause| (320..=401).contains(pause)), "{pauses:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_down_is_probed_by_the_backoff() {
+    let set = Fixture::start().await;
+    set.replica.set(Behavior::RefusesConnections);
+    sleep(Duration::from_millis(401)).await;
+    assert_eq!(set.health(REPLICA), Health::Down);
+    set.replica.take_probes();
+    set.primary.take_probes();
+    sleep(Duration::from_secs(6)).await;
+    let probes = set.replica.take_pauses();
+    let exact = [(200, 202), (400, 402), (800, 802), (1000, 1002), (1000, 1002), (1000, 1002)];
+    // The first pauses may lie before the count.
+    let after: Vec<_> = probes.iter().skip_while(|pause| **pause < 400).collect();
+    assert!(after.len() >= 4, "{probes:?}");
+    for (pause, (least, most)) in after.iter().zip(&exact[1..]) {
+        assert!((least..=most).contains(pause), "{probes:?}");
+    }
+    // A sign of trouble does not hasten it.
+    set.nodes[REPLICA].stats().suspect();
+    sleep(Duration::from_secs(4)).await;
+    let pauses = set.replica.take_pauses();
+    assert!(pauses.iter().all(|pause| (1000..=1002).contains(pause)), "{pauses:?}");
+    let primary = set.primary.take_pauses();
+    assert!(primary.iter().all(|pause| *pause >= 320), "a replica that is down is no search: {primary:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_is_followed_by_a_second_probe_at_once() {
+    let set = Fixture::start().await;
+    let mut changes = set.topology.changes();
+    set.replica.set(Behavior::TimesOut);
+    changes.changed().await.expect("the state lives");
+    assert_eq!(set.health(REPLICA), Health::Suspect);
+    let suspected = Instant::now();
+    changes.changed().await.expect("the state lives");
+    assert_eq!(set.health(REPLICA), Health::Down);
+    let took = suspected.elapsed().as_millis();
+    assert!((300..=302).contains(&took), "{took}");
+
+    set.replica.set(Behavior::Standby);
+    changes.changed().await.expect("the state lives");
+    assert_eq!((set.health(REPLICA), set.role(REPLICA)), (Health::Up, NodeRole::Replica));
+    set.replica.take_probes();
+    sleep(Duration::from_secs(5)).await;
+    let pauses = set.replica.take_pauses();
+    assert!(pauses.iter().all(|pause| (320..=401).contains(pause)), "the backoff is over: {pauses:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_is_fast_at_first_and_slows_down() {
+    let set = Fixture::start().await;
+    let mut changes = set.topology.changes();
+    set.primary.set(Behavior::RefusesConnections);
+    changes.changed().await.expect("the state lives");
+    assert_eq!(set.health(PRIMARY), Health::Down);
+    set.replica.take_probes();
+
+    let began = Instant::now();
+    sleep(Duration::from_millis(200)).await;
+    let probes = set.replica.take_probes();
+    let first = (probes[0] - began).as_millis();
+    assert!(first <= 26, "the other monitor is woken: {first}");
+    assert!(probes.len() >= 7, "{}", probes.len());
+
+    sleep(Duration::from_secs(10)).await;
+    set.replica.take_probes();
+    sleep(Duration::from_secs(10)).await;
+    let pauses = set.replica.take_pauses();
+    assert!(pauses.iter().all(|pause| *pause >= 320), "an old search costs no more: {pauses:?}");
+
+    // The promotion is a change, and ends the search.
+    set.replica.set(Behavior::Primary { timeline: 2 });
+    changes.changed().await.expect("the state lives");
+    assert_eq!(set.role(REPLICA), NodeRole::Primary);
+    assert_eq!(*set.topology.search().borrow(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspicions_wake_the_monitor_ten_times_a_second_at_most() {
+    let set = Fixture::start().await;
+    let stats = set.nodes[REPLICA].stats();
+    stats.suspect();
+    let began = Instant::now();
+    sleep(Duration::from_millis(5)).await;
+    let first = set.replica.take_probes();
+    assert_eq!(first.len(), 1, "the first suspicion wakes it at once");
+    assert!(!stats.is_suspected(), "the answer clears it");
+
+    while began.elapsed() < Duration::from_secs(5) {
+        stats.suspect();
+        sleep(Duration::from_millis(1)).await;
+    }
+    let probes = set.replica.take_probes();
+    for (i, probe) in probes.iter().enumerate() {
+        let within = probes[i..].iter().take_while(|later| **later < *probe + Duration::from_secs(1)).count();
+        assert!(within <= 10, "{within}");
+    }
+    assert!(probes.len() >= 35, "{}", probes.len());
+    let others = set.primary.take_pauses();
+    assert!(others.iter().all(|pause| *pause >= 320), "the other monitor is not woken: {others:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_monitor_that_hangs_makes_the_state_stale_and_one_that_is_ended_does_not() {
+    let mut set = Fixture::start().await;
+    let is_up_to_date = |set: &Fixture| set.topology.snapshot().is_up_to_date(Instant::now());
+    set.replica.set(Behavior::Hangs);
+    // At most a pause, the longest probe, and the time by which it may be late.
+    sleep(Duration::from_millis(2_500)).await;
+    assert!(is_up_to_date(&set));
+    sleep(Duration::from_millis(600)).await;
+    assert!(!is_up_to_date(&set));
+
+    set.replica.set(Behavior::Standby);
+    let (probe, backoff, script) =
+        (config().probe().clone(), config().backoff().clone(), set.replica.clone());
+    let replica = Arc::clone(&set.nodes[REPLICA]);
+    let monitor = Monitor::start_with(replica, &set.topology, probe, backoff, move |_| script.clone());
+    set.monitors[REPLICA] = monitor;
+    sleep(Duration::from_millis(1)).await;
+    assert!(is_up_to_date(&set), "the one that was replaced broke no promise");
+}
