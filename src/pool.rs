@@ -256,8 +256,8 @@ impl NodePool {
     }
 
     /// Records that the node is up, so that a login may be tried again at once.
-    pub(crate) fn on_well(&self) {
-        self.shared.on_well();
+    pub(crate) fn on_up(&self) {
+        self.shared.on_up();
     }
 
     /// Returns the number of connections that are handed out.

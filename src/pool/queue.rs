@@ -83,7 +83,7 @@ impl Shared {
     }
 
     /// Reacts to a node that is up: earlier rejections no longer count.
-    pub(super) fn on_well(self: &Arc<Self>) {
+    pub(super) fn on_up(self: &Arc<Self>) {
         let mut state = self.queue.lock();
         if state.breaker.cause().is_some() {
             state.breaker.reset();

@@ -36,9 +36,9 @@ const AFTER_SILENCE: Duration = Duration::from_millis(5);
 pub(super) async fn answered_within<F: Future>(
     mut run: Pin<&mut F>,
     wire: &WireState,
-    patience: Duration,
+    limit: Duration,
 ) -> Option<F::Output> {
-    let mut wait = patience;
+    let mut wait = limit;
     loop {
         tokio::select! {
             biased;
@@ -46,8 +46,8 @@ pub(super) async fn answered_within<F: Future>(
             () = sleep(wait) => {}
         }
         match wire.owed_for() {
-            Some(owed) if owed >= patience => return None,
-            owed => wait = patience - owed.unwrap_or_default(),
+            Some(owed) if owed >= limit => return None,
+            owed => wait = limit - owed.unwrap_or_default(),
         }
     }
 }

@@ -33,7 +33,7 @@ impl Call<'_> {
     }
 
     /// Returns `true` if a run that begins after a pause would begin too late.
-    fn is_closed(&self, pause: Duration) -> bool {
+    fn is_too_late_after(&self, pause: Duration) -> bool {
         self.limit.is_some_and(|limit| Instant::now() + pause >= limit)
     }
 }
@@ -56,7 +56,7 @@ enum Try<R, E> {
 const SAME_NODES: Duration = Duration::from_millis(500);
 
 /// Time for the monitors to find out if a node survived the end of a session.
-const VERDICT: Duration = Duration::from_millis(250);
+const SURVIVAL_CHECK: Duration = Duration::from_millis(250);
 
 /// Time before a hedge is tried again; by then there may be budget, or a node.
 const NEXT_HEDGE: Duration = Duration::from_millis(50);
@@ -184,7 +184,7 @@ impl ReplicaSet {
                 }
                 self.acquit(&mut repeats).await;
                 let decision = match repeats.decide(&live.limits.repeats) {
-                    Decision::Again(pause) | Decision::OnTheSame(pause) if call.is_closed(pause) => {
+                    Decision::Again(pause) | Decision::OnTheSame(pause) if call.is_too_late_after(pause) => {
                         Decision::GiveUp(Reason::Deadline)
                     }
                     decision => decision,
@@ -242,9 +242,9 @@ impl ReplicaSet {
             return Try::Stale;
         }
         let wire = Arc::clone(conn.wire());
-        let patience = hedge::delay(live.config.reads(), node.read_times().p99());
+        let hedge_delay = hedge::delay(live.config.reads(), node.read_times().p99());
         let mut first = pin!(run_on(conn, function.clone()));
-        if let Some(outcome) = answered_within(first.as_mut(), &wire, patience).await {
+        if let Some(outcome) = answered_within(first.as_mut(), &wire, hedge_delay).await {
             return note(repeats, outcome);
         }
         // The node is slow or down, and its monitor finds out. Until then the node ranks lower in its tier.
@@ -252,15 +252,15 @@ impl ReplicaSet {
         node.stats().wake_monitor_for_slow_answer();
         // A read that may have ended a session must not run on two further nodes at once.
         while repeats.is_blamed()
-            || call.is_closed(Duration::ZERO)
+            || call.is_too_late_after(Duration::ZERO)
             || !self.has_other_than(&node, options)
             || !live.limits.hedges.withdraw()
         {
-            if let Ok(outcome) = timeout(patience.max(NEXT_HEDGE), first.as_mut()).await {
+            if let Ok(outcome) = timeout(hedge_delay.max(NEXT_HEDGE), first.as_mut()).await {
                 return note(repeats, outcome);
             }
         }
-        tracing::debug!(node = node.name(), ?patience, "a slow read is tried on a second node as well");
+        tracing::debug!(node = node.name(), ?hedge_delay, "a slow read is tried on a second node as well");
         let avoided = [node.id()];
         // No caller asked for a hedge, so it must not take the primary's permits.
         let options = ReadOptions { prefer_primary: false, ..options.clone() };
@@ -308,7 +308,7 @@ impl ReplicaSet {
 
     /// Returns `true` if a node on which a session ended is up, once its monitor has probed it.
     async fn survived(&self, id: NodeId) -> bool {
-        let deadline = Instant::now() + VERDICT;
+        let deadline = Instant::now() + SURVIVAL_CHECK;
         while Instant::now() < deadline {
             let snapshot = self.snapshot();
             let Some(i) = snapshot.nodes.iter().position(|view| view.node.id() == id) else {

@@ -136,7 +136,7 @@ mod tests {
 
     /// The proxy led to the higher timeline; only the instance behind it can prove that timeline gone.
     #[test]
-    fn an_alias_keeps_no_timeline_that_its_server_has_lost() {
+    fn an_alias_keeps_no_lost_timeline() {
         let now = Instant::now();
         let a = || by(5001, 10, Observation::primary(1, 100, now));
         let b = || by(5002, 20, Observation::primary(2, 200, now));

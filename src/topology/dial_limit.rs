@@ -58,7 +58,7 @@ mod tests {
 
     /// The limit grew on success only, so a node with a slower path stayed down for good.
     #[test]
-    fn the_limit_doubles_with_each_timeout_and_a_session_takes_it_back() {
+    fn the_limit_doubles_with_each_timeout_and_follows_the_next_session() {
         let mut limit = DialLimit::default();
         limit.on_open(Duration::from_millis(10));
         let mut limits = vec![millis(&limit)];
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configured_limit_below_the_probe_s_is_kept() {
+    fn a_connect_timeout_below_the_probe_timeout_is_kept() {
         let mut limit = DialLimit::default();
         limit.on_open(Duration::from_secs(1));
         assert_eq!(limit.next(PROBE, Duration::from_millis(100)), Duration::from_millis(100));

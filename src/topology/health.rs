@@ -51,31 +51,31 @@ pub(crate) struct NodeHealth {
     /// `true` from when the node went down until it answers.
     ///
     /// A node that comes back is often `Starting` first.
-    away: bool,
+    was_down: bool,
 }
 
 /// Consecutive failed probes before a silent node is marked down.
 ///
 /// A single miss can be a hiccup, of this machine as well.
-const MISSES_UNTIL_LOST: u32 = 2;
+const MISSES_UNTIL_DOWN: u32 = 2;
 
 /// Consecutive fast failures of a probe before a node is marked down.
 ///
 /// Such a failure takes no time: the network path is broken, or a proxy before the server closes the connection.
 /// With the pauses of the default backoff in between, four of these take as long as two timeouts.
-const FAST_MISSES_UNTIL_LOST: u32 = 4;
+const FAST_MISSES_UNTIL_DOWN: u32 = 4;
 
 impl NodeHealth {
     /// Updates the health by a probe's outcome.
     pub(crate) fn on(&mut self, outcome: ProbeOutcome, settings: &ReadSettings, now: Instant) -> Transition {
         match outcome {
             ProbeOutcome::Answered(observation) => {
-                let was_lost = std::mem::take(&mut self.away);
+                let is_back = std::mem::take(&mut self.was_down);
                 self.health = Health::Up;
                 self.last_seen = LastSeen::Observed(observation);
                 self.probe_error = None;
                 self.misses = 0;
-                if was_lost {
+                if is_back {
                     self.ejection.on_up(settings, now);
                     return Transition::Up;
                 }
@@ -89,7 +89,7 @@ impl NodeHealth {
             ProbeOutcome::Borrowed(observation, probe_error, signs) => {
                 let change = self.missed(&probe_error, signs, settings, now);
                 self.probe_error = Some(probe_error);
-                if !self.is_gone() {
+                if !self.is_down_or_unknown() {
                     self.last_seen = LastSeen::Observed(observation);
                 }
                 change
@@ -107,25 +107,27 @@ impl NodeHealth {
     ) -> Transition {
         let limit = match probe_error {
             ProbeError::Connect(error) => match error.proof() {
-                Proof::Alive => return self.refused(error, signs),
-                Proof::NotListening => return self.lose(settings, now),
+                Proof::Alive => return self.rejected(error, signs),
+                Proof::NotListening => return self.mark_down(settings, now),
                 // Only new sessions fail; open ones are not affected.
-                Proof::NotAsked if signs.open && !self.is_gone() => return self.shut_out(Health::Unchecked),
-                Proof::NotAsked | Proof::Silence => FAST_MISSES_UNTIL_LOST,
+                Proof::NotAsked if signs.open && !self.is_down_or_unknown() => {
+                    return self.keep_role(Health::Unchecked);
+                }
+                Proof::NotAsked | Proof::Silence => FAST_MISSES_UNTIL_DOWN,
             },
             // The server answered, with an error.
-            ProbeError::Failed { .. } => return self.shut_out(Health::Unchecked),
-            ProbeError::TimedOut { .. } | ProbeError::Disconnected => MISSES_UNTIL_LOST,
+            ProbeError::Failed { .. } => return self.keep_role(Health::Unchecked),
+            ProbeError::TimedOut { .. } | ProbeError::Disconnected => MISSES_UNTIL_DOWN,
         };
         self.misses += 1;
         if self.misses >= limit || self.health == Health::Unknown {
             // A slow login, or a network path that fails for the monitor only: other sessions get their
             // answers.
-            if signs.answered && !self.is_gone() {
+            if signs.answered && !self.is_down_or_unknown() {
                 self.health = Health::Unchecked;
                 return Transition::None;
             }
-            return self.lose(settings, now);
+            return self.mark_down(settings, now);
         }
         if self.health != Health::Down {
             self.health = Health::Suspect;
@@ -137,25 +139,25 @@ impl NodeHealth {
     ///
     /// The last observation stands, so that a changed password does not cost the set its primary. A promotion
     /// elsewhere still fences the node.
-    fn refused(&mut self, error: &ConnectError, signs: Signs) -> Transition {
+    fn rejected(&mut self, error: &ConnectError, signs: Signs) -> Transition {
         match error {
-            ConnectError::Full(_) => self.shut_out(Health::TooManyConnections),
+            ConnectError::Full(_) => self.keep_role(Health::TooManyConnections),
             ConnectError::Refused { .. } | ConnectError::PasswordMissing(_) => {
-                self.shut_out(Health::LoginRejected)
+                self.keep_role(Health::LoginRejected)
             }
             // A smart shutdown lets open sessions finish.
-            ConnectError::NotReady(_) if signs.open => self.shut_out(Health::Starting),
-            ConnectError::NotReady(_) => self.set_aside(Health::Starting),
-            _ => self.shut_out(Health::Unchecked),
+            ConnectError::NotReady(_) if signs.open => self.keep_role(Health::Starting),
+            ConnectError::NotReady(_) => self.drop_role(Health::Starting),
+            _ => self.keep_role(Health::Unchecked),
         }
     }
 
     /// Returns `true` if there is no role and no session to keep.
-    fn is_gone(&self) -> bool {
+    fn is_down_or_unknown(&self) -> bool {
         matches!(self.health, Health::Down | Health::Unknown)
     }
 
-    fn shut_out(&mut self, health: Health) -> Transition {
+    fn keep_role(&mut self, health: Health) -> Transition {
         self.health = health;
         self.misses = 0;
         if matches!(self.last_seen, LastSeen::Never) {
@@ -164,22 +166,22 @@ impl NodeHealth {
         Transition::None
     }
 
-    fn set_aside(&mut self, health: Health) -> Transition {
+    fn drop_role(&mut self, health: Health) -> Transition {
         self.health = health;
         self.last_seen = LastSeen::Down;
         self.misses = 0;
         Transition::None
     }
 
-    fn lose(&mut self, settings: &ReadSettings, now: Instant) -> Transition {
+    fn mark_down(&mut self, settings: &ReadSettings, now: Instant) -> Transition {
         if self.health == Health::Down {
             return Transition::None;
         }
-        // A node that was never up cannot come back, and a node that is still away goes down only once.
-        if self.health != Health::Unknown && !self.away {
+        // A node that was never up cannot come back, and a node that has not answered since goes down only once.
+        if self.health != Health::Unknown && !self.was_down {
             self.ejection.on_down(settings, now);
         }
-        self.away = true;
+        self.was_down = true;
         self.health = Health::Down;
         self.last_seen = LastSeen::Down;
         Transition::Down
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn one_missed_look_makes_a_suspect_and_a_second_one_a_loss() {
+    fn a_node_is_suspect_after_one_missed_probe_and_down_after_two() {
         let (settings, now) = (ReadSettings::default(), Instant::now());
         let mut node_health = NodeHealth::default();
         assert_eq!(node_health.on(answer(now), &settings, now), Transition::None);
@@ -229,7 +231,7 @@ mod tests {
         assert!(node_health.last_seen.observation().is_some(), "a suspect keeps its role");
         assert_eq!(node_health.on(timed_out(), &settings, now), Transition::Down);
         assert!(node_health.last_seen.observation().is_none());
-        assert_eq!(node_health.on(timed_out(), &settings, now), Transition::None, "it is lost once");
+        assert_eq!(node_health.on(timed_out(), &settings, now), Transition::None, "it goes down once");
         assert_eq!(node_health.on(answer(now), &settings, now), Transition::Up);
         assert_eq!(node_health.health, Health::Up);
     }
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_connection_needs_no_second_look() {
+    fn a_refused_connection_marks_a_node_down_at_once() {
         let (settings, now) = (ReadSettings::default(), Instant::now());
         let mut node_health = NodeHealth::default();
         node_health.on(answer(now), &settings, now);
@@ -254,37 +256,34 @@ mod tests {
 
     /// The return of a node was noticed only if its first probe after going down succeeded.
     #[test]
-    fn a_node_that_is_starting_before_it_is_back_is_taken_in_step_by_step() {
+    fn a_node_that_is_starting_before_it_is_up_gets_a_slow_start() {
         let (settings, now) = (ReadSettings::default(), Instant::now());
         let mut node_health = NodeHealth::default();
         node_health.on(answer(now), &settings, now);
         assert_eq!(node_health.on(refused(), &settings, now), Transition::Down);
-        assert_eq!(node_health.set_aside(Health::Starting), Transition::None);
+        assert_eq!(node_health.drop_role(Health::Starting), Transition::None);
         assert_eq!(node_health.on(answer(now), &settings, now), Transition::Up);
         assert_eq!(node_health.ejection.read_limit(&settings, now), Some(1));
         assert_eq!(node_health.on(answer(now), &settings, now), Transition::None, "it is back once");
     }
 
     #[test]
-    fn a_full_server_is_not_a_lost_one() {
+    fn a_node_with_too_many_connections_is_not_down() {
         let (settings, now) = (ReadSettings::default(), Instant::now());
         let mut node_health = NodeHealth::default();
         node_health.on(answer(now), &settings, now);
         for health in [Health::TooManyConnections, Health::LoginRejected] {
-            node_health.shut_out(health);
+            node_health.keep_role(health);
             assert!(node_health.last_seen.observation().is_some(), "it keeps its role: {health}");
         }
         assert_eq!(node_health.on(timed_out(), &settings, now), Transition::None);
         let mut never_seen = NodeHealth::default();
-        never_seen.shut_out(Health::LoginRejected);
-        assert!(
-            matches!(never_seen.last_seen, LastSeen::Down),
-            "it was looked at, and nothing is known of it"
-        );
+        never_seen.keep_role(Health::LoginRejected);
+        assert!(matches!(never_seen.last_seen, LastSeen::Down), "it was probed, and nothing is known of it");
     }
 
     #[test]
-    fn a_node_that_is_not_there_at_the_start_is_lost_at_once_and_returns_without_ejection() {
+    fn a_node_that_is_down_at_the_start_comes_back_without_ejection() {
         let (settings, now) = (ReadSettings::default(), Instant::now());
         let mut node_health = NodeHealth::default();
         assert_eq!(node_health.on(refused(), &settings, now), Transition::Down);
@@ -294,7 +293,7 @@ mod tests {
 
     /// A name that did not resolve, or a program without a descriptor, closed the sessions that worked.
     #[test]
-    fn what_fails_on_this_machine_loses_no_node_whose_sessions_are_open() {
+    fn a_failure_on_this_machine_marks_no_node_with_open_sessions_down() {
         let (settings, now) = (ReadSettings::default(), Instant::now());
         let mut node_health = NodeHealth::default();
         node_health.on(answer(now), &settings, now);
@@ -303,13 +302,17 @@ mod tests {
         }
         assert_eq!(node_health.health, Health::Unchecked);
         assert!(node_health.last_seen.observation().is_some(), "it keeps its role");
-        let looks = (0..4).map(|_| node_health.on(not_asked(Signs::default()), &settings, now));
-        assert_eq!(looks.last(), Some(Transition::Down), "nothing is left that could tell");
+        let outcomes = (0..4).map(|_| node_health.on(not_asked(Signs::default()), &settings, now));
+        assert_eq!(
+            outcomes.last(),
+            Some(Transition::Down),
+            "no session is left that could show that it is up"
+        );
     }
 
     /// The login of a monitor timed out while the pools' sessions still got answers.
     #[test]
-    fn a_silent_node_whose_sessions_get_answers_is_not_lost_until_they_get_none() {
+    fn a_silent_node_is_not_down_while_its_sessions_get_answers() {
         let (settings, now) = (ReadSettings::default(), Instant::now());
         let mut node_health = NodeHealth::default();
         node_health.on(answer(now), &settings, now);

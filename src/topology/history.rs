@@ -39,8 +39,8 @@ pub(crate) struct RoleHistory {
     pub(super) lineages: Lineages,
     /// The nodes, each at its place.
     places: Vec<Arc<str>>,
-    /// Histories that are gone from some of the nodes that showed them.
-    gone: Vec<LostHistory>,
+    /// Histories that were lost on some of the nodes that showed them.
+    lost: Vec<LostHistory>,
     /// The recoveries by which the nodes came to write.
     ///
     /// Shared: the list changes once in a failover, and resolving an in-doubt transaction reads it.
@@ -54,7 +54,7 @@ pub(super) struct Past {
     pub(super) system_identifier: Option<u64>,
     /// The last observation, until the set has an identity by which it counts.
     pub(super) last: Option<Unrecorded>,
-    /// The highest timeline that the node showed, until it is proven to be gone.
+    /// The highest timeline that the node showed, until it is proven lost.
     pub(super) highest: Option<Shown>,
     /// The node's last position as a writer, until it can write there no more.
     ///
@@ -179,7 +179,7 @@ impl RoleHistory {
     /// The pasts recorded under another identity are forgotten. Observations from before the first identity count.
     pub(super) fn go_by(&mut self, identifier: u64) {
         if self.recorded_by.replace(identifier) != Some(identifier) {
-            (self.highest_timeline, self.floor, self.gone) = (0, 0, Vec::new());
+            (self.highest_timeline, self.floor, self.lost) = (0, 0, Vec::new());
             for past in self.pasts.values_mut() {
                 *past = Past {
                     system_identifier: past.system_identifier,
@@ -237,12 +237,12 @@ impl RoleHistory {
     pub(super) fn settle_highest(&mut self) -> Option<LostHistory> {
         let highest = self.pasts.values().filter_map(Past::timeline).fold(self.floor, u32::max);
         let before = std::mem::replace(&mut self.highest_timeline, highest);
-        self.gone.retain(|gone| gone.timeline >= before);
+        self.lost.retain(|lost| lost.timeline >= before);
         if highest >= before {
             return None;
         }
         self.lineages.forget_above(highest);
-        let all = std::mem::take(&mut self.gone).into_iter().filter(|gone| gone.timeline == before);
+        let all = std::mem::take(&mut self.lost).into_iter().filter(|lost| lost.timeline == before);
         all.reduce(|one, other| LostHistory {
             fork: one.fork.or(other.fork),
             position: one.position.max(other.position),
@@ -266,7 +266,7 @@ impl RoleHistory {
                 Arc::make_mut(&mut self.recoveries).push(recovery);
             }
         }
-        self.gone.extend(past.record(answer));
+        self.lost.extend(past.record(answer));
     }
 }
 
@@ -335,7 +335,7 @@ impl Past {
         };
         let before = self.highest.filter(|before| now.timeline < before.timeline);
         self.note_receiver(answer);
-        if before.is_some_and(|before| !before.is_gone(observation, self.receives_since)) {
+        if before.is_some_and(|before| !before.is_lost_after(observation, self.receives_since)) {
             return None;
         }
         // A restart forgets the fork, and what the control file showed stays shown.
@@ -358,7 +358,7 @@ impl Shown {
     /// (rebuilt, rewound, restored), for which the server was restarted. Another address belongs to another server,
     /// because a floating address moved. What the control file did not show may just be out of sight. So the node
     /// must receive from another history.
-    fn is_gone(&self, observation: &Observation, receives: Option<(i32, Instant)>) -> bool {
+    fn is_lost_after(&self, observation: &Observation, receives: Option<(i32, Instant)>) -> bool {
         let another_process = self.server.zip(observation.server).is_some_and(|(before, now)| {
             let moved = before.port != now.port
                 || before.address.zip(now.address).is_some_and(|(before, now)| before != now);

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_majority_of_what_is_seen_is_adopted_and_a_tie_is_refused() {
+    fn the_majority_of_the_shown_identifiers_is_adopted_and_a_tie_is_refused() {
         for (shown, expected) in [
             (vec![Some(7)], Vote::One(7)),
             (vec![Some(7), None, None], Vote::One(7)),
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minority_waits_for_those_that_were_not_probed_yet() {
+    fn a_minority_waits_for_the_nodes_that_were_not_probed_yet() {
         assert_eq!(vote(None, &[Some(8), None, None], 2), Vote::Open);
         assert_eq!(vote(None, &[Some(8), Some(7), None], 1), Vote::Open);
         assert_eq!(vote(None, &[Some(7), Some(7), None], 1), Vote::One(7), "whatever the third one shows");

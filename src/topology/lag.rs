@@ -168,7 +168,7 @@ mod tests {
 
     /// A clock that was half an hour slow made such a replica fresh: "0 ns behind".
     #[test]
-    fn further_back_than_the_record_nothing_is_known() {
+    fn the_lag_before_the_record_begins_is_unknown() {
         let start = Instant::now();
         let mut history = PrimaryPositions::default();
         history.record(at(start, 100), Lsn::new(1000));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_primary_nothing_is_known() {
+    fn without_a_primary_the_lag_is_unknown() {
         let start = Instant::now();
         assert_eq!(
             PrimaryPositions::default().lag(&standby(1, 10, start), start),
@@ -259,7 +259,7 @@ mod tests {
 
     /// After `max_lag`, a primary without a slot for its monitor excluded every replica: 6 of 6 reads failed.
     #[test]
-    fn the_record_goes_on_while_the_primary_refuses_its_monitor() {
+    fn standbys_extend_the_record_while_the_primary_rejects_its_monitor() {
         let start = Instant::now();
         let mut history = PrimaryPositions::default();
         history.follow(&Observation::primary(1, 1000, start), None);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn fast_probes_do_not_shorten_the_memory() {
+    fn fast_probes_do_not_shorten_the_record() {
         let start = Instant::now();
         let mut history = PrimaryPositions::default();
         for tick in 0..1200_u64 {

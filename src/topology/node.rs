@@ -267,10 +267,10 @@ impl Node {
     }
 
     /// Lets the pools log in again at once, because the server is healthy.
-    pub(crate) fn on_well(&self) {
-        self.read_pool.on_well();
+    pub(crate) fn on_up(&self) {
+        self.read_pool.on_up();
         if let Some(pool) = self.write_pool() {
-            pool.on_well();
+            pool.on_up();
         }
     }
 

@@ -94,15 +94,15 @@ mod tests {
 
     /// There were 2,400 probes in every state but the first, however long it lasted.
     #[tokio::test(start_paused = true)]
-    async fn a_state_that_persists_costs_little_more_probes_than_a_set_that_is_well() {
-        let well = probes_in_a_minute(|_| (false, false)).await;
-        assert!((150..=175).contains(&well), "{well}");
+    async fn a_state_that_persists_needs_few_more_probes_than_a_healthy_set() {
+        let healthy = probes_in_a_minute(|_| (false, false)).await;
+        assert!((150..=175).contains(&healthy), "{healthy}");
         // A full primary, a rejected login, a split brain, no primary: a search in which nothing changes.
         let searching = probes_in_a_minute(|probe| (true, probe == 0)).await;
-        assert!((well..well + 40).contains(&searching), "{searching}");
+        assert!((healthy..healthy + 40).contains(&searching), "{searching}");
         // A primary that misses every second probe.
         let flapping = probes_in_a_minute(|probe| (probe % 2 == 0, false)).await;
-        assert!(flapping < well + 60, "{flapping}");
+        assert!(flapping < healthy + 60, "{flapping}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_that_start_together_do_not_look_together() {
+    fn programs_that_start_together_do_not_probe_together() {
         let mut first: Vec<_> = (0..20).map(|seed| schedule(seed).pause(None).as_millis()).collect();
         first.sort_unstable();
         assert!(first[0] < 80 && first[19] > 320 && first[19] <= 400, "{first:?}");

@@ -135,7 +135,7 @@ impl TopologyState {
             let reason = entry.node_health.probe_error.as_ref().map(ToString::to_string);
             tracing::info!(node = node.name(), %before, %after, reason, "a node's health changed");
             if after == Health::Up {
-                node.on_well();
+                node.on_up();
             }
         }
         // Callers would wait for a server that may never answer.

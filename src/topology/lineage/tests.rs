@@ -14,7 +14,7 @@ struct Set {
 const NEW: usize = 2;
 const FORK: u64 = 1000;
 
-fn lost() -> LastSeen {
+fn down() -> LastSeen {
     LastSeen::Down
 }
 
@@ -30,7 +30,7 @@ impl Set {
             let at = start + Duration::from_millis(millis);
             LastSeen::Observed(Observation { at, answered_at: at + Duration::from_millis(1), ..observation })
         };
-        let old = old.map_or_else(lost, |position| at(20, Observation::primary(1, position, start)));
+        let old = old.map_or_else(down, |position| at(20, Observation::primary(1, position, start)));
         let promoted = !new.in_recovery;
         let role = match (&old, promoted) {
             (LastSeen::Down, _) => NodeRole::Unknown,
@@ -77,7 +77,7 @@ fn a_standby_that_was_ahead_of_the_fork_has_parted() {
 }
 
 #[test]
-fn one_that_is_further_than_the_primary_later_has_parted() {
+fn a_standby_that_is_later_ahead_of_the_primary_has_parted() {
     // No probe saw it ahead before the promotion.
     let mut set = Set::before(900, 900);
     assert_eq!(set.see(None, of(1200, 100), new(1100)), PARTED);
@@ -85,7 +85,7 @@ fn one_that_is_further_than_the_primary_later_has_parted() {
 }
 
 #[test]
-fn one_that_waits_past_the_fork_is_unproven() {
+fn a_standby_that_waits_past_the_fork_is_unproven() {
     let mut set = Set::before(900, 900);
     for _ in 0..5 {
         let received = Some(Lsn::new(512));
@@ -94,7 +94,7 @@ fn one_that_waits_past_the_fork_is_unproven() {
 }
 
 #[test]
-fn one_that_is_repointed_is_never_left_out() {
+fn a_standby_that_is_repointed_shares_the_history_all_the_time() {
     let mut set = Set::before(1000, 990);
     assert_eq!(set.see(None, Observation { receiver_pid: None, ..of(990, 0) }, new(1100)), Lineage::Shared);
     assert_eq!(set.see(None, of(1100, 101), new(1200)), Lineage::Shared);
@@ -103,7 +103,7 @@ fn one_that_is_repointed_is_never_left_out() {
 
 /// Half a second of reads saw rows that the primary did not have, until the next probe.
 #[test]
-fn one_that_is_still_attached_to_an_old_primary_is_unproven_before_it_leaves() {
+fn a_standby_is_unproven_as_long_as_it_streams_from_an_old_primary() {
     let mut set = Set::before(1000, 1000);
     assert_eq!(set.see(None, of(1000, 100), new(1100)), UNPROVEN, "its receiver is the old one");
     assert_eq!(set.see(None, Observation { receiver_pid: None, ..of(1000, 0) }, new(1100)), Lineage::Shared);
@@ -112,13 +112,13 @@ fn one_that_is_still_attached_to_an_old_primary_is_unproven_before_it_leaves() {
 
 /// Rows that the primary did not have were served as "1.2 s behind".
 #[test]
-fn one_that_goes_on_following_a_hidden_old_primary_is_unproven() {
+fn a_standby_of_an_old_primary_out_of_sight_is_unproven() {
     let mut set = Set::before(1000, 1000);
     for round in 0_u64..4 {
         let seen = set.see(None, of(1001 + round, 100), new(1100 + 1000 * round));
         assert_eq!(seen, UNPROVEN, "{round}");
     }
-    // Both primaries may have the same load: two thirds of the reads saw lost rows when it kept step by chance.
+    // Both primaries may have the same load: two thirds of the reads saw down rows when it kept step by chance.
     for round in 5_u64..12 {
         let seen = set.see(None, of(500 + 1000 * round, 100), new(1100 + 1000 * round));
         assert_eq!(seen, UNPROVEN, "{round}");
@@ -128,7 +128,7 @@ fn one_that_goes_on_following_a_hidden_old_primary_is_unproven() {
 }
 
 #[test]
-fn one_that_follows_a_fenced_old_primary_is_unproven_until_it_has_passed_it() {
+fn a_standby_of_a_fenced_old_primary_is_unproven_until_it_has_passed_it() {
     let mut set = Set::before(1000, 1000);
     for round in 1_u64..4 {
         let old = 1000 + 10 * round;
@@ -139,7 +139,7 @@ fn one_that_follows_a_fenced_old_primary_is_unproven_until_it_has_passed_it() {
 }
 
 #[test]
-fn an_idle_follower_is_known_by_its_position() {
+fn a_standby_of_an_idle_primary_is_proven_by_its_position_and_its_receiver() {
     let mut set = Set::before(1000, 1000);
     assert_eq!(set.see(Some(1100), of(1100, 101), new(1100)), UNPROVEN, "so is the old primary");
     let mut set = Set::before(1000, 1000);
@@ -149,7 +149,7 @@ fn an_idle_follower_is_known_by_its_position() {
 
 /// A program that started after the failover does not know the earlier receiver.
 #[test]
-fn one_that_keeps_step_follows_if_nothing_is_known_from_before() {
+fn without_earlier_observations_a_standby_that_keeps_step_shares_the_history() {
     let mut set = Set::new();
     for round in 1_u64..=3 {
         let seen = set.see(None, of(1000 + 1000 * round, 100), new(1100 + 1000 * round));
@@ -189,7 +189,7 @@ fn a_program_that_starts_later_needs_no_timeline_either() {
 
 /// 145 writes went to an old primary whose standby had long followed another one.
 #[test]
-fn a_standby_that_passes_its_primary_gives_it_away() {
+fn a_standby_ahead_of_its_primary_implies_a_higher_timeline() {
     let start = Instant::now();
     let at = |millis, observation: Observation| {
         let at = start + Duration::from_millis(millis);

@@ -59,7 +59,7 @@ fn an_old_primary_that_comes_back_is_fenced() {
 }
 
 #[test]
-fn a_standby_that_follows_a_new_primary_gives_the_old_one_away() {
+fn a_standby_on_a_higher_timeline_makes_the_old_primary_stale() {
     let now = Instant::now();
     let (_, by_node, at) =
         run(&RoleHistory::default(), &[primary(1, now), LastSeen::Down, replica(2, now)], now);
@@ -74,7 +74,7 @@ fn by(server: u16, started: i64, observation: Observation) -> LastSeen {
 
 /// As soon as one of them was out of sight, the other one silently became the primary.
 #[test]
-fn two_primaries_on_one_timeline_contend_until_one_is_gone_for_good() {
+fn two_primaries_on_one_timeline_conflict_until_one_of_them_is_rebuilt_or_removed() {
     let now = Instant::now();
     let well = [primary(1, now), replica(1, now), replica(1, now)];
     let (history, ..) = run(&RoleHistory::default(), &well, now);
@@ -173,7 +173,7 @@ fn a_floating_address_that_moves_back_to_an_old_primary_proves_nothing() {
 
 /// With `pg_monitor`, a WAL receiver shows its timeline only while it runs.
 #[test]
-fn a_standby_that_lost_its_receiver_does_not_prove_that_a_timeline_is_gone() {
+fn a_standby_without_a_receiver_does_not_prove_a_timeline_lost() {
     let now = Instant::now();
     let leader = || LastSeen::Observed(Observation::primary(1, 900, now));
     let receives =
@@ -279,7 +279,7 @@ fn a_node_of_another_cluster_is_foreign_and_raises_no_timeline() {
 }
 
 #[test]
-fn an_identity_is_not_taken_from_whoever_answers_first() {
+fn the_first_node_that_answers_does_not_decide_the_identity() {
     let now = Instant::now();
     let other = Observation { system_identifier: Some(8), ..standby(1, 0, now) };
     let first = [LastSeen::Never, LastSeen::Observed(other.clone()), LastSeen::Never];
@@ -292,7 +292,7 @@ fn an_identity_is_not_taken_from_whoever_answers_first() {
 
 /// A probe that could not read the identity marked its node down.
 #[test]
-fn a_node_without_an_identity_takes_no_writes_and_reads_only_among_its_like() {
+fn a_node_without_an_identity_takes_no_writes_and_serves_reads_only_if_no_node_has_one() {
     let now = Instant::now();
     let without = |observation| LastSeen::Observed(Observation { system_identifier: None, ..observation });
     let alone =
@@ -329,7 +329,7 @@ fn what_a_standby_missed_is_known_across_a_promotion() {
     assert_eq!(roles.lags[2].and_then(|lag| lag.time), Some(Duration::from_secs(5)));
 }
 
-fn any_sighting(now: Instant) -> impl Strategy<Value = LastSeen> {
+fn any_last_seen(now: Instant) -> impl Strategy<Value = LastSeen> {
     prop_oneof![
         Just(LastSeen::Never),
         Just(LastSeen::Down),
@@ -346,7 +346,7 @@ fn any_sighting(now: Instant) -> impl Strategy<Value = LastSeen> {
 }
 
 fn any_round() -> impl Strategy<Value = Vec<LastSeen>> {
-    prop::collection::vec(any_sighting(Instant::now()), 3).prop_map(|mut round| {
+    prop::collection::vec(any_last_seen(Instant::now()), 3).prop_map(|mut round| {
         for (port, last_seen) in (1..).zip(&mut round) {
             if let LastSeen::Observed(Observation { server: Some(server), .. }) = last_seen {
                 server.port = port;
