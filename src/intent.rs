@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+#[expect(unnameable_types, reason = "it seals the trait, so no other crate may name it")]
 mod sealed {
     /// Keeps [`Intent`](super::Intent) closed.
     // The message of `Intent` appears only if it is a bound, not for an `impl` of it.

@@ -215,6 +215,7 @@ pub trait LoadQuery<U>: sealed::Rows<U> {}
 
 impl<Q: sealed::Rows<U>, U> LoadQuery<U> for Q {}
 
+#[expect(unnameable_types, reason = "it seals the trait, so no other crate may name it")]
 mod sealed {
     use super::*;
 

@@ -95,6 +95,7 @@ pub trait Permits<Q: ?Sized>: crate::Intent + sealed::Permits<Q> {}
 impl<Q: ?Sized> Permits<Q> for Write {}
 impl<Q: ?Sized> Permits<Q> for Read where sealed::Statement<Q>: sealed::ReadsOnly {}
 
+#[expect(unnameable_types, reason = "it seals the trait, so no other crate may name it")]
 mod sealed {
     use super::{Read, ReadOnly, Write};
 
@@ -107,6 +108,7 @@ mod sealed {
     impl<Q: ?Sized> Permits<Q> for Read where Statement<Q>: ReadsOnly {}
 
     /// A statement, by its type.
+    #[derive(Debug)]
     pub struct Statement<Q: ?Sized>(std::marker::PhantomData<Q>);
 
     /// The property of a [`Statement`] that [`ReadOnly`] is for its type.

@@ -87,6 +87,7 @@ impl<I: RawAccess> Conn<I> {
     note = "for notifications: `ReplicaSet::listen`, a stream on a separate connection that follows the primary through failovers",
     note = "to cancel a statement: `Conn::cancel_handle`, which sends its request the way that the pool connects"
 )]
+#[expect(unnameable_types, reason = "no type implements it: it only words the error of two methods")]
 pub trait OpensOwnSocket: Intent {}
 
 impl<I: Intent> Conn<I> {

@@ -69,7 +69,7 @@ pub struct AuditEntry {
 /// An entry to append.
 #[derive(Debug, Clone, PartialEq, Eq, Insertable)]
 #[diesel(table_name = audit_log)]
-#[must_use = "it is appended by `AuditRepository::append`"]
+#[must_use = "it is recorded by `AuditRepository::record_audit`"]
 pub struct NewAuditEntry {
     /// The kind of object.
     pub entity: Entity,
@@ -113,7 +113,7 @@ pub struct AuditFilter {
 ///
 /// async fn remark(conn: &Conn<Write>, id: Uuid, actor: Actor, text: &str) -> Result<AuditEntry, Error> {
 ///     let entry = NewAuditEntry::new(Entity::Transaction, id, Action::Noted, actor);
-///     conn.append(&entry.with_details(text.into())).await
+///     conn.record_audit(&entry.with_details(text.into())).await
 /// }
 /// ```
 ///
@@ -133,7 +133,7 @@ pub trait AuditRepository<I: Intent> {
     ) -> impl Future<Output = Result<Page<AuditEntry>, Error>> + Send;
 
     /// Appends an entry. Inside a transaction, it is kept if the transaction commits.
-    fn append(&self, entry: &NewAuditEntry) -> impl Future<Output = Result<AuditEntry, Error>> + Send
+    fn record_audit(&self, entry: &NewAuditEntry) -> impl Future<Output = Result<AuditEntry, Error>> + Send
     where
         I: Writable;
 }
@@ -143,7 +143,7 @@ impl<I: Intent> AuditRepository<I> for Conn<I> {
         list(self.as_read(), filter, page).await
     }
 
-    async fn append(&self, entry: &NewAuditEntry) -> Result<AuditEntry, Error>
+    async fn record_audit(&self, entry: &NewAuditEntry) -> Result<AuditEntry, Error>
     where
         I: Writable,
     {

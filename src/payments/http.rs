@@ -35,7 +35,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 pub use self::admin::ADMIN_HEADER;
-pub use self::health::{Health, Readiness};
+pub use self::health::{Availability, Health, Readiness};
 pub use self::settings::{KNOWN_ASSETS, Settings};
 use crate::{Conn, ReplicaSet, Write};
 

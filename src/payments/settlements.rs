@@ -79,7 +79,7 @@ pub trait SettlementRepository<I: Intent> {
     /// # Cancel safety
     ///
     /// A dropped future ends the connection and may or may not have changed it. It is safe to repeat.
-    fn mark_paid(
+    fn mark_settlement_paid(
         &mut self,
         id: Uuid,
         actor: &Actor,
@@ -108,7 +108,7 @@ impl<I: Intent> SettlementRepository<I> for Conn<I> {
         self.as_write_mut().transaction(async |tx| settle::settle(tx, settling).await).await
     }
 
-    async fn mark_paid(&mut self, id: Uuid, actor: &Actor) -> Result<Settlement, Error>
+    async fn mark_settlement_paid(&mut self, id: Uuid, actor: &Actor) -> Result<Settlement, Error>
     where
         I: Writable,
     {

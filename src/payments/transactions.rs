@@ -30,11 +30,11 @@ mod record;
 /// use uuid::Uuid;
 ///
 /// async fn find(conn: &Conn<Read>, id: Uuid) -> Result<Option<Transaction>, Error> {
-///     conn.find(id).await
+///     conn.find_transaction(id).await
 /// }
 ///
 /// async fn record(conn: &Conn<Write>, new: &NewTransaction) -> Result<Transaction, Error> {
-///     conn.record(new).await
+///     conn.record_transaction(new).await
 /// }
 /// ```
 ///
@@ -44,7 +44,7 @@ mod record;
 /// # use pointsman::payments::{Error, NewTransaction, Transaction, TransactionRepository};
 /// # use pointsman::prelude::*;
 /// async fn record(conn: &Conn<Read>, new: &NewTransaction) -> Result<Transaction, Error> {
-///     conn.record(new).await
+///     conn.record_transaction(new).await
 /// }
 /// ```
 ///
@@ -53,10 +53,10 @@ mod record;
 /// Every method fails with [`Error::Query`] if the database fails, besides the errors that it names itself.
 pub trait TransactionRepository<I: Intent> {
     /// Finds a transaction by its id.
-    fn find(&self, id: Uuid) -> impl Future<Output = Result<Option<Transaction>, Error>> + Send;
+    fn find_transaction(&self, id: Uuid) -> impl Future<Output = Result<Option<Transaction>, Error>> + Send;
 
     /// Finds a transaction by the id that its provider gave it.
-    fn find_by_provider_id(
+    fn find_transaction_by_provider_id(
         &self,
         provider: &Provider,
         provider_id: &ProviderId,
@@ -67,7 +67,7 @@ pub trait TransactionRepository<I: Intent> {
     /// # Errors
     ///
     /// [`Error::BadCursor`] if the cursor belongs to another list.
-    fn list(
+    fn list_transactions(
         &self,
         filter: &TransactionFilter,
         page: PageRequest,
@@ -119,15 +119,19 @@ pub trait TransactionRepository<I: Intent> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may or may not have recorded it; look with [`find_by_provider_id`](Self::find_by_provider_id).
-    fn record(&self, new: &NewTransaction) -> impl Future<Output = Result<Transaction, Error>> + Send
+    /// A dropped future may or may not have recorded it; look with [`find_by_provider_id`](Self::find_transaction_by_provider_id).
+    fn record_transaction(
+        &self,
+        new: &NewTransaction,
+    ) -> impl Future<Output = Result<Transaction, Error>> + Send
     where
         I: Writable;
 
     /// Records a provider's callback exactly once, however often it is delivered.
     ///
     /// The same key with the same content is [`Recorded::Duplicate`], with the transaction as it is
-    /// now. So is another key with the same transaction in it; its status is then left alone, see [`advance`](Self::advance).
+    /// now. So is another key with the same transaction in it; its status is then left alone, see
+    /// [`advance_transaction`](Self::advance_transaction).
     ///
     /// # Errors
     ///
@@ -155,7 +159,7 @@ pub trait TransactionRepository<I: Intent> {
     /// # Cancel safety
     ///
     /// A dropped future ends the connection and may or may not have changed the status.
-    fn advance(
+    fn advance_transaction(
         &mut self,
         id: Uuid,
         to: Status,
@@ -166,11 +170,11 @@ pub trait TransactionRepository<I: Intent> {
 }
 
 impl<I: Intent> TransactionRepository<I> for Conn<I> {
-    async fn find(&self, id: Uuid) -> Result<Option<Transaction>, Error> {
+    async fn find_transaction(&self, id: Uuid) -> Result<Option<Transaction>, Error> {
         queries::find(self.as_read(), id).await
     }
 
-    async fn find_by_provider_id(
+    async fn find_transaction_by_provider_id(
         &self,
         provider: &Provider,
         provider_id: &ProviderId,
@@ -178,7 +182,11 @@ impl<I: Intent> TransactionRepository<I> for Conn<I> {
         queries::find_by_provider_id(self.as_read(), provider, provider_id).await
     }
 
-    async fn list(&self, filter: &TransactionFilter, page: PageRequest) -> Result<Page<Transaction>, Error> {
+    async fn list_transactions(
+        &self,
+        filter: &TransactionFilter,
+        page: PageRequest,
+    ) -> Result<Page<Transaction>, Error> {
         queries::list(self.as_read(), filter, page).await
     }
 
@@ -208,7 +216,7 @@ impl<I: Intent> TransactionRepository<I> for Conn<I> {
         queries::totals_per_day(self.as_read(), asset, from, to).await
     }
 
-    async fn record(&self, new: &NewTransaction) -> Result<Transaction, Error>
+    async fn record_transaction(&self, new: &NewTransaction) -> Result<Transaction, Error>
     where
         I: Writable,
     {
@@ -222,7 +230,7 @@ impl<I: Intent> TransactionRepository<I> for Conn<I> {
         self.as_write_mut().transaction(async |tx| record::callback(tx, callback).await).await
     }
 
-    async fn advance(&mut self, id: Uuid, to: Status, actor: &Actor) -> Result<Transaction, Error>
+    async fn advance_transaction(&mut self, id: Uuid, to: Status, actor: &Actor) -> Result<Transaction, Error>
     where
         I: Writable,
     {

@@ -33,6 +33,7 @@ impl<Q, L, R> SetOperation<Q, L, R> {
     }
 }
 
+#[expect(unnameable_types, reason = "it seals the trait, so no other crate may name it")]
 mod sealed {
     /// The left side of a set operation.
     pub trait Operand {

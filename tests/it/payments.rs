@@ -82,5 +82,5 @@ fn completed(provider_id: &str, of: &str, amount: &str, what: &str) -> NewTransa
 }
 
 async fn record(conn: &Conn<Write>, new: NewTransaction) -> Transaction {
-    conn.record(&new).await.expect("a transaction")
+    conn.record_transaction(&new).await.expect("a transaction")
 }

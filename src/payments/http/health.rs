@@ -26,9 +26,9 @@ pub struct Health {
     /// The version of this program.
     pub version: &'static str,
     /// `connected` if a primary takes writes.
-    pub db_primary: WireConnection,
+    pub db_primary: Availability,
     /// `connected` if any replica answers; null if no replica is configured.
-    pub db_replica: Option<WireConnection>,
+    pub db_replica: Option<Availability>,
     /// The primary: one, none, or a conflict.
     pub primary: PrimaryStatus,
     /// `true` if the primary serves all reads.
@@ -42,14 +42,14 @@ pub struct Health {
 /// The availability of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum WireConnection {
+pub enum Availability {
     /// It answers.
     Connected,
     /// It does not.
     Disconnected,
 }
 
-impl From<bool> for WireConnection {
+impl From<bool> for Availability {
     fn from(connected: bool) -> Self {
         if connected { Self::Connected } else { Self::Disconnected }
     }

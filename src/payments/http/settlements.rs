@@ -88,6 +88,7 @@ pub(super) async fn paid(
 ) -> Result<Served<Settlement>, ApiError> {
     let actor = actor(paid.actor.as_deref())?;
     let mut conn = service.write().await?;
-    let settlement = conn.mark_paid(id, &actor).await.map_err(|error| ApiError::of(error, &conn, true))?;
+    let settlement =
+        conn.mark_settlement_paid(id, &actor).await.map_err(|error| ApiError::of(error, &conn, true))?;
     Ok(Served::by(&conn, settlement))
 }

@@ -95,7 +95,7 @@ pub(super) async fn record(
     let new = incoming.check(&service.settings.assets)?;
     let conn = service.write().await?;
     // One statement without a transaction around it: a server that dies may have carried it out.
-    let recorded = conn.record(&new).await.map_err(|error| ApiError::of(error, &conn, false))?;
+    let recorded = conn.record_transaction(&new).await.map_err(|error| ApiError::of(error, &conn, false))?;
     let place = format!("/transactions/{}", recorded.id);
     let mut response = Served::by(&conn, recorded).with_status(StatusCode::CREATED).into_response();
     if let Ok(place) = HeaderValue::from_str(&place) {
@@ -137,7 +137,7 @@ pub(super) async fn find(
     State(service): State<Service>,
     Id(id): Id,
 ) -> Result<Served<Transaction>, ApiError> {
-    let read = service.set.run_read(async |conn| Served::read(conn, conn.find(id).await)).await;
+    let read = service.set.run_read(async |conn| Served::read(conn, conn.find_transaction(id).await)).await;
     read?.found("transaction", id)
 }
 
@@ -177,7 +177,7 @@ pub(super) async fn list(
         from: time("from", &params.from)?,
         before: time("before", &params.before)?,
     };
-    service.set.run_read(async |conn| Served::read(conn, conn.list(&filter, page).await)).await
+    service.set.run_read(async |conn| Served::read(conn, conn.list_transactions(&filter, page).await)).await
 }
 
 #[derive(Deserialize)]
@@ -195,7 +195,8 @@ pub(super) async fn advance(
     let to = value("status", "invalid_status", &advance.status)?;
     let actor = actor(advance.actor.as_deref())?;
     let mut conn = service.write().await?;
-    let advanced = conn.advance(id, to, &actor).await.map_err(|error| ApiError::of(error, &conn, true))?;
+    let advanced =
+        conn.advance_transaction(id, to, &actor).await.map_err(|error| ApiError::of(error, &conn, true))?;
     Ok(Served::by(&conn, advanced))
 }
 

@@ -1,6 +1,7 @@
 //! Recording a ledger, line by line, account by account.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,6 +56,12 @@ pub struct Replay<'a> {
     pub(super) reads: Mutex<BTreeMap<String, u64>>,
     recorded: AtomicU64,
     already_there: AtomicU64,
+}
+
+impl fmt::Debug for Replay<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replay").field("settings", &self.settings).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Replay<'a> {
@@ -174,12 +181,12 @@ impl<'a> Replay<'a> {
 
     /// Records a transaction, unless an equal one is stored; returns `true` if it did.
     async fn record_once(&self, conn: &Conn<Write>, new: &NewTransaction) -> Result<bool, payments::Error> {
-        let taken = match conn.record(new).await {
+        let taken = match conn.record_transaction(new).await {
             Ok(_) => return Ok(true),
             Err(error @ payments::Error::Conflict(Conflict::ProviderId { .. })) => error,
             Err(error) => return Err(error),
         };
-        let there = conn.find_by_provider_id(&new.provider, &new.provider_id).await?;
+        let there = conn.find_transaction_by_provider_id(&new.provider, &new.provider_id).await?;
         if there.is_some_and(|there| is_same(&there, new)) { Ok(false) } else { Err(taken) }
     }
 

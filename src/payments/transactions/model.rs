@@ -71,7 +71,7 @@ impl Transaction {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[must_use = "it is recorded by `TransactionRepository::record`"]
+#[must_use = "it is recorded by `TransactionRepository::record_transaction`"]
 pub struct NewTransaction {
     /// The provider.
     pub provider: Provider,

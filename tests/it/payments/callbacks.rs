@@ -23,7 +23,7 @@ async fn told_twice_it_is_one_transaction() {
     assert_eq!(first, again);
 
     // A duplicate returns the transaction's present status.
-    conn.advance(first.id, Status::Completed, &"clerk".parse().unwrap()).await.unwrap();
+    conn.advance_transaction(first.id, Status::Completed, &"clerk".parse().unwrap()).await.unwrap();
     let again = conn.record_callback(&told).await.unwrap();
     assert_eq!((again.is_created(), again.transaction().status), (false, Status::Completed));
     assert_eq!(fixture.count("SELECT count(*) FROM transactions").await, 1);

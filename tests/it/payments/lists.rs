@@ -14,7 +14,7 @@ async fn walk(fixture: &Fixture, filter: &TransactionFilter, size: u16) -> Vec<U
     let conn = fixture.set.read().await.expect("a read connection");
     let (mut ids, mut request) = (Vec::new(), PageRequest::first(PageSize::new(size)));
     loop {
-        let page = conn.list(filter, request).await.expect("a page");
+        let page = conn.list_transactions(filter, request).await.expect("a page");
         assert!(page.items.len() <= usize::from(size));
         ids.extend(page.items.iter().map(|transaction| transaction.id));
         let Some(next) = page.next else { return ids };
@@ -53,9 +53,12 @@ async fn a_row_that_comes_in_meanwhile_neither_repeats_nor_hides_another() {
     }
     let all = walk(&fixture, &TransactionFilter::default(), 10).await;
     let request = PageRequest::first(PageSize::new(2));
-    let first = conn.list(&TransactionFilter::default(), request).await.unwrap();
+    let first = conn.list_transactions(&TransactionFilter::default(), request).await.unwrap();
     record(&conn, completed("late", "576", "1", "CZK")).await;
-    let rest = conn.list(&TransactionFilter::default(), request.after(first.next.unwrap())).await.unwrap();
+    let rest = conn
+        .list_transactions(&TransactionFilter::default(), request.after(first.next.unwrap()))
+        .await
+        .unwrap();
     let ids: Vec<_> = first.items.iter().chain(&rest.items).map(|transaction| transaction.id).collect();
     assert_eq!(ids, all);
 }
@@ -96,13 +99,14 @@ async fn each_list_refuses_the_cursor_of_another() {
     for i in 0..4 {
         let new = completed(&format!("{i}"), "576", "1", "CZK").with_status(Status::Processing);
         let id = record(&conn, new).await.id;
-        conn.advance(id, Status::Completed, &clerk).await.unwrap();
+        conn.advance_transaction(id, Status::Completed, &clerk).await.unwrap();
     }
     for _ in 0..2 {
         conn.settle(&Settling::new(asset("CZK"), clerk.clone()).at_most(2)).await.unwrap().unwrap();
     }
     let first = PageRequest::first(PageSize::new(1));
-    let transactions = conn.list(&TransactionFilter::default(), first).await.unwrap().next.unwrap();
+    let transactions =
+        conn.list_transactions(&TransactionFilter::default(), first).await.unwrap().next.unwrap();
     let settlements = conn.list_settlements(None, first).await.unwrap().next.unwrap();
     let audit = conn.list_audit(&AuditFilter::default(), first).await.unwrap().next.unwrap();
 
@@ -111,7 +115,8 @@ async fn each_list_refuses_the_cursor_of_another() {
     let page = conn.list_audit(&AuditFilter::default(), PageRequest::default().after(audit)).await.unwrap();
     assert_eq!((page.items.len(), page.next), (5, None), "four steps and two settlements, less the first");
 
-    let error = conn.list(&TransactionFilter::default(), first.after(settlements)).await.unwrap_err();
+    let error =
+        conn.list_transactions(&TransactionFilter::default(), first.after(settlements)).await.unwrap_err();
     assert!(matches!(error, Error::BadCursor(BadCursor::OtherList)), "{error:?}");
     let error = conn.list_settlements(None, first.after(audit)).await.unwrap_err();
     assert!(matches!(error, Error::BadCursor(BadCursor::OtherList)), "{error:?}");

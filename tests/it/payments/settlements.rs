@@ -41,7 +41,7 @@ async fn a_settlement_sums_marks_and_leaves_a_trace() {
     assert_eq!(conn.settle(&settling("CZK")).await.unwrap(), None, "nothing is left");
 
     let filter = TransactionFilter { settlement: Some(settlement.id), ..Default::default() };
-    assert_eq!(conn.list(&filter, PageRequest::default()).await.unwrap().items.len(), 2);
+    assert_eq!(conn.list_transactions(&filter, PageRequest::default()).await.unwrap().items.len(), 2);
     let filter = AuditFilter { entity: Some(Entity::Settlement), entity_id: Some(settlement.id) };
     let log = conn.list_audit(&filter, PageRequest::default()).await.unwrap().items;
     assert_eq!(log.len(), 1);
@@ -74,12 +74,12 @@ async fn a_settlement_is_paid_once() {
     let mut conn = fixture.write().await;
     record(&conn, completed("1", "576", "5", "CZK")).await;
     let settlement = conn.settle(&settling("CZK")).await.unwrap().unwrap();
-    let paid = conn.mark_paid(settlement.id, &clerk()).await.unwrap();
+    let paid = conn.mark_settlement_paid(settlement.id, &clerk()).await.unwrap();
     assert_eq!(paid.status, SettlementStatus::Paid);
     assert!(paid.paid_at.is_some());
-    assert_eq!(conn.mark_paid(settlement.id, &clerk()).await.unwrap(), paid);
+    assert_eq!(conn.mark_settlement_paid(settlement.id, &clerk()).await.unwrap(), paid);
     assert_eq!(fixture.count("SELECT count(*) FROM audit_log WHERE action = 'paid'").await, 1);
-    let error = conn.mark_paid(Uuid::nil(), &clerk()).await.unwrap_err();
+    let error = conn.mark_settlement_paid(Uuid::nil(), &clerk()).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { entity: Entity::Settlement, .. }), "{error:?}");
 }
 

@@ -28,7 +28,7 @@ async fn only_what_is_completed_counts() {
     assert_eq!(conn.balance(&of, &czk).await.unwrap(), balance("-2.25"));
     let refunded = record(&conn, completed("6", "576", "7", "CZK")).await;
     assert_eq!(conn.balance(&of, &czk).await.unwrap(), balance("4.75"));
-    conn.advance(refunded.id, Status::Refunded, &"clerk".parse().unwrap()).await.unwrap();
+    conn.advance_transaction(refunded.id, Status::Refunded, &"clerk".parse().unwrap()).await.unwrap();
     assert_eq!(conn.balance(&of, &czk).await.unwrap(), balance("-2.25"));
 }
 

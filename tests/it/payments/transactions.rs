@@ -31,11 +31,11 @@ async fn what_is_recorded_is_found_as_it_was() {
         assert_eq!(recorded.occurred_at, time);
         assert_eq!(recorded.metadata, Some(metadata.clone()));
         assert_eq!((recorded.status, recorded.settlement_id), (Status::Pending, None));
-        assert_eq!(conn.find(recorded.id).await.unwrap(), Some(recorded.clone()));
-        let found = conn.find_by_provider_id(&new.provider, &new.provider_id).await.unwrap();
+        assert_eq!(conn.find_transaction(recorded.id).await.unwrap(), Some(recorded.clone()));
+        let found = conn.find_transaction_by_provider_id(&new.provider, &new.provider_id).await.unwrap();
         assert_eq!(found, Some(recorded));
     }
-    assert_eq!(conn.find(Uuid::now_v7()).await.unwrap(), None);
+    assert_eq!(conn.find_transaction(Uuid::now_v7()).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn a_providers_id_is_taken_once_and_the_connection_stays_good() {
     let fixture = Fixture::start().await;
     let conn = fixture.write().await;
     record(&conn, completed("1", "576", "5", "CZK")).await;
-    let error = conn.record(&completed("1", "576", "5", "CZK")).await.unwrap_err();
+    let error = conn.record_transaction(&completed("1", "576", "5", "CZK")).await.unwrap_err();
     assert!(matches!(&error, Error::Conflict(Conflict::ProviderId { .. })), "{error:?}");
     assert_eq!(
         error.to_string(),
@@ -59,7 +59,10 @@ async fn a_time_that_cannot_be_written_down_is_refused() {
     let fixture = Fixture::start().await;
     let conn = fixture.write().await;
     for time in [DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC] {
-        let error = conn.record(&completed("1", "576", "5", "CZK").with_occurred_at(time)).await.unwrap_err();
+        let error = conn
+            .record_transaction(&completed("1", "576", "5", "CZK").with_occurred_at(time))
+            .await
+            .unwrap_err();
         assert!(matches!(error, Error::TimeOutOfRange(refused) if refused == time), "{error:?}");
     }
     assert_eq!(fixture.count("SELECT count(*) FROM transactions").await, 0);
@@ -72,16 +75,16 @@ async fn a_status_goes_forward_and_leaves_a_trace() {
     let clerk = "clerk".parse().unwrap();
     let id = record(&conn, completed("1", "576", "5", "CZK").with_status(Status::Pending)).await.id;
     for to in [Status::Processing, Status::Completed, Status::Refunded] {
-        let advanced = conn.advance(id, to, &clerk).await.unwrap();
+        let advanced = conn.advance_transaction(id, to, &clerk).await.unwrap();
         assert_eq!(advanced.status, to);
         assert!(advanced.updated_at >= advanced.created_at);
     }
-    let error = conn.advance(id, Status::Pending, &clerk).await.unwrap_err();
+    let error = conn.advance_transaction(id, Status::Pending, &clerk).await.unwrap_err();
     let Error::IllegalTransition { from, to } = error else { panic!("{error:?}") };
     assert_eq!((from, to), (Status::Refunded, Status::Pending));
 
     let missing = Uuid::now_v7();
-    let error = conn.advance(missing, Status::Completed, &clerk).await.unwrap_err();
+    let error = conn.advance_transaction(missing, Status::Completed, &clerk).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { id, .. } if id == missing), "{error:?}");
 
     let filter = AuditFilter { entity: Some(Entity::Transaction), entity_id: Some(id) };
@@ -112,7 +115,7 @@ async fn of_many_that_advance_at_once_one_succeeds() {
             for i in 0..6 {
                 let mut conn = fixture.write().await;
                 let to = if i % 2 == 0 { Status::Completed } else { Status::Failed };
-                tasks.spawn(async move { conn.advance(id, to, &"clerk".parse().unwrap()).await });
+                tasks.spawn(async move { conn.advance_transaction(id, to, &"clerk".parse().unwrap()).await });
             }
             let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
             let deadline = Instant::now() + Duration::from_secs(10);
@@ -141,7 +144,7 @@ async fn what_is_settled_stays_as_it_is() {
     let id = record(&conn, completed("1", "576", "5", "CZK")).await.id;
     let clerk: pointsman::payments::Actor = "clerk".parse().unwrap();
     let settlement = conn.settle(&Settling::new(asset("CZK"), clerk.clone())).await.unwrap().unwrap();
-    let error = conn.advance(id, Status::Refunded, &clerk).await.unwrap_err();
+    let error = conn.advance_transaction(id, Status::Refunded, &clerk).await.unwrap_err();
     assert!(
         matches!(error, Error::Settled { id: refused, settlement: by } if refused == id && by == settlement.id),
         "{error:?}"
@@ -160,7 +163,7 @@ async fn the_audit_log_is_append_only_at_the_server_too() {
     let fixture = Fixture::start().await;
     let mut conn = fixture.write().await;
     let id = record(&conn, completed("1", "576", "5", "CZK")).await.id;
-    conn.advance(id, Status::Refunded, &"clerk".parse().unwrap()).await.unwrap();
+    conn.advance_transaction(id, Status::Refunded, &"clerk".parse().unwrap()).await.unwrap();
     for sql in ["UPDATE audit_log SET actor = 'nobody'", "DELETE FROM audit_log", "TRUNCATE audit_log"] {
         let error = diesel_async::RunQueryDsl::execute(diesel::sql_query(sql), &mut *conn).await.unwrap_err();
         assert!(error.to_string().contains("append only"), "{sql}: {error}");
@@ -176,7 +179,7 @@ async fn an_audit_entry_goes_with_its_transaction() {
     let entry = NewAuditEntry::new(Entity::Settlement, Uuid::nil(), Action::Noted, "clerk".parse().unwrap());
     let undone: Result<(), Error> = conn
         .transaction(async |tx| {
-            tx.append(&entry).await?;
+            tx.record_audit(&entry).await?;
             Err(Error::NotFound { entity: Entity::Settlement, id: Uuid::nil() })
         })
         .await;
