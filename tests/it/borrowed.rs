@@ -2,6 +2,7 @@
 
 mod transactions;
 
+use pointsman::testkit::wait::until;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use std::{future, mem};
@@ -14,7 +15,7 @@ use pointsman::testkit::Cluster;
 use pointsman::{CancelError, Role};
 use tokio::time::timeout;
 
-use crate::support::{backend, connect, eventually, pools_of, start, value};
+use crate::support::{backend, connect, pools_of, start, start_cluster, value};
 
 diesel::table! {
     notes (id) {
@@ -69,7 +70,7 @@ async fn count_twice(conn: &mut Conn<Read>) -> QueryResult<(i64, i64)> {
 
 /// A server with a table, and a connection to it that no set knows.
 async fn fixture() -> (Cluster, AsyncPgConnection) {
-    let cluster = Cluster::builder().start().await.expect("a cluster");
+    let cluster = start_cluster(0).await;
     cluster.primary().execute("CREATE TABLE notes (id int PRIMARY KEY, text text)").await.expect("a table");
     let conn = AsyncPgConnection::establish(&cluster.primary().url()).await.expect("a connection");
     (cluster, conn)
@@ -95,7 +96,9 @@ async fn assert_fails(conn: &mut AsyncPgConnection) {
 async fn assert_ends(cluster: &Cluster, backend: &str) {
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {backend}");
     let sql = &sql;
-    eventually("the session ends", async || cluster.primary().query_value(sql).await.unwrap() == "0").await;
+    until("the session ends", async || cluster.primary().query_value(sql).await.unwrap() == "0")
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -140,7 +143,7 @@ async fn a_transaction_of_diesel_async_commits_what_moved_functions_wrote() {
 }
 
 #[tokio::test]
-async fn it_says_that_no_set_knows_the_connection() {
+async fn a_borrowed_connection_reports_that_no_set_knows_it() {
     let (_cluster, mut conn) = fixture().await;
     let borrowed = Conn::<Write>::borrow_from(&mut conn);
     borrowed.add(1).await.unwrap();
@@ -152,7 +155,7 @@ async fn it_says_that_no_set_knows_the_connection() {
 }
 
 #[tokio::test]
-async fn a_panic_and_a_cancelled_statement_put_it_back() {
+async fn a_panic_and_a_cancelled_statement_put_the_borrowed_connection_back() {
     let (_cluster, mut conn) = fixture().await;
     let before = backend_of(&mut conn).await;
     let panicked = async {
@@ -239,7 +242,7 @@ async fn a_leaked_guard_leaves_a_connection_that_only_fails() {
 }
 
 #[tokio::test]
-async fn what_was_not_borrowed_is_not_put_back() {
+async fn only_a_borrowed_connection_is_put_back() {
     let (cluster, mut conn) = fixture().await;
     let mut other = AsyncPgConnection::establish(&cluster.primary().url()).await.unwrap();
     let mut first = Conn::<Write>::borrow_from(&mut conn);
@@ -265,7 +268,7 @@ async fn what_was_not_borrowed_is_not_put_back() {
 }
 
 #[tokio::test]
-async fn an_owned_one_ends_with_its_conn() {
+async fn an_owned_connection_ends_with_its_conn() {
     let (cluster, mut conn) = fixture().await;
     let before = backend_of(&mut conn).await;
     let owned = Conn::<Write>::from_connection(conn);

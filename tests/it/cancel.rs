@@ -1,14 +1,15 @@
 //! Statements that are cancelled from another task, and later users who must not notice it.
 
+use pointsman::testkit::wait::until;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman::prelude::*;
-use pointsman::testkit::{Cluster, Server};
+use pointsman::testkit::Server;
 use pointsman::{CancelError, CancelHandle, SqlState};
 use tokio::time::sleep;
 
-use crate::support::{backend, builder_of, connect, eventually, in_use, pools_of, start, urls_of, value};
+use crate::support::{backend, builder_of, fixture, in_use, pools_of, start, start_cluster, urls_of, value};
 use crate::tls::Certificates;
 
 const FOREVER: &str = "SELECT pg_sleep(600)";
@@ -19,7 +20,7 @@ fn is_portable<T: Clone + Send + Sync + 'static>() {}
 async fn sleeping(server: &Server) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(600)%' \
         AND pid <> pg_backend_pid()";
-    eventually("it sleeps", async || server.query_value(sql).await.unwrap() == "1").await;
+    until("it sleeps", async || server.query_value(sql).await.unwrap() == "1").await.unwrap();
 }
 
 async fn is_cancelled<I: Intent>(server: &Server, conn: &Conn<I>) {
@@ -38,8 +39,7 @@ async fn is_cancelled<I: Intent>(server: &Server, conn: &Conn<I>) {
 #[tokio::test]
 async fn a_running_statement_is_cancelled_and_its_connection_can_be_used_on() {
     is_portable::<CancelHandle>();
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
-    let set = connect(&cluster).await;
+    let (cluster, set) = fixture(1).await;
     let reader = set.read().await.unwrap();
     is_cancelled(cluster.replica(0), &reader).await;
     assert_eq!(value(&reader, "SELECT 1").await.unwrap(), "1");
@@ -76,8 +76,8 @@ async fn a_session_is_cancelled_over_tls_too() {
 }
 
 #[tokio::test]
-async fn a_handle_of_a_connection_that_went_back_does_nothing() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn a_cancel_handle_of_a_returned_connection_does_nothing() {
+    let cluster = start_cluster(0).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
     let conn = set.write().await.unwrap();
     let (handle, before) = (conn.cancel_handle(), backend(&conn).await);
@@ -95,8 +95,8 @@ async fn a_handle_of_a_connection_that_went_back_does_nothing() {
 }
 
 #[tokio::test]
-async fn with_nothing_running_nothing_is_sent_and_the_session_stays() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn cancelling_an_idle_session_sends_nothing() {
+    let cluster = start_cluster(0).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
     let conn = set.write().await.unwrap();
     let before = backend(&conn).await;
@@ -107,8 +107,8 @@ async fn with_nothing_running_nothing_is_sent_and_the_session_stays() {
 
 /// A request that is under way when its connection goes back arrives at a session that the next user may have.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_meets_the_return_never_hits_the_next_user() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn a_cancel_request_during_the_return_never_reaches_the_next_user() {
+    let cluster = start_cluster(0).await;
     let set = Arc::new(start(builder_of(cluster.servers()).pool(pools_of(1))).await);
     let mut sent = 0;
     for round in 0_u64..150 {
@@ -127,18 +127,17 @@ async fn a_request_that_meets_the_return_never_hits_the_next_user() {
         sent += u32::from(late.await.unwrap().is_ok());
     }
     assert!(sent > 0, "some requests were made in time");
-    eventually("all went back", async || in_use(&set) == 0).await;
+    until("all went back", async || in_use(&set) == 0).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_session_that_has_ended_has_nothing_to_cancel() {
-    let cluster = Cluster::builder().start().await.unwrap();
-    let set = connect(&cluster).await;
+    let (cluster, set) = fixture(0).await;
     let conn = set.write().await.unwrap();
     let handle = conn.cancel_handle();
     let (pid, name) = (backend(&conn).await, conn.node().to_owned());
     cluster.primary().execute(&format!("SELECT pg_terminate_backend({pid})")).await.unwrap();
-    eventually("it is lost", async || conn.is_closed()).await;
+    until("it is lost", async || conn.is_closed()).await.unwrap();
     let error = handle.cancel().await.expect_err("it has ended");
     assert!(matches!(&error, CancelError::Ended { node } if *node == name), "{error}");
     drop((conn, set));

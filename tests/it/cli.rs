@@ -3,6 +3,7 @@
 mod forget;
 mod reload;
 
+use crate::support::start_cluster;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn faults_of_the_configuration_are_all_told_with_exit_code_2() {
+async fn all_issues_of_the_configuration_are_reported_with_exit_code_2() {
     let folder = folder();
     let mut command = program(&folder, &["status"]);
     command.env("DATABASE_URL", "postgres://app:hunter2@db:99999/app").env("POINTSMAN_POOL__MAX_SIZ", "20");
@@ -86,7 +87,7 @@ async fn faults_of_the_configuration_are_all_told_with_exit_code_2() {
 
 #[tokio::test]
 async fn migrate_replay_and_status_on_configured_servers() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let folder = folder();
     let migrated = run(on(&cluster, program(&folder, &["migrate"]))).await;
     assert_eq!((migrated.code, migrated.out.starts_with("applied ")), (Some(0), true), "{}", migrated.err);
@@ -127,7 +128,7 @@ async fn migrate_replay_and_status_on_configured_servers() {
 
 #[tokio::test]
 async fn a_standby_is_not_migrated() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let folder = folder();
     let mut command = program(&folder, &["migrate"]);
     command.env("DATABASE_URL", cluster.replica(0).url()).env("POINTSMAN_WRITES__FAILOVER_WAIT", "300ms");
@@ -151,7 +152,7 @@ async fn a_replay_without_servers_brings_its_own_and_removes_them() {
 
 #[tokio::test]
 async fn the_service_finishes_at_sigterm_and_serves_until_then() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let folder = folder();
     let mut command = on(&cluster, program(&folder, &["serve", "--listen", "127.0.0.1:0", "--migrate"]));
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();

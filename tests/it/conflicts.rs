@@ -9,7 +9,7 @@ use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
 use pointsman::{Error, ReplicaSet, SqlState, TransactionFailed};
 
-use crate::support::connect;
+use crate::support::{connect, start_cluster};
 
 /// Fails in the first run as a conflict with another transaction does, and does nothing in the next one.
 fn conflict(run: u32) -> String {
@@ -29,7 +29,7 @@ struct Fixture {
 
 impl Fixture {
     async fn start() -> Self {
-        let cluster = Cluster::builder().start().await.unwrap();
+        let cluster = start_cluster(0).await;
         cluster.primary().execute("CREATE TABLE t (n int)").await.unwrap();
         let set = connect(&cluster).await;
         Self { cluster, set, runs: AtomicU32::new(0) }

@@ -1,13 +1,13 @@
 //! The cause that an operator sees when a node cannot be used, never a secret.
 
+use pointsman::testkit::wait::until;
 use std::time::Duration;
 
 use pointsman::config::WriteSettings;
-use pointsman::testkit::Cluster;
 use pointsman::topology::{NodeRole, PrimaryStatus};
 use pointsman::{CheckoutError, ConnectError};
 
-use crate::support::{checkout_within, connect, eventually, start, urls_of};
+use crate::support::{checkout_within, fixture, start, start_cluster, urls_of};
 
 const SOON: Duration = Duration::from_millis(300);
 
@@ -38,7 +38,7 @@ async fn a_name_that_does_not_resolve_is_not_a_server_that_is_down() {
 /// fault.
 #[tokio::test]
 async fn a_url_without_a_password_hears_that_the_server_asks_for_one() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let mut url = cluster.primary().url();
     let (start, end) = (url.rfind(':').unwrap(), url.find('@').unwrap());
     assert!(start > end, "the last colon is that of the port");
@@ -51,17 +51,17 @@ async fn a_url_without_a_password_hears_that_the_server_asks_for_one() {
 
 /// `/health` showed two conflicting nodes without a reason: neither the other node's name, nor a remedy.
 #[tokio::test]
-async fn each_contender_of_a_split_brain_names_the_other_one_and_what_to_do() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
-    let set = connect(&cluster).await;
+async fn each_conflicting_primary_names_the_other_one_and_the_remedy() {
+    let (cluster, set) = fixture(2).await;
     cluster.primary().kill().await.unwrap();
     let (one, other) = tokio::join!(cluster.replica(0).promote(), cluster.replica(1).promote());
     one.and(other).unwrap();
-    eventually("both are seen", async || {
+    until("both are seen", async || {
         matches!(set.topology().primary, PrimaryStatus::SplitBrain { .. })
             && set.topology().nodes[1..].iter().all(|node| node.role == NodeRole::Conflicting)
     })
-    .await;
+    .await
+    .unwrap();
     let nodes = set.health().nodes;
     for (node, other) in [(1, 2), (2, 1)] {
         let reason = nodes[node].status.reason.clone().expect("a reason");

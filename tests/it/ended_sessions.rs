@@ -3,9 +3,10 @@
 use futures_util::future::join_all;
 use pointsman::SqlState;
 use pointsman::testkit::Cluster;
+use pointsman::testkit::wait::until;
 
 use crate::support::{
-    backend, connect, eventually, patient_probes, pools_of, smuggle, start, urls_of, value,
+    backend, connect, patient_probes, pools_of, smuggle, start, start_cluster, urls_of, value,
 };
 
 /// tokio-postgres fails its client before it drops the stream. The error "connection closed" reached the caller while
@@ -36,7 +37,7 @@ async fn a_connection_that_is_cut_counts_as_lost_when_its_statement_fails() {
             cut += 1;
             not_lost += u32::from(!lost.unwrap());
         }
-        eventually("the node is back", async || set.write().await.is_ok()).await;
+        until("the node is back", async || set.write().await.is_ok()).await.unwrap();
     }
     assert_eq!((cut, not_lost), (80, 0), "cut, and not known as lost");
 }
@@ -44,7 +45,7 @@ async fn a_connection_that_is_cut_counts_as_lost_when_its_statement_fails() {
 /// 25P03, 57P05 and 57P04 were not known to end a session.
 #[tokio::test]
 async fn a_session_that_the_server_ends_counts_as_lost_when_its_statement_fails() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let primary = cluster.primary();
     let set = connect(&cluster).await;
     for (limit, code) in [
@@ -57,11 +58,12 @@ async fn a_session_that_the_server_ends_counts_as_lost_when_its_statement_fails(
         for sql in limit.split("; ") {
             smuggle(&conn, sql).await.unwrap();
         }
-        eventually("the server ends the session", async || {
+        until("the server ends the session", async || {
             let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
             primary.query_value(&sql).await.unwrap() == "0"
         })
-        .await;
+        .await
+        .unwrap();
         value(&conn, "SELECT 1").await.expect_err("the session has ended");
         assert!(conn.is_closed(), "{limit}");
         assert_eq!(conn.last_sqlstate(), Some(SqlState::new(*code)), "{limit}");

@@ -1,5 +1,6 @@
 //! The observations of a probe, with few privileges and with many.
 
+use pointsman::testkit::wait::until;
 use std::time::Duration;
 
 use pointsman::CheckoutError;
@@ -7,17 +8,18 @@ use pointsman::config::{ProbeSettings, WriteSettings};
 use pointsman::testkit::{Cluster, Server};
 use pointsman::topology::Health;
 
-use crate::support::{builder_of, connect, eventually, start};
+use crate::support::{builder_of, fixture, start};
 
 const REVOKE: &str = "REVOKE EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint(), \
     pg_control_recovery() FROM PUBLIC";
 
 /// Probes failed with 42501 then, and both nodes were down: no read and no write was served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_may_not_call_pg_control_functions_loses_no_node() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
-    let set = connect(&cluster).await;
-    eventually("all serve", async || set.health().nodes.iter().all(|node| node.status.serves_reads)).await;
+async fn nodes_stay_up_for_a_role_that_may_not_call_pg_control_functions() {
+    let (cluster, set) = fixture(1).await;
+    until("all serve", async || set.health().nodes.iter().all(|node| node.status.serves_reads))
+        .await
+        .unwrap();
     cluster.primary().execute(REVOKE).await.unwrap();
     cluster.wait_caught_up().await.unwrap();
     // The next probes are the first ones of new sessions; the server processes are the same.
@@ -26,10 +28,10 @@ async fn a_role_that_may_not_call_pg_control_functions_loses_no_node() {
             .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
             .await
             .unwrap();
-        eventually("its monitor is back", async || probes(server).await > 0).await;
+        until("its monitor is back", async || probes(server).await > 0).await.unwrap();
     }
     let before = set.topology().version;
-    eventually("both answered", async || set.topology().version > before + 4).await;
+    until("both answered", async || set.topology().version > before + 4).await.unwrap();
     for node in set.health().nodes {
         assert_eq!((node.status.health, node.status.reason), (Health::Up, None), "{}", node.status.name);
     }
@@ -37,7 +39,7 @@ async fn a_role_that_may_not_call_pg_control_functions_loses_no_node() {
 
     let writes = WriteSettings { failover_wait: Duration::ZERO, ..WriteSettings::default() };
     let set = start(builder_of(cluster.servers()).writes(writes)).await;
-    eventually("a read", async || set.read().await.is_ok()).await;
+    until("a read", async || set.read().await.is_ok()).await.unwrap();
     let error = set.write().await.expect_err("nothing tells which cluster it is");
     assert!(matches!(error, CheckoutError::NoPrimary { .. }), "{error}");
     for node in set.health().nodes {
@@ -59,7 +61,7 @@ async fn the_system_identifier_is_asked_for_once_per_connection() {
     let cluster = Cluster::builder().setting("log_statement", "all").start().await.unwrap();
     let probe = ProbeSettings { interval: Duration::from_millis(50), ..ProbeSettings::default() };
     let set = start(builder_of(cluster.servers()).probe(probe)).await;
-    eventually("40 probes", async || set.topology().version > 40).await;
+    until("40 probes", async || set.topology().version > 40).await.unwrap();
     drop(set);
     let log = std::fs::read_to_string(cluster.primary().data_dir().with_extension("log")).unwrap();
     let asked = log.matches("pg_control_system").count();

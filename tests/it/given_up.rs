@@ -1,5 +1,6 @@
 //! Work whose caller went away: it ends at the server as well, and its session counts until it has.
 
+use pointsman::testkit::wait::until;
 use std::time::Duration;
 
 use diesel::result::Error;
@@ -13,7 +14,8 @@ use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
 use crate::support::{
-    backend, builder_of, checkout_within, eventually, in_use, patient_probes, pools_of, start, urls_of, value,
+    backend, builder_of, checkout_within, in_use, patient_probes, pools_of, start, start_cluster, urls_of,
+    value,
 };
 
 /// Long enough for a statement to be under way.
@@ -27,13 +29,13 @@ async fn quiet(server: &Server) {
     let busy = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle') \
         + (SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
             WHERE usename = 'app' AND locktype = 'relation' AND mode = 'AccessExclusiveLock')";
-    eventually("nothing runs", async || server.query_value(busy).await.unwrap() == "0").await;
+    until("nothing runs", async || server.query_value(busy).await.unwrap() == "0").await.unwrap();
 }
 
 /// Five seconds after it was given up, a statement still ran and held its locks.
 #[tokio::test]
 async fn a_cancelled_transaction_leaves_no_statement_and_no_lock() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     cluster.primary().execute("CREATE TABLE accounts (id int)").await.unwrap();
     let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
     let mut conn = set.write().await.unwrap();
@@ -57,7 +59,7 @@ async fn a_cancelled_transaction_leaves_no_statement_and_no_lock() {
 /// 40 given-up writes on a pool of 10 left 40 backends waiting, so the pool's bound did not bound the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn given_up_writes_never_hold_more_backends_than_the_pool_has() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     cluster.primary().execute("CREATE TABLE accounts (id int)").await.unwrap();
     let admin = async || {
         let (client, driver) = tokio_postgres::connect(&cluster.primary().admin_url(), NoTls).await.unwrap();
@@ -92,10 +94,9 @@ async fn given_up_writes_never_hold_more_backends_than_the_pool_has() {
     assert!(most - 1 <= 10, "{} backends of a pool of 10", most - 1);
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'impatient' \
         AND wait_event_type = 'Lock'";
-    eventually("none waits for the lock", async || {
-        cluster.primary().query_value(waiting).await.unwrap() == "0"
-    })
-    .await;
+    until("none waits for the lock", async || cluster.primary().query_value(waiting).await.unwrap() == "0")
+        .await
+        .unwrap();
     drop(lock);
     assert_eq!(in_use(&set), 0);
     let conn = set.write().await.unwrap();
@@ -105,7 +106,7 @@ async fn given_up_writes_never_hold_more_backends_than_the_pool_has() {
 /// A dropped `run_read` left its statement running on the replica, and a hedged one on the second node as well.
 #[tokio::test]
 async fn a_dropped_read_leaves_no_statement_on_any_node() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let cluster = start_cluster(2).await;
     let reads = ReadSettings {
         hedge_budget: 1.0,
         hedge_min_delay: Duration::from_millis(20),
@@ -133,7 +134,7 @@ async fn a_dropped_read_leaves_no_statement_on_any_node() {
 /// The call returned after 8 s, because ROLLBACK queued behind the abandoned statement.
 #[tokio::test]
 async fn a_timeout_around_one_statement_of_a_transaction_returns_soon() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     cluster.primary().execute("CREATE TABLE accounts (id int)").await.unwrap();
     let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
     let mut conn = set.write().await.unwrap();
@@ -187,14 +188,14 @@ async fn a_pool_whose_server_does_not_end_what_was_given_up_is_exhausted() {
     let error = set.write().await.unwrap_err();
     assert!(matches!(error, CheckoutError::Exhausted { max_size: 1, .. }), "{error}");
     proxy.pass().await.unwrap();
-    eventually("the session has ended", async || set.write().await.is_ok()).await;
+    until("the session has ended", async || set.write().await.is_ok()).await.unwrap();
     quiet(cluster.primary()).await;
 }
 
 /// A statement that was not yet sent when its caller went away ran on a session that was in the pool again.
 #[tokio::test]
 async fn a_statement_that_was_dropped_before_it_went_out_is_ended_too() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
     let mut conn = set.write().await.unwrap();
     let before = backend(&conn).await;

@@ -1,5 +1,6 @@
 //! The lag of replicas, and the serving nodes when the primary does not report its position.
 
+use pointsman::testkit::wait::until;
 use std::time::Duration;
 
 use pointsman::ReplicaSet;
@@ -8,22 +9,21 @@ use pointsman::testkit::{Cluster, Server};
 use pointsman::topology::Health;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{builder_of, checkout_within, eventually, start};
+use crate::support::{builder_of, checkout_within, start, start_cluster};
 
 /// After `max_lag` every replica was out, although all of them followed: 6 of 6 reads failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_refuses_its_monitor_takes_no_replica_out() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let cluster = start_cluster(2).await;
     let primary = cluster.primary();
     primary.execute("CREATE TABLE log (id bigint)").await.unwrap();
     cluster.wait_caught_up().await.unwrap();
     let max_lag = Duration::from_secs(2);
     let reads = ReadSettings { max_lag, fallback: Fallback::Never, ..ReadSettings::default() };
     let set = start(builder_of(cluster.servers()).reads(reads)).await;
-    eventually("the replicas serve", async || {
-        set.health().nodes[1..].iter().all(|node| node.status.serves_reads)
-    })
-    .await;
+    until("the replicas serve", async || set.health().nodes[1..].iter().all(|node| node.status.serves_reads))
+        .await
+        .unwrap();
     // Sessions that will be there when new ones are refused.
     drop(futures_util::future::join_all((0..20).map(|_| set.read())).await);
     // The password is rotated, and only the primary's monitor has to log in again.
@@ -32,10 +32,9 @@ async fn a_primary_that_refuses_its_monitor_takes_no_replica_out() {
         .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
         .await
         .unwrap();
-    eventually("its monitor is refused", async || {
-        set.health().nodes[0].status.health == Health::LoginRejected
-    })
-    .await;
+    until("its monitor is refused", async || set.health().nodes[0].status.health == Health::LoginRejected)
+        .await
+        .unwrap();
     let (reads, served) = reads_among_writes(&set, primary, max_lag * 2).await;
     assert_eq!(served.len(), reads, "all served");
 }
@@ -57,7 +56,7 @@ async fn reads_among_writes(set: &ReplicaSet, primary: &Server, time: Duration) 
 /// more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_replica_whose_sessions_work_goes_on_serving() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
     primary.execute("CREATE TABLE log (id bigint)").await.unwrap();
     cluster.wait_caught_up().await.unwrap();
@@ -65,14 +64,15 @@ async fn a_full_replica_whose_sessions_work_goes_on_serving() {
     let reads = ReadSettings { max_lag, ..ReadSettings::default() };
     let config = builder_of(cluster.servers()).reads(reads).timeouts(checkout_within(Duration::from_secs(1)));
     let set = start(config).await;
-    eventually("the replica serves", async || set.health().nodes[1].status.serves_reads).await;
+    until("the replica serves", async || set.health().nodes[1].status.serves_reads).await.unwrap();
     let name = set.health().nodes[1].status.name.clone();
     drop(futures_util::future::join_all((0..5).map(|_| set.read())).await);
     shut_out_the_monitor(&cluster, replica).await;
-    eventually("its monitor has no slot", async || {
+    until("its monitor has no slot", async || {
         set.health().nodes[1].status.health == Health::TooManyConnections
     })
-    .await;
+    .await
+    .unwrap();
     let (reads, served) = reads_among_writes(&set, primary, max_lag * 2).await;
     let on_replica = served.iter().filter(|node| **node == name).count();
     assert_eq!(on_replica, reads, "{served:?}");
@@ -88,7 +88,7 @@ async fn a_full_replica_whose_sessions_work_goes_on_serving() {
         .unwrap();
     primary.execute("ALTER ROLE app CONNECTION LIMIT 0").await.unwrap();
     cluster.wait_caught_up().await.unwrap();
-    eventually("all refuse", async || set.read().await.is_err()).await;
+    until("all refuse", async || set.read().await.is_err()).await.unwrap();
     let error = set.read().await.expect_err("no slot anywhere").to_string();
     assert!(error.contains("53300"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! Notifications across failovers: an interruption is never silent.
 
+use pointsman::testkit::wait::until;
 use std::time::Duration;
 
 use diesel::sql_types::Text;
@@ -10,7 +11,7 @@ use pointsman::testkit::{Cluster, Server};
 use pointsman::{CheckoutError, ListenError, ReplicaSet};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{builder_of, config_of, connect, eventually, set_of, start, urls_of, value};
+use crate::support::{builder_of, config_of, connect, fixture, set_of, start, start_cluster, urls_of, value};
 
 /// Long, because a slow machine is not a broken one.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -48,7 +49,7 @@ async fn listening(server: &Server) -> String {
 }
 
 async fn no_session_listens(server: &Server) {
-    eventually("no session listens", async || listening(server).await == "0").await;
+    until("no session listens", async || listening(server).await == "0").await.unwrap();
 }
 
 async fn terminate_listener(server: &Server) {
@@ -72,8 +73,7 @@ fn is_portable<T: Send + Unpin + futures_util::Stream<Item = ListenEvent> + 'sta
 
 #[tokio::test]
 async fn notifications_are_heard_with_their_channel_payload_and_sender() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
-    let set = connect(&cluster).await;
+    let (_cluster, set) = fixture(1).await;
     let odd = ["Orders", "orders", "a\"b", "with space; --", "ž", &"x".repeat(63)];
     let mut listener = set.listen(odd).await.unwrap();
     is_portable(&listener);
@@ -113,9 +113,8 @@ async fn notifications_are_heard_with_their_channel_payload_and_sender() {
 }
 
 #[tokio::test]
-async fn a_name_that_cannot_be_a_channel_is_named() {
-    let cluster = Cluster::builder().start().await.unwrap();
-    let set = connect(&cluster).await;
+async fn an_invalid_channel_name_is_in_the_error() {
+    let (cluster, set) = fixture(0).await;
     assert!(matches!(set.listen([""; 0]).await, Err(ListenError::NoChannels)));
     for (bad, expected) in [
         ("", ChannelFault::Empty),
@@ -137,9 +136,8 @@ async fn a_name_that_cannot_be_a_channel_is_named() {
 }
 
 #[tokio::test]
-async fn channels_come_and_go() {
-    let cluster = Cluster::builder().start().await.unwrap();
-    let set = connect(&cluster).await;
+async fn channels_can_be_added_and_removed() {
+    let (cluster, set) = fixture(0).await;
     let mut listener = set.listen(["a"]).await.unwrap();
     listener.listen(["b"]).await.unwrap();
     notify(&set, "b", "1").await;
@@ -157,8 +155,7 @@ async fn channels_come_and_go() {
 
 #[tokio::test]
 async fn a_session_that_the_server_ends_is_replaced_and_the_gap_is_told() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
-    let set = connect(&cluster).await;
+    let (cluster, set) = fixture(1).await;
     let mut listener = set.listen(["orders"]).await.unwrap();
     terminate_listener(cluster.primary()).await;
     let (reason, gap) = interrupted(&mut listener).await;
@@ -191,9 +188,8 @@ fn node_of(gap: Gap) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_follows_the_primary_when_the_old_one_is_killed() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
-    let set = connect(&cluster).await;
+async fn a_listener_follows_to_the_new_primary_when_the_old_one_is_killed() {
+    let (cluster, set) = fixture(1).await;
     let mut listener = set.listen(["orders"]).await.unwrap();
     notify(&set, "orders", "1").await;
     assert_eq!(heard(&mut listener).await, pair("orders", "1"));
@@ -205,9 +201,8 @@ async fn it_follows_the_primary_when_the_old_one_is_killed() {
 
 /// A hung primary sends nothing on the socket; without its monitor the stream would wait for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_leaves_a_primary_that_hangs_and_hears_nothing_from_it_when_it_wakes_up() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
-    let set = connect(&cluster).await;
+async fn a_listener_leaves_a_hung_primary_and_hears_nothing_from_it_afterwards() {
+    let (cluster, set) = fixture(1).await;
     let old = cluster.primary();
     let mut listener = set.listen(["orders"]).await.unwrap();
     old.pause().await.unwrap();
@@ -222,8 +217,8 @@ async fn it_leaves_a_primary_that_hangs_and_hears_nothing_from_it_when_it_wakes_
 
 /// The node is healthy for its monitor, which connected before; only the idle connections in between are dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_dies_in_silence_is_noticed() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn a_listener_notices_a_session_that_ended_without_a_packet() {
+    let cluster = start_cluster(0).await;
     let proxy = cluster.primary().proxy().await.unwrap();
     let probe = pointsman::config::ProbeSettings {
         timeout: Duration::from_secs(60),
@@ -248,17 +243,17 @@ async fn a_session_that_dies_in_silence_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_program_that_takes_nothing_holds_up_no_server_and_is_told() {
-    let cluster = Cluster::builder().start().await.unwrap();
-    let set = connect(&cluster).await;
+async fn a_listener_that_is_not_polled_holds_up_no_server_and_reports_the_loss() {
+    let (cluster, set) = fixture(0).await;
     let mut listener = set.listen(["orders"]).await.unwrap();
     let burst = "SELECT pg_notify('orders', lpad(n::text, 7000, '0')) FROM generate_series(1, 3000) AS n";
     cluster.primary().execute(burst).await.unwrap();
     let usage = "SELECT pg_notification_queue_usage()";
-    eventually("the server has got rid of all of them", async || {
+    until("the server has got rid of all of them", async || {
         cluster.primary().query_value(usage).await.unwrap() == "0"
     })
-    .await;
+    .await
+    .unwrap();
     let mut numbers = Vec::new();
     loop {
         match next(&mut listener).await {
@@ -274,7 +269,7 @@ async fn a_program_that_takes_nothing_holds_up_no_server_and_is_told() {
 
 #[tokio::test]
 async fn closing_or_dropping_the_set_ends_the_stream_and_its_session() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     for close in [true, false] {
         let set = connect(&cluster).await;
         let mut listener = set.listen(["orders"]).await.unwrap();
@@ -302,8 +297,7 @@ async fn closing_or_dropping_the_set_ends_the_stream_and_its_session() {
 
 #[tokio::test]
 async fn a_dropped_stream_and_a_dropped_call_leave_no_session() {
-    let cluster = Cluster::builder().start().await.unwrap();
-    let set = connect(&cluster).await;
+    let (cluster, set) = fixture(0).await;
     let listener = set.listen(["orders"]).await.unwrap();
     assert_eq!(listening(cluster.primary()).await, "1");
     drop(listener);
@@ -313,15 +307,16 @@ async fn a_dropped_stream_and_a_dropped_call_leave_no_session() {
     for micros in (0..6000).step_by(200) {
         let _ = timeout(Duration::from_micros(micros), set.listen(["orders"])).await;
     }
-    eventually("all of them have ended", async || {
+    until("all of them have ended", async || {
         cluster.primary().query_value(sessions).await.unwrap() == before
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_waits_for_a_primary_as_a_write_does() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn listen_waits_for_a_primary_as_a_write_does() {
+    let cluster = start_cluster(1).await;
     cluster.primary().kill().await.unwrap();
     let writes = |wait| pointsman::config::WriteSettings { failover_wait: wait, ..Default::default() };
     let hurried = start(builder_of(cluster.servers()).writes(writes(Duration::from_millis(300)))).await;
@@ -341,8 +336,8 @@ async fn it_waits_for_a_primary_as_a_write_does() {
 }
 
 #[tokio::test]
-async fn it_goes_over_to_the_settings_of_a_new_configuration() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn a_listener_takes_up_a_new_configuration() {
+    let cluster = start_cluster(0).await;
     let set = set_of(cluster.servers()).await;
     let mut listener = set.listen(["orders"]).await.unwrap();
     let url = format!("{}?application_name=renamed", cluster.primary().url());

@@ -13,7 +13,7 @@ use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
 use tokio::task::JoinSet;
 
-use crate::support::{connect, set_of};
+use crate::support::{connect, fixture, set_of, start_cluster};
 
 const NAME: &str = "2025-01-01-000000_payments";
 
@@ -31,9 +31,8 @@ fn migrations(of: &[(&str, &str)]) -> (tempfile::TempDir, FileBasedMigrations) {
 }
 
 #[tokio::test]
-async fn what_is_pending_is_applied_once() {
-    let cluster = Cluster::builder().replicas(1).start().await.expect("a cluster");
-    let set = connect(&cluster).await;
+async fn pending_migrations_are_applied_once() {
+    let (cluster, set) = fixture(1).await;
     let conn = set.write().await.unwrap();
     assert_eq!(migrate::pending(&conn, MIGRATIONS).await.unwrap(), [NAME]);
     assert_eq!(migrate::run(conn, MIGRATIONS).await.unwrap(), [NAME]);
@@ -45,18 +44,16 @@ async fn what_is_pending_is_applied_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_runs_on_the_multi_threaded_runtime_too() {
-    let cluster = Cluster::builder().start().await.expect("a cluster");
-    let set = connect(&cluster).await;
+async fn migrations_run_on_a_multi_threaded_runtime() {
+    let (_cluster, set) = fixture(0).await;
     let conn = set.write().await.unwrap();
     let applied = tokio::spawn(migrate::run(conn, MIGRATIONS)).await.unwrap().unwrap();
     assert_eq!(applied, [NAME]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_that_start_together_one_migrates() {
-    let cluster = Cluster::builder().start().await.expect("a cluster");
-    let set = connect(&cluster).await;
+async fn of_many_programs_that_start_together_one_migrates() {
+    let (_cluster, set) = fixture(0).await;
     let mut tasks = JoinSet::new();
     for _ in 0..6 {
         let set = set.clone();
@@ -74,9 +71,8 @@ async fn of_many_that_start_together_one_migrates() {
 }
 
 #[tokio::test]
-async fn the_wait_for_another_one_is_bounded() {
-    let cluster = Cluster::builder().start().await.expect("a cluster");
-    let set = connect(&cluster).await;
+async fn the_wait_for_the_migration_lock_is_bounded() {
+    let (_cluster, set) = fixture(0).await;
     let other = set.write().await.unwrap();
     let lock = "SELECT pg_advisory_lock(x'706f696e74736d6e'::bigint)";
     diesel::sql_query(lock).execute(&other).await.unwrap();
@@ -91,9 +87,8 @@ async fn the_wait_for_another_one_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_dropped_wait_leaves_no_lock_behind() {
-    let cluster = Cluster::builder().start().await.expect("a cluster");
-    let set = connect(&cluster).await;
+async fn a_dropped_wait_for_the_migration_lock_leaves_no_lock() {
+    let (cluster, set) = fixture(0).await;
     for i in 0..30 {
         let conn = set.write().await.unwrap();
         let (_folder, nothing) = migrations(&[]);
@@ -110,8 +105,7 @@ async fn a_dropped_wait_leaves_no_lock_behind() {
 
 #[tokio::test]
 async fn a_migration_that_fails_is_undone_and_named() {
-    let cluster = Cluster::builder().start().await.expect("a cluster");
-    let set = connect(&cluster).await;
+    let (cluster, set) = fixture(0).await;
     let (_folder, source) = migrations(&[
         ("2025-01-01-000000_good", "CREATE TABLE good (id int)"),
         ("2025-01-02-000000_bad", "CREATE TABLE bad (id int); SELECT 1 / 0"),
@@ -153,7 +147,7 @@ async fn a_server_that_is_read_only_is_refused() {
 
 #[tokio::test]
 async fn a_standby_gets_no_migration() {
-    let cluster = Cluster::builder().replicas(1).start().await.expect("a cluster");
+    let cluster = start_cluster(1).await;
     // Only the standby is known, so a caller that asks for the primary gets none, and nothing can be migrated.
     let set = set_of(cluster.replicas()).await;
     set.write().await.expect_err("no primary");

@@ -1,43 +1,20 @@
 //! Options of single calls: a preference for the primary, and the time limit of a call.
 
+use pointsman::testkit::wait::{until, until_all_serve, until_no_primary};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pointsman::config::{ConfigBuilder, Fallback, NodeConfig, ReadSettings};
+use pointsman::config::{Fallback, NodeConfig, ReadSettings};
 use pointsman::prelude::*;
-use pointsman::testkit::Cluster;
-use pointsman::topology::PrimaryStatus;
 use pointsman::{CheckoutError, Error, ReadOptions, ReplicaSet, Role, WriteOptions};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{builder_of, eventually, pools_of, start, value};
+use crate::support::{builder_of, fixture_with, pools_of, start, start_cluster, value};
 
 /// Far less than the defaults of 5 s for a checkout and 45 s for a primary, and far more than a call that does not
 /// wait.
 const SOON: Duration = Duration::from_secs(2);
-
-/// A cluster, and a set of it in which every replica serves reads.
-async fn fixture(
-    replicas: usize,
-    configure: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
-) -> (Cluster, ReplicaSet) {
-    let cluster = Cluster::builder().replicas(replicas).start().await.unwrap();
-    let set = start(configure(builder_of(cluster.servers()))).await;
-    all_serve(&set).await;
-    (cluster, set)
-}
-
-async fn all_serve(set: &ReplicaSet) {
-    eventually("every replica serves", async || {
-        set.health().nodes.iter().skip(1).all(|node| node.status.serves_reads)
-    })
-    .await;
-}
-
-async fn until_no_primary(set: &ReplicaSet) {
-    eventually("there is no primary", async || set.topology().primary == PrimaryStatus::None).await;
-}
 
 fn reads(fallback: Fallback, max_fallback: u32) -> ReadSettings {
     ReadSettings { fallback, max_fallback, ..ReadSettings::default() }
@@ -58,20 +35,21 @@ fn on_primary(roles: &[Role]) -> usize {
 /// sessions are still being opened.
 async fn until_on_primary(set: &ReplicaSet, options: &ReadOptions, most: usize) -> Vec<Conn<Read>> {
     let mut held = Vec::new();
-    eventually("the primary serves its share", async || {
+    until("the primary serves its share", async || {
         held.clear();
         let (roles, conns) = roles(set, options, most + 2).await;
         held = conns;
         assert!(on_primary(&roles) <= most, "{roles:?}");
         on_primary(&roles) == most
     })
-    .await;
+    .await
+    .unwrap();
     held
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_primary_comes_first_within_its_limit_and_a_replica_otherwise() {
-    let (cluster, set) = fixture(2, |config| config.reads(reads(Fallback::WhenUnfit, 2))).await;
+    let (cluster, set) = fixture_with(2, "", |config| config.reads(reads(Fallback::WhenUnfit, 2))).await;
     let preferred = ReadOptions::new().prefer_primary();
     assert_eq!(set.read().await.unwrap().role(), Role::Replica);
 
@@ -87,10 +65,11 @@ async fn the_primary_comes_first_within_its_limit_and_a_replica_otherwise() {
     for replica in cluster.replicas() {
         replica.kill().await.unwrap();
     }
-    eventually("no replica serves", async || {
+    until("no replica serves", async || {
         set.health().nodes.iter().skip(1).all(|node| !node.status.serves_reads)
     })
-    .await;
+    .await
+    .unwrap();
     let short = ReadOptions::new().within(Duration::from_millis(200));
     let error = set.read_with(&short).await.expect_err("both places are taken");
     assert!(matches!(error, CheckoutError::FallbackExhausted { limit: 2 }), "{error}");
@@ -99,8 +78,8 @@ async fn the_primary_comes_first_within_its_limit_and_a_replica_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_stated_policy_holds_for_reads_that_prefer_the_primary() {
-    let (cluster, set) = fixture(1, |config| config.reads(reads(Fallback::Never, 1))).await;
+async fn the_fallback_setting_holds_for_reads_that_prefer_the_primary() {
+    let (cluster, set) = fixture_with(1, "", |config| config.reads(reads(Fallback::Never, 1))).await;
     let preferred = ReadOptions::new().prefer_primary();
     let (never, conns) = roles(&set, &preferred, 3).await;
     assert_eq!(on_primary(&never), 0, "{never:?}");
@@ -110,30 +89,33 @@ async fn the_stated_policy_holds_for_reads_that_prefer_the_primary() {
 
     let config = builder_of(cluster.servers()).reads(reads(Fallback::Always, 1)).build().unwrap();
     set.reconfigure(config).await.unwrap();
-    all_serve(&set).await;
-    eventually("the primary serves as a replica does", async || {
+    until_all_serve(&set).await.unwrap();
+    until("the primary serves as a replica does", async || {
         set.read().await.is_ok_and(|conn| conn.role() == Role::Primary)
     })
-    .await;
+    .await
+    .unwrap();
     let (never, conns) = roles(&set, &ReadOptions::new().fallback(Fallback::Never), 8).await;
     assert_eq!(on_primary(&never), 0, "{never:?}");
     drop(conns);
-    eventually("the primary comes first", async || {
+    until("the primary comes first", async || {
         let roles = roles(&set, &preferred, 1).await.0;
         on_primary(&roles) == 1
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_serves_if_the_primary_that_was_preferred_is_busy_or_gone() {
-    let (cluster, set) = fixture(1, |config| config.pool(pools_of(1))).await;
+    let (cluster, set) = fixture_with(1, "", |config| config.pool(pools_of(1))).await;
     let mut held = None;
-    eventually("the primary serves", async || {
+    until("the primary serves", async || {
         held = set.read_prefer_primary().await.ok();
         held.as_ref().is_some_and(|conn| conn.role() == Role::Primary)
     })
-    .await;
+    .await
+    .unwrap();
     let began = Instant::now();
     let other = set.read_prefer_primary().await.unwrap();
     assert_eq!(other.role(), Role::Replica);
@@ -147,7 +129,7 @@ async fn a_replica_serves_if_the_primary_that_was_preferred_is_busy_or_gone() {
         Ok(conn.role())
     });
     assert_eq!(asked.await.expect("an answer, before the set has noticed as well"), Role::Replica);
-    until_no_primary(&set).await;
+    until_no_primary(&set).await.unwrap();
     assert_eq!(set.read_prefer_primary().await.unwrap().role(), Role::Replica);
 }
 
@@ -155,8 +137,10 @@ async fn a_replica_serves_if_the_primary_that_was_preferred_is_busy_or_gone() {
 async fn a_slow_read_on_the_preferred_primary_is_tried_on_a_replica_unless_its_time_is_up() {
     // The second attempt comes after four times as long.
     let hedge_min_delay = Duration::from_millis(250);
-    let (_cluster, set) =
-        fixture(1, |config| config.reads(ReadSettings { hedge_min_delay, ..ReadSettings::default() })).await;
+    let (_cluster, set) = fixture_with(1, "", |config| {
+        config.reads(ReadSettings { hedge_min_delay, ..ReadSettings::default() })
+    })
+    .await;
     let slow_on_primary = "SELECT pg_sleep(CASE WHEN pg_is_in_recovery() THEN 0 ELSE 2 END)";
     let run = async |options: &ReadOptions| -> Vec<Role> {
         let ran_on: Mutex<Vec<Role>> = Mutex::default();
@@ -167,28 +151,30 @@ async fn a_slow_read_on_the_preferred_primary_is_tried_on_a_replica_unless_its_t
         outcome.await.expect("an answer");
         ran_on.into_inner().unwrap()
     };
-    eventually("the primary has a session for it", async || {
+    until("the primary has a session for it", async || {
         set.read_prefer_primary().await.is_ok_and(|conn| conn.role() == Role::Primary)
     })
-    .await;
+    .await
+    .unwrap();
     let preferred = ReadOptions::new().prefer_primary();
     assert_eq!(run(&preferred.clone().within(hedge_min_delay * 3)).await, [Role::Primary]);
     assert_eq!(run(&preferred).await, [Role::Primary, Role::Replica]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_waits_for_a_connection_as_long_as_it_says() {
-    let (_cluster, set) = fixture(0, |config| config.pool(pools_of(1))).await;
+async fn the_timeout_of_a_call_limits_its_wait_for_a_connection() {
+    let (_cluster, set) = fixture_with(0, "", |config| config.pool(pools_of(1))).await;
     // Nothing idle is there yet, and none is made without waiting.
     let at_once = ReadOptions::new().within(Duration::ZERO);
     set.read_with(&at_once).await.expect_err("no connection is idle");
     drop(set.read_with(&ReadOptions::new().within(Duration::MAX)).await.unwrap());
     let mut held = None;
-    eventually("it is idle", async || {
+    until("it is idle", async || {
         held = set.read_with(&at_once).await.ok();
         held.is_some()
     })
-    .await;
+    .await
+    .unwrap();
     for limit in [Duration::ZERO, Duration::from_millis(200)] {
         let began = Instant::now();
         let error = set.read_with(&ReadOptions::new().within(limit)).await.expect_err("it is in use");
@@ -210,14 +196,15 @@ async fn a_call_waits_for_a_connection_as_long_as_it_says() {
     }
     drop(held);
     let at_once = WriteOptions::new().within(Duration::ZERO);
-    eventually("it is idle", async || set.write_with(&at_once).await.is_ok()).await;
+    until("it is idle", async || set.write_with(&at_once).await.is_ok()).await.unwrap();
 }
 
 /// The pauses of twenty repeats take two seconds at least.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_read_is_run_again_after_the_time_of_its_call() {
+async fn no_read_is_repeated_after_the_timeout_of_its_call() {
     let (cluster, set) =
-        fixture(0, |config| config.reads(ReadSettings { retries: 20, ..ReadSettings::default() })).await;
+        fixture_with(0, "", |config| config.reads(ReadSettings { retries: 20, ..ReadSettings::default() }))
+            .await;
     let conflict = "CREATE FUNCTION conflict() RETURNS void LANGUAGE plpgsql AS \
         $$ BEGIN RAISE EXCEPTION 'a conflict' USING ERRCODE = '40001'; END $$";
     cluster.primary().execute(conflict).await.unwrap();
@@ -234,11 +221,11 @@ async fn no_read_is_run_again_after_the_time_of_its_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_waits_for_a_primary_as_long_as_it_says() {
-    let (cluster, set) = fixture(1, |config| config).await;
+async fn the_timeout_of_a_write_limits_its_wait_for_a_primary() {
+    let (cluster, set) = fixture_with(1, "", |config| config).await;
     drop(set.write_with(&WriteOptions::new().no_wait()).await.expect("a new connection"));
     cluster.primary().kill().await.unwrap();
-    until_no_primary(&set).await;
+    until_no_primary(&set).await.unwrap();
 
     let began = Instant::now();
     let error = set.write_with(&WriteOptions::new().no_wait()).await.expect_err("there is no primary");
@@ -267,8 +254,8 @@ async fn a_write_waits_for_a_primary_as_long_as_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_transaction_is_run_again_after_the_time_of_its_call() {
-    let (_cluster, set) = fixture(0, |config| config).await;
+async fn no_transaction_is_repeated_after_the_timeout_of_its_call() {
+    let (_cluster, set) = fixture_with(0, "", |config| config).await;
     let within = Duration::from_millis(300);
     let mut runs = 0;
     let counted = Mutex::new(&mut runs);
@@ -284,43 +271,46 @@ async fn no_transaction_is_run_again_after_the_time_of_its_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_says_how_stale_its_replica_may_be() {
+async fn max_lag_of_a_call_limits_the_lag_of_its_replica() {
     let max_lag = Duration::from_secs(3600);
     let (cluster, set) =
-        fixture(1, |config| config.reads(ReadSettings { max_lag, ..ReadSettings::default() })).await;
+        fixture_with(1, "", |config| config.reads(ReadSettings { max_lag, ..ReadSettings::default() })).await;
     cluster.primary().execute("CREATE TABLE log (id bigint)").await.unwrap();
     cluster.wait_caught_up().await.unwrap();
     let fresh = ReadOptions::new().max_lag(Duration::from_secs(3));
-    eventually("the replica is fresh", async || {
+    until("the replica is fresh", async || {
         set.read_with(&fresh).await.is_ok_and(|conn| conn.role() == Role::Replica)
     })
-    .await;
+    .await
+    .unwrap();
     cluster.replica(0).pause_replay().await.unwrap();
     cluster.primary().execute("INSERT INTO log VALUES (1)").await.unwrap();
     let never = fresh.clone().fallback(Fallback::Never).within(Duration::from_millis(100));
-    eventually("the replica is too old for it", async || {
+    until("the replica is too old for it", async || {
         matches!(set.read_with(&never).await, Err(CheckoutError::NoNode { .. }))
     })
-    .await;
+    .await
+    .unwrap();
     assert_eq!(set.read_with(&fresh).await.unwrap().role(), Role::Primary);
-    eventually("the others are served by it", async || {
+    until("the others are served by it", async || {
         set.read().await.is_ok_and(|conn| conn.role() == Role::Replica)
     })
-    .await;
+    .await
+    .unwrap();
     // While there is no primary, no fresher data are known.
     cluster.primary().kill().await.unwrap();
-    until_no_primary(&set).await;
+    until_no_primary(&set).await.unwrap();
     assert_eq!(set.read_with(&fresh).await.unwrap().role(), Role::Replica);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_prefers_the_zone_that_it_names() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+async fn the_zone_of_a_call_is_preferred() {
+    let cluster = start_cluster(2).await;
     let [primary, a, b] = cluster.servers() else { unreachable!("three servers") };
     let replica = |url: String, zone| NodeConfig::replica(url).unwrap().with_name(zone).with_zone(zone);
     let config = builder_of([primary]).node(replica(a.url(), "a")).node(replica(b.url(), "b")).zone("a");
     let set = start(config).await;
-    all_serve(&set).await;
+    until_all_serve(&set).await.unwrap();
     // A zone is a preference: sessions are still being opened at first.
     let served_by = async |options: &ReadOptions, node: &str| {
         for _ in 0..10 {
@@ -330,8 +320,10 @@ async fn a_read_prefers_the_zone_that_it_names() {
         }
         true
     };
-    eventually("the program's zone serves", async || served_by(&ReadOptions::new(), "a").await).await;
-    eventually("the call's zone serves", async || served_by(&ReadOptions::new().zone("b"), "b").await).await;
+    until("the program's zone serves", async || served_by(&ReadOptions::new(), "a").await).await.unwrap();
+    until("the call's zone serves", async || served_by(&ReadOptions::new().zone("b"), "b").await)
+        .await
+        .unwrap();
     let served = join_all((0..20).map(|_| set.read_with(&ReadOptions::new().zone("c")))).await;
     assert!(served.iter().all(Result::is_ok), "a zone without nodes keeps no read waiting");
 }

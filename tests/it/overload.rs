@@ -7,11 +7,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pointsman::config::WriteSettings;
 use pointsman::testkit::Cluster;
+use pointsman::testkit::wait::until;
 use pointsman::{CheckoutError, ConnectError, IntentKind, ReplicaSet};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{backend, builder_of, checkout_within, in_use, pools_of, start, urls_of, value};
+use crate::support::{
+    backend, builder_of, checkout_within, in_use, pools_of, start, start_cluster, urls_of, value,
+};
 
 /// The results of one of many workers on a small pool.
 #[derive(Debug, Default)]
@@ -53,9 +56,9 @@ async fn crowd(set: &ReplicaSet, workers: usize, enough: u64) -> Vec<Turns> {
 /// A worker that returned its connection and asked again overtook the waiting ones. Of 40 workers, some were served
 /// hundreds of times and others never.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crowd_on_a_small_pool_is_served_in_turn() {
+async fn many_callers_of_a_small_pool_are_served_in_turn() {
     const WORKERS: usize = 40;
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(4))).await;
     let turns = crowd(&set, WORKERS, 50).await;
     let fewest = turns.iter().map(|turns| turns.served).min().unwrap();
@@ -69,7 +72,7 @@ async fn a_crowd_on_a_small_pool_is_served_in_turn() {
 /// One failed connect rejected all waiters of a busy pool. With the password rotated and a healthy session in use, 32
 /// of 40 writers failed at once, and 102 logins were refused in a second.
 #[tokio::test]
-async fn a_rotated_password_leaves_the_session_that_works_to_all_in_turn() {
+async fn after_a_password_change_all_callers_share_the_open_session_in_turn() {
     let cluster = Cluster::builder().proxied().start().await.unwrap();
     let url = cluster.primary().proxied_url().await.unwrap();
     // A short timeout, so that a rejection shows.
@@ -124,7 +127,7 @@ fn few(elapsed: Duration) -> u64 {
 
 /// A replica with too many connections got 143 to 160 refused connects a second from one program.
 #[tokio::test]
-async fn a_full_replica_is_not_stormed_with_logins() {
+async fn a_replica_without_slots_gets_few_logins() {
     let cluster =
         Cluster::builder().replicas(1).setting("max_connections", "20").proxied().start().await.unwrap();
     let replica = cluster.replica(0);
@@ -142,16 +145,17 @@ async fn a_full_replica_is_not_stormed_with_logins() {
     println!("{logins} logins within {elapsed:?}");
     assert!((1..=few(elapsed)).contains(&logins), "{logins} logins within {elapsed:?}");
     drop(exhausted);
-    crate::support::eventually("the replica serves again", async || {
+    until("the replica serves again", async || {
         set.read().await.is_ok_and(|conn| conn.role() == pointsman::Role::Replica)
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 /// A primary with too many connections got 340 to 370 refused connects a second, and its writers' error was "no
 /// primary".
 #[tokio::test]
-async fn a_full_primary_is_not_stormed_with_logins_and_is_named() {
+async fn a_primary_without_slots_gets_few_logins_and_is_named() {
     let cluster = Cluster::builder().setting("max_connections", "20").proxied().start().await.unwrap();
     let url = cluster.primary().proxied_url().await.unwrap();
     let soon = Duration::from_millis(300);
@@ -175,5 +179,5 @@ async fn a_full_primary_is_not_stormed_with_logins_and_is_named() {
     println!("{logins} logins within {elapsed:?}");
     assert!((1..=few(elapsed)).contains(&logins), "{logins} logins within {elapsed:?}");
     drop(exhausted);
-    crate::support::eventually("there is room", async || set.write().await.is_ok()).await;
+    until("there is room", async || set.write().await.is_ok()).await.unwrap();
 }

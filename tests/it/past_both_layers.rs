@@ -9,10 +9,11 @@ use diesel::pg::{Pg, PgQueryBuilder};
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::sql_types::{Integer, Nullable, Text};
 use pointsman::prelude::*;
+use pointsman::testkit::wait::until;
 use pointsman::testkit::{Cluster, Server};
 use pointsman::{ReplicaSet, Role, SqlState};
 
-use crate::support::{backend, connect, eventually, smuggle, start, urls_of, value};
+use crate::support::{backend, connect, smuggle, start, start_cluster, urls_of, value};
 
 const PRIVILEGE_MISSING: &str = "42501";
 
@@ -79,8 +80,8 @@ fn acts(victim: &str) -> Vec<Deed> {
 }
 
 /// A primary with all objects that the expressions need, owned by the program's role.
-async fn prepared(replicas: usize) -> (Cluster, ReplicaSet) {
-    let cluster = Cluster::builder().replicas(replicas).start().await.unwrap();
+async fn writable_fixture(replicas: usize) -> (Cluster, ReplicaSet) {
+    let cluster = start_cluster(replicas).await;
     let primary = cluster.primary();
     let app: tokio_postgres::Config = primary.url().parse().unwrap();
     let password = String::from_utf8(app.get_password().unwrap().to_vec()).unwrap();
@@ -124,8 +125,8 @@ async fn victim(set: &ReplicaSet) -> (Conn<Write>, String) {
 }
 
 #[tokio::test]
-async fn on_a_primary_these_pass_both_layers() {
-    let (cluster, set) = prepared(0).await;
+async fn these_writes_pass_both_layers_on_a_primary() {
+    let (cluster, set) = writable_fixture(0).await;
     let primary = cluster.primary();
     let (_held, pid) = victim(&set).await;
     let conn = set.read().await.unwrap();
@@ -141,8 +142,8 @@ async fn on_a_primary_these_pass_both_layers() {
 }
 
 #[tokio::test]
-async fn on_a_replica_only_what_reaches_out_passes() {
-    let (cluster, set) = prepared(1).await;
+async fn only_effects_outside_the_session_pass_both_layers_on_a_replica() {
+    let (cluster, set) = writable_fixture(1).await;
     let primary = cluster.primary();
     let conn = set.read().await.unwrap();
     assert_eq!(conn.role(), Role::Replica);
@@ -171,8 +172,8 @@ fn recommended() -> &'static str {
 }
 
 #[tokio::test]
-async fn the_recommended_privileges_stop_each_of_them() {
-    let (cluster, set) = prepared(0).await;
+async fn the_recommended_privileges_stop_each_write_that_passes_both_layers() {
+    let (cluster, set) = writable_fixture(0).await;
     let primary = cluster.primary();
     primary.execute(recommended()).await.unwrap();
     // The test grants the superuser's objects to the role by name.
@@ -195,20 +196,21 @@ async fn the_recommended_privileges_stop_each_of_them() {
     conn.transaction(async |tx| smuggle(tx, "INSERT INTO t VALUES (3)").await).await.unwrap();
     smuggle(&conn, "SET work_mem = '8MB'").await.unwrap();
     drop(conn);
-    eventually("the session was reset", async || {
+    until("the session was reset", async || {
         let conn = set.write().await.unwrap();
         backend(&conn).await == session
             && value(&conn, "SELECT current_setting('work_mem')").await.unwrap() == "4MB"
     })
-    .await;
+    .await
+    .unwrap();
     let conn = set.read().await.unwrap();
     assert_eq!(select(&conn, "SELECT count(*) FROM t").await.unwrap().as_deref(), Some("2"));
 }
 
 /// A session can be made read-write, and then its role decides.
 #[tokio::test]
-async fn a_role_that_may_only_select_cannot_be_talked_into_writing() {
-    let (cluster, _set) = prepared(0).await;
+async fn a_role_that_may_only_select_cannot_write() {
+    let (cluster, _set) = writable_fixture(0).await;
     let primary = cluster.primary();
     let role = "CREATE ROLE app_read LOGIN PASSWORD 'reader'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO app_read";
     primary.execute(role).await.unwrap();
@@ -223,7 +225,7 @@ async fn a_role_that_may_only_select_cannot_be_talked_into_writing() {
 
 #[tokio::test]
 async fn a_superusers_read_session_promotes_a_replica() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let set = start(urls_of(cluster.servers().iter().map(Server::admin_url))).await;
     let conn = set.read().await.unwrap();
     assert_eq!(conn.role(), Role::Replica);
@@ -233,8 +235,8 @@ async fn a_superusers_read_session_promotes_a_replica() {
 
 /// `as_read` of a `Conn<Write>` is the same session, which may write.
 #[tokio::test]
-async fn a_view_for_reading_has_the_first_layer_only() {
-    let (cluster, set) = prepared(0).await;
+async fn as_read_of_a_write_connection_has_only_the_first_layer() {
+    let (cluster, set) = writable_fixture(0).await;
     let (write, read) = (set.write().await.unwrap(), set.read().await.unwrap());
     for expression in ["nextval('s')", "write_it()"] {
         select(write.as_read(), expression).await.unwrap();
@@ -278,8 +280,8 @@ impl QueryFragment<Pg> for WholeText {
 }
 
 #[tokio::test]
-async fn a_fragment_of_ones_own_may_print_any_statement() {
-    let (cluster, set) = prepared(0).await;
+async fn a_query_fragment_of_the_caller_may_print_any_statement() {
+    let (cluster, set) = writable_fixture(0).await;
     let conn = set.read().await.unwrap();
     // PostgreSQL treats these as harmless in a read-only transaction.
     for statement in ["LISTEN gossip", "NOTIFY gossip", "VACUUM t", "REINDEX TABLE t", "SET work_mem = '8MB'"]
@@ -297,10 +299,11 @@ async fn a_fragment_of_ones_own_may_print_any_statement() {
     // The changed settings are gone for the next user.
     let session = backend(&conn).await;
     drop(conn);
-    eventually("the session is as new", async || {
+    until("the session is as new", async || {
         let conn = set.read().await.unwrap();
         backend(&conn).await != session
             || value(&conn, "SELECT count(*) FROM pg_listening_channels()").await.unwrap() == "0"
     })
-    .await;
+    .await
+    .unwrap();
 }

@@ -1,5 +1,6 @@
 //! The pools at their limits: exhausted, refused, cut off, too old, and left by their callers.
 
+use pointsman::testkit::wait::until;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -11,8 +12,8 @@ use pointsman::{CheckoutError, ConnectError, NodeFailure, ReplicaSet, Role};
 use tokio::time::{Instant, timeout};
 
 use crate::support::{
-    backend, builder_of, checkout_within, connect, eventually, in_use, pools_of, sessions, start, urls_of,
-    value,
+    backend, builder_of, checkout_within, connect, fixture, in_use, pools_of, sessions, start, start_cluster,
+    urls_of, value,
 };
 
 const SOON: Duration = Duration::from_millis(300);
@@ -28,8 +29,8 @@ fn assert_exhausted(error: &CheckoutError, name: &str, expected: &'static str) {
 }
 
 #[tokio::test]
-async fn an_exhausted_pool_says_so_in_time_and_is_no_outage() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn an_exhausted_pool_fails_in_time_and_marks_no_node_down() {
+    let cluster = start_cluster(0).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(2)).timeouts(checkout_within(SOON))).await;
     let name = set.config().nodes()[0].name().to_owned();
     let held = [set.write().await.unwrap(), set.write().await.unwrap()];
@@ -43,13 +44,13 @@ async fn an_exhausted_pool_says_so_in_time_and_is_no_outage() {
     drop(held);
     drop(set.write().await.expect("one was returned"));
     drop(reads);
-    eventually("all are returned", async || in_use(&set) == 0).await;
+    until("all are returned", async || in_use(&set) == 0).await.unwrap();
 }
 
 /// A burst of reads on the replicas became load on the primary, though every replica was healthy.
 #[tokio::test]
 async fn an_exhausted_replica_is_no_reason_to_read_from_the_primary() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(2)).timeouts(checkout_within(SOON))).await;
     let held = [set.read().await.unwrap(), set.read().await.unwrap()];
     let waiting = join_all((0..20).map(|_| set.read()));
@@ -62,8 +63,8 @@ async fn an_exhausted_replica_is_no_reason_to_read_from_the_primary() {
 }
 
 #[tokio::test]
-async fn whoever_waits_gets_what_is_returned() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn a_waiting_caller_gets_the_connection_that_is_returned() {
+    let cluster = start_cluster(1).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(2))).await;
     let work = (0..100).map(|n| {
         let set = &set;
@@ -78,7 +79,7 @@ async fn whoever_waits_gets_what_is_returned() {
 }
 
 #[tokio::test]
-async fn a_full_server_is_told_apart_and_its_replicas_go_on() {
+async fn a_primary_without_slots_has_its_own_health_and_its_replicas_go_on() {
     let cluster = Cluster::builder().replicas(1).setting("max_connections", "20").start().await.unwrap();
     let set = start(builder_of(cluster.servers()).timeouts(checkout_within(SOON))).await;
     let conn = set.write().await.unwrap();
@@ -101,12 +102,12 @@ async fn a_full_server_is_told_apart_and_its_replicas_go_on() {
     assert!(error.to_string().contains("53300"), "{error}");
 
     drop(exhausted);
-    eventually("there is room", async || late.write().await.is_ok()).await;
+    until("there is room", async || late.write().await.is_ok()).await.unwrap();
 }
 
 /// A caller that waits for a slot takes the next connection that is returned, instead of failing.
 #[tokio::test]
-async fn a_full_server_is_shared_by_the_connections_that_there_are() {
+async fn callers_of_a_server_without_slots_share_the_open_connections() {
     let cluster = Cluster::builder().setting("max_connections", "20").start().await.unwrap();
     let set = connect(&cluster).await;
     let conn = set.write().await.unwrap();
@@ -127,8 +128,8 @@ fn connect_error(failure: &NodeFailure) -> &ConnectError {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_a_refusal_and_stays_secret() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn a_wrong_password_is_a_rejected_login_and_stays_secret() {
+    let cluster = start_cluster(0).await;
     let url = cluster.primary().wrong_password_url();
     let writes = pointsman::config::WriteSettings { failover_wait: SOON, ..Default::default() };
     let set = start(urls_of([url]).timeouts(checkout_within(SOON)).writes(writes)).await;
@@ -152,8 +153,7 @@ async fn a_wrong_password_is_a_refusal_and_stays_secret() {
 
 #[tokio::test]
 async fn connections_that_died_with_a_restart_are_never_handed_out() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
-    let set = connect(&cluster).await;
+    let (cluster, set) = fixture(1).await;
     let warm: Vec<_> = join_all((0..8).map(|_| set.read())).await.into_iter().map(Result::unwrap).collect();
     drop(warm);
     drop(set.write().await.unwrap());
@@ -172,7 +172,7 @@ async fn connections_that_died_with_a_restart_are_never_handed_out() {
 /// A session that an administrator ended is noticed by its own connection, without a query.
 #[tokio::test]
 async fn sessions_that_were_terminated_are_never_handed_out() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let set = start(builder_of(cluster.servers()).application_name("terminated")).await;
     let warm: Vec<_> = join_all((0..5).map(|_| set.write())).await.into_iter().map(Result::unwrap).collect();
     let mut dead = Vec::new();
@@ -186,7 +186,9 @@ async fn sessions_that_were_terminated_are_never_handed_out() {
     );
     assert_eq!(cluster.primary().query_value(&terminate).await.unwrap(), "5");
     let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY('{{{}}}')", dead.join(","));
-    eventually("they are gone", async || cluster.primary().query_value(&gone).await.unwrap() == "0").await;
+    until("they are gone", async || cluster.primary().query_value(&gone).await.unwrap() == "0")
+        .await
+        .unwrap();
     healthy(&set).await;
     for _ in 0..50 {
         let conn = set.write().await.unwrap();
@@ -195,22 +197,25 @@ async fn sessions_that_were_terminated_are_never_handed_out() {
 }
 
 async fn healthy(set: &ReplicaSet) {
-    eventually("the set is healthy", async || {
+    until("the set is healthy", async || {
         set.health().status == pointsman::health::Status::Healthy
             && set.read().await.is_ok()
             && set.write().await.is_ok()
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
 async fn connections_are_replaced_at_the_end_of_their_life() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let pool = PoolSettings { max_lifetime: Duration::from_millis(500), lifetime_jitter: 0.0, ..pools_of(1) };
     let set = start(builder_of(cluster.servers()).pool(pool).application_name("mortal")).await;
     let first = backend(&set.read().await.unwrap()).await;
-    eventually("another one serves", async || backend(&set.read().await.unwrap()).await != first).await;
-    eventually("and the old one is gone", async || sessions(cluster.primary(), "mortal").await <= 2).await;
+    until("another one serves", async || backend(&set.read().await.unwrap()).await != first).await.unwrap();
+    until("and the old one is gone", async || sessions(cluster.primary(), "mortal").await <= 2)
+        .await
+        .unwrap();
 
     // One that is in use is left alone, and replaced when it comes back.
     let held = set.read().await.unwrap();
@@ -224,21 +229,21 @@ async fn connections_are_replaced_at_the_end_of_their_life() {
 }
 
 #[tokio::test]
-async fn connections_that_nobody_uses_are_closed() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn idle_connections_are_closed() {
+    let cluster = start_cluster(0).await;
     let pool = PoolSettings { idle_timeout: Duration::from_millis(200), ..pools_of(8) };
     let set = start(builder_of(cluster.servers()).pool(pool).application_name("idle")).await;
     let burst: Vec<_> = join_all((0..8).map(|_| set.read())).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(set.health().nodes[0].connections, 8);
     drop(burst);
-    eventually("the burst is over", async || set.health().nodes[0].connections == 0).await;
-    eventually("also for the server", async || sessions(cluster.primary(), "idle").await == 1).await;
+    until("the burst is over", async || set.health().nodes[0].connections == 0).await.unwrap();
+    until("also for the server", async || sessions(cluster.primary(), "idle").await == 1).await.unwrap();
     drop(set.read().await.expect("a new one"));
 }
 
 #[tokio::test]
-async fn callers_that_go_away_leave_nothing_behind() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn cancelled_checkouts_leave_no_session() {
+    let cluster = start_cluster(1).await;
     let set = start(
         builder_of(cluster.servers()).pool(pools_of(2)).timeouts(checkout_within(Duration::from_secs(30))),
     )
@@ -255,14 +260,14 @@ async fn callers_that_go_away_leave_nothing_behind() {
     gone.iter().for_each(tokio::task::JoinHandle::abort);
     drop(held);
     for waiter in patient {
-        eventually("the patient ones are served", async || waiter.is_finished()).await;
+        until("the patient ones are served", async || waiter.is_finished()).await.unwrap();
     }
-    eventually("all are returned", async || in_use(&set) == 0).await;
+    until("all are returned", async || in_use(&set) == 0).await.unwrap();
     // Also those that go away while a connection is made for them.
     for _ in 0..200 {
         let _ = timeout(Duration::from_micros(200), set.write()).await;
     }
-    eventually("all are returned", async || in_use(&set) == 0).await;
+    until("all are returned", async || in_use(&set) == 0).await.unwrap();
     let full = [set.write().await.unwrap(), set.write().await.unwrap()];
     assert_ne!(backend(&full[0]).await, backend(&full[1]).await);
     assert!(set.health().nodes.iter().all(|node| node.connections <= 4));
@@ -270,7 +275,7 @@ async fn callers_that_go_away_leave_nothing_behind() {
 
 #[tokio::test]
 async fn statement_timeouts_are_those_of_the_intent() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let timeouts = TimeoutSettings {
         read_statement: Some(Duration::from_millis(150)),
         write_statement: Some(Duration::from_secs(7)),

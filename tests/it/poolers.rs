@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use pointsman::config::{TimeoutSettings, WriteSettings};
-use pointsman::testkit::{Cluster, Proxy};
+use pointsman::testkit::Proxy;
 use pointsman::{CheckoutError, Role, SqlState};
 
 use crate::support::pgbouncer::PgBouncer;
-use crate::support::{smuggle, start, urls_of, value};
+use crate::support::{smuggle, start, start_cluster, urls_of, value};
 
 const SOON: Duration = Duration::from_secs(1);
 const USUAL: &str = "ignore_startup_parameters = options";
@@ -16,7 +16,7 @@ const USUAL: &str = "ignore_startup_parameters = options";
 /// logins a second, and no read was ever served.
 #[tokio::test]
 async fn a_pooler_in_session_mode_serves_reads_and_writes_with_few_logins() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
     server.execute("CREATE TABLE t (n int)").await.unwrap();
     let bouncer = PgBouncer::start(server, "session", USUAL).await;
@@ -44,7 +44,7 @@ async fn a_pooler_in_session_mode_serves_reads_and_writes_with_few_logins() {
 /// The state of sessions was lost without a word: the read-only setting, locks, prepared statements.
 #[tokio::test]
 async fn a_pooler_that_shares_sessions_is_refused_by_name() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     for mode in ["transaction", "statement"] {
         let bouncer = PgBouncer::start(cluster.primary(), mode, USUAL).await;
         let proxy = Proxy::start(bouncer.address).await.unwrap();
@@ -61,8 +61,8 @@ async fn a_pooler_that_shares_sessions_is_refused_by_name() {
 
 /// The error was "the server did not let the session begin", without the reason.
 #[tokio::test]
-async fn the_servers_own_words_stand_in_the_error() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn the_error_quotes_the_message_of_the_server() {
+    let cluster = start_cluster(0).await;
     let bouncer = PgBouncer::start(cluster.primary(), "session", "").await;
     let writes = WriteSettings { failover_wait: SOON, ..WriteSettings::default() };
     let set = start(urls_of([bouncer.url(bouncer.address)]).writes(writes)).await;

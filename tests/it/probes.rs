@@ -1,20 +1,20 @@
 //! The rate of the monitors' probes, and their causes.
 
+use pointsman::testkit::wait::until;
 use std::time::Duration;
 
 use pointsman::config::{NodeConfig, PoolSettings};
-use pointsman::testkit::Cluster;
 use pointsman::topology::{Health, PrimaryStatus};
 use pointsman::{Config, ReplicaSet};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{builder_of, eventually, start, urls_of, value};
+use crate::support::{builder_of, start, start_cluster, urls_of, value};
 
 /// A connection that the pool closed for its age counted as a sign of trouble. The monitor was woken each time, and
 /// reads went to the primary until it had probed.
 #[tokio::test]
-async fn connections_that_grow_old_are_no_sign_of_trouble() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn connections_that_reach_their_maximum_age_wake_no_monitor() {
+    let cluster = start_cluster(1).await;
     let pool = PoolSettings {
         max_lifetime: Duration::from_millis(50),
         idle_timeout: Duration::from_millis(40),
@@ -40,8 +40,8 @@ async fn connections_that_grow_old_are_no_sign_of_trouble() {
 /// The limit of a monitor's dial grew with successes only. After one reset on a path that had become 90 ms slower, the
 /// node was down for good.
 #[tokio::test]
-async fn a_node_whose_way_became_slower_is_found_again() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn a_node_behind_a_path_that_became_slower_serves_again() {
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
     let set = start(urls_of([server.proxied_url().await.unwrap()])).await;
     let probes = || set.health().nodes[0].probes;
@@ -49,8 +49,10 @@ async fn a_node_whose_way_became_slower_is_found_again() {
     proxy.latency(Duration::from_millis(90)).await.unwrap();
     proxy.reset().await.unwrap();
     let before = probes();
-    eventually("it was looked at again and again", async || probes() >= before + 4).await;
-    eventually("it is up over the slower way", async || set.topology().nodes[0].health == Health::Up).await;
+    until("it was probed again and again", async || probes() >= before + 4).await.unwrap();
+    until("it is up over the slower way", async || set.topology().nodes[0].health == Health::Up)
+        .await
+        .unwrap();
     value(&set.write().await.unwrap(), "SELECT 1").await.unwrap();
 }
 
@@ -70,11 +72,11 @@ const CALM: f64 = 3.5;
 
 /// Each replica was probed every 25 ms for as long as there was no primary.
 #[tokio::test]
-async fn without_a_primary_the_search_calms_down() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn without_a_primary_probes_become_rare() {
+    let cluster = start_cluster(1).await;
     let set = start(builder_of(cluster.servers())).await;
     cluster.primary().stop().await.unwrap();
-    eventually("it is noticed", async || set.topology().primary == PrimaryStatus::None).await;
+    until("it is noticed", async || set.topology().primary == PrimaryStatus::None).await.unwrap();
     let rate = persisting(&set, 1).await;
     assert!(rate < CALM, "{rate}");
 }
@@ -82,7 +84,7 @@ async fn without_a_primary_the_search_calms_down() {
 /// The same for a primary that is alive and refuses its monitor.
 #[tokio::test]
 async fn a_primary_that_refuses_its_monitor_costs_its_replicas_no_more_probes() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let primary = NodeConfig::primary(cluster.primary().wrong_password_url()).unwrap();
     let replica = NodeConfig::replica(cluster.replica(0).url()).unwrap();
     let set = start(Config::builder().node(primary).node(replica)).await;
@@ -94,13 +96,13 @@ async fn a_primary_that_refuses_its_monitor_costs_its_replicas_no_more_probes() 
 /// The same for as long as two nodes were primaries.
 #[tokio::test]
 async fn a_split_brain_that_persists_is_probed_like_a_set_that_is_well() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let cluster = start_cluster(2).await;
     let set = start(builder_of(cluster.servers())).await;
     cluster.primary().kill().await.unwrap();
     let (one, other) = tokio::join!(cluster.replica(0).promote(), cluster.replica(1).promote());
     one.and(other).unwrap();
     let split = |set: &ReplicaSet| matches!(set.topology().primary, PrimaryStatus::SplitBrain { .. });
-    eventually("it is noticed", async || split(&set)).await;
+    until("it is noticed", async || split(&set)).await.unwrap();
     for node in [1, 2] {
         let rate = persisting(&set, node).await;
         assert!(rate < CALM, "{rate}");

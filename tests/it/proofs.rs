@@ -3,12 +3,13 @@
 use diesel::sql_query;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pointsman::prelude::*;
-use pointsman::testkit::{Cluster, Server};
+use pointsman::testkit::Server;
+use pointsman::testkit::wait::until;
 use pointsman::topology::{Health, PrimaryStatus};
 use pointsman::{Config, ReplicaSet};
 use tokio_postgres::NoTls;
 
-use crate::support::{connect, eventually, value};
+use crate::support::{fixture, start_cluster, value};
 use crate::tls::Certificates;
 
 /// Ends the sessions of the monitors alone, so that they must log in again.
@@ -27,7 +28,7 @@ async fn working(set: &ReplicaSet) -> Conn<Write> {
 async fn assert_it_goes_on(set: &ReplicaSet, conn: &Conn<Write>, health: Health, reason: &str) {
     let probes = || set.health().nodes[0].probes;
     let before = probes();
-    eventually("the monitor tries", async || probes() >= before + 5).await;
+    until("the monitor tries", async || probes() >= before + 5).await.unwrap();
     value(conn, "SELECT 1").await.expect("the transaction goes on");
     sql_query("COMMIT").execute(conn).await.expect("and commits");
     let topology = set.topology();
@@ -55,29 +56,27 @@ fn database(server: &Server) -> String {
 /// 42501 counted as a failed probe, so the second one closed every working session.
 #[tokio::test]
 async fn a_revoked_right_to_connect_ends_no_session() {
-    let cluster = Cluster::builder().start().await.unwrap();
-    let set = connect(&cluster).await;
+    let (cluster, set) = fixture(0).await;
     let (conn, server) = (working(&set).await, cluster.primary());
     let name = database(server);
     administer(server, &format!("REVOKE CONNECT ON DATABASE \"{name}\" FROM PUBLIC, app")).await;
     server.query_value(END_PROBE_SESSIONS).await.unwrap();
     assert_it_goes_on(&set, &conn, Health::LoginRejected, "42501").await;
     administer(server, &format!("GRANT CONNECT ON DATABASE \"{name}\" TO app")).await;
-    eventually("it is up again", async || set.topology().nodes[0].health == Health::Up).await;
+    until("it is up again", async || set.topology().nodes[0].health == Health::Up).await.unwrap();
 }
 
 /// 55000 counted as a failed probe.
 #[tokio::test]
-async fn a_database_that_is_closed_to_newcomers_keeps_its_sessions() {
-    let cluster = Cluster::builder().start().await.unwrap();
-    let set = connect(&cluster).await;
+async fn a_database_that_allows_no_connections_keeps_its_sessions() {
+    let (cluster, set) = fixture(0).await;
     let (conn, server) = (working(&set).await, cluster.primary());
     let name = database(server);
     administer(server, &format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS false")).await;
     administer(server, END_PROBE_SESSIONS).await;
     assert_it_goes_on(&set, &conn, Health::LoginRejected, "55000").await;
     administer(server, &format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS true")).await;
-    eventually("it is up again", async || set.topology().nodes[0].health == Health::Up).await;
+    until("it is up again", async || set.topology().nodes[0].health == Health::Up).await.unwrap();
 }
 
 /// The handshake of the monitor's next session failed, and the set took that for a dead server.
@@ -93,7 +92,7 @@ async fn an_expired_certificate_ends_no_session() {
     let conn = working(&set).await;
     certificates.expire("ours", "server", "/CN=db.example", "IP:127.0.0.1");
     server.execute("SELECT pg_reload_conf()").await.unwrap();
-    eventually("the server shows the new certificate", async || server.log().contains("SIGHUP")).await;
+    until("the server shows the new certificate", async || server.log().contains("SIGHUP")).await.unwrap();
     server.query_value(END_PROBE_SESSIONS).await.unwrap();
     assert_it_goes_on(&set, &conn, Health::Unchecked, "certificate").await;
 }
@@ -116,7 +115,7 @@ fn a_program_out_of_descriptors_keeps_its_sessions() {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let cluster = Cluster::builder().start().await.unwrap();
+        let cluster = start_cluster(0).await;
         let config = Config::builder().primary(cluster.primary().url()).build().unwrap();
         let set = ReplicaSet::connect(config).await.unwrap();
         let conn = working(&set).await;
@@ -128,6 +127,6 @@ fn a_program_out_of_descriptors_keeps_its_sessions() {
         client.batch_execute(END_PROBE_SESSIONS).await.unwrap();
         assert_it_goes_on(&set, &conn, Health::Unchecked, "descriptor").await;
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-        eventually("it is up again", async || set.topology().nodes[0].health == Health::Up).await;
+        until("it is up again", async || set.topology().nodes[0].health == Health::Up).await.unwrap();
     });
 }

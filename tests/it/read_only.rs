@@ -2,10 +2,11 @@
 
 use diesel::result::QueryResult;
 use pointsman::prelude::*;
-use pointsman::testkit::{Cluster, Server};
-use pointsman::{ReplicaSet, Role, SqlState};
+use pointsman::testkit::Server;
+use pointsman::testkit::wait::until;
+use pointsman::{Role, SqlState};
 
-use crate::support::{backend, builder_of, connect, eventually, pools_of, smuggle, start, value};
+use crate::support::{backend, connect, fixture_with, pools_of, smuggle, start_cluster, value};
 
 const SCHEMA: &str = "\
     CREATE TABLE t (n int); INSERT INTO t VALUES (1); CREATE SEQUENCE s; \
@@ -43,7 +44,7 @@ async fn untouched(server: &Server) {
 
 #[tokio::test]
 async fn the_primary_refuses_what_was_smuggled_into_a_read() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     cluster.primary().execute(SCHEMA).await.unwrap();
     let set = connect(&cluster).await;
     let mut conn = set.read().await.unwrap();
@@ -53,8 +54,8 @@ async fn the_primary_refuses_what_was_smuggled_into_a_read() {
 }
 
 #[tokio::test]
-async fn a_replica_refuses_it_too() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn a_replica_refuses_what_was_smuggled_into_a_read() {
+    let cluster = start_cluster(1).await;
     cluster.primary().execute(SCHEMA).await.unwrap();
     cluster.wait_caught_up().await.unwrap();
     let set = connect(&cluster).await;
@@ -66,7 +67,7 @@ async fn a_replica_refuses_it_too() {
 
 #[tokio::test]
 async fn sessions_from_before_a_promotion_still_refuse_after_it() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     cluster.primary().execute(SCHEMA).await.unwrap();
     cluster.wait_caught_up().await.unwrap();
     let replica = cluster.replica(0);
@@ -81,8 +82,9 @@ async fn sessions_from_before_a_promotion_still_refuse_after_it() {
     assert_eq!(value(&held, "SELECT pg_is_in_recovery()").await.unwrap(), "false", "its node takes writes");
     assert_all_refused(&mut held).await;
 
-    eventually("the promotion is known", async || set.write().await.is_ok_and(|conn| conn.node() == node))
-        .await;
+    until("the promotion is known", async || set.write().await.is_ok_and(|conn| conn.node() == node))
+        .await
+        .unwrap();
     let mut pooled = set.read().await.unwrap();
     assert_eq!(pooled.role(), Role::Primary);
     assert_eq!(backend(&pooled).await, idle_backend, "it is the session from before");
@@ -90,10 +92,10 @@ async fn sessions_from_before_a_promotion_still_refuse_after_it() {
     untouched(replica).await;
 }
 
-/// An earlier error was still there, and looked like the caller's own.
+/// An earlier error was still there, and seemed to be the caller's own.
 #[tokio::test]
-async fn the_last_sqlstate_is_of_ones_own_checkout() {
-    let (_cluster, set) = one_connection().await;
+async fn last_sqlstate_is_empty_at_a_new_checkout() {
+    let (_cluster, set) = fixture_with(0, SCHEMA, |config| config.pool(pools_of(1))).await;
     let conn = set.read().await.unwrap();
     assert_eq!(conn.last_sqlstate(), None);
     let backend_before = backend(&conn).await;
@@ -106,8 +108,8 @@ async fn the_last_sqlstate_is_of_ones_own_checkout() {
 
 /// A smuggled read can run `SET` and `set_config`, whose effects would outlive it.
 #[tokio::test]
-async fn a_session_that_was_made_writable_has_no_next_user() {
-    let (cluster, set) = one_connection().await;
+async fn a_read_session_that_was_made_writable_is_not_reused() {
+    let (cluster, set) = fixture_with(0, SCHEMA, |config| config.pool(pools_of(1))).await;
     for sql in [
         "SET default_transaction_read_only = off",
         "SELECT set_config('default_transaction_read_only', 'off', false)",
@@ -120,11 +122,4 @@ async fn a_session_that_was_made_writable_has_no_next_user() {
         assert_all_refused(&mut conn).await;
     }
     untouched(cluster.primary()).await;
-}
-
-async fn one_connection() -> (Cluster, ReplicaSet) {
-    let cluster = Cluster::builder().start().await.unwrap();
-    cluster.primary().execute(SCHEMA).await.unwrap();
-    let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
-    (cluster, set)
 }

@@ -1,34 +1,24 @@
 //! Changes of the configuration under traffic: kept, replaced and monitored nodes.
 
+use pointsman::testkit::wait::until;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use pointsman::config::{ConfigBuilder, PoolSettings, ReadSettings, TimeoutSettings, WriteSettings};
-use pointsman::health::Status;
 use pointsman::prelude::*;
-use pointsman::testkit::{Cluster, Server};
+use pointsman::testkit::Server;
 use pointsman::topology::PrimaryStatus;
 use pointsman::{CheckoutError, Error, ReplicaSet};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::support::{
-    builder_of, checkout_within, eventually, pools_of, sessions, smuggle, start, urls_of, value,
+    builder_of, checkout_within, fixture_with, pools_of, sessions, smuggle, urls_of, value,
 };
 
 const SOON: Duration = Duration::from_millis(300);
 
-async fn scene(
-    replicas: usize,
-    settings: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
-) -> (Cluster, ReplicaSet) {
-    let cluster = Cluster::builder().replicas(replicas).start().await.unwrap();
-    cluster.primary().execute("CREATE TABLE t (n int)").await.unwrap();
-    cluster.wait_caught_up().await.unwrap();
-    let set = start(settings(builder_of(cluster.servers()))).await;
-    eventually("all is well", async || set.health().status == Status::Healthy).await;
-    (cluster, set)
-}
+const TABLE: &str = "CREATE TABLE t (n int)";
 
 async fn change(set: &ReplicaSet, builder: ConfigBuilder) -> pointsman::Reconfigured {
     set.reconfigure(builder.build().expect("valid")).await.expect("reconfigured")
@@ -44,11 +34,12 @@ async fn unfinished(set: &ReplicaSet) -> Conn<Write> {
 
 async fn is_primary(set: &ReplicaSet, server: &Server) {
     let port = format!(":{}", server.port());
-    eventually(
+    until(
         "it is the primary",
         async || matches!(&set.topology().primary, PrimaryStatus::One { node, .. } if node.ends_with(&port)),
     )
-    .await;
+    .await
+    .unwrap();
 }
 
 // --- connections in use stay monitored
@@ -57,13 +48,13 @@ async fn is_primary(set: &ReplicaSet, server: &Server) {
 /// primary succeeded.
 #[tokio::test]
 async fn a_session_of_before_a_change_cannot_commit_on_a_primary_that_was_fenced() {
-    let (cluster, set) = scene(1, |config| config).await;
+    let (cluster, set) = fixture_with(1, TABLE, |config| config).await;
     let conn = unfinished(&set).await;
     change(&set, builder_of(cluster.servers()).pool(pools_of(7))).await;
     assert!(!conn.is_closed(), "it goes on until its node is fenced");
     cluster.replica(0).promote().await.unwrap();
     is_primary(&set, cluster.replica(0)).await;
-    eventually("its connection ends", async || conn.is_closed()).await;
+    until("its connection ends", async || conn.is_closed()).await.unwrap();
     smuggle(&conn, "COMMIT").await.expect_err("the primary was fenced");
     assert_eq!(cluster.primary().query_value("SELECT count(*) FROM t").await.unwrap(), "0");
 }
@@ -71,14 +62,14 @@ async fn a_session_of_before_a_change_cannot_commit_on_a_primary_that_was_fenced
 /// A removed primary was no longer monitored: its sessions went on writing there after another one had taken over.
 #[tokio::test]
 async fn a_primary_that_was_removed_is_fenced_when_another_one_takes_over() {
-    let (cluster, set) = scene(1, |config| config).await;
+    let (cluster, set) = fixture_with(1, TABLE, |config| config).await;
     let conn = unfinished(&set).await;
     let changed = change(&set, builder_of([cluster.replica(0)])).await;
     assert_eq!((changed.removed.len(), changed.in_use()), (1, 1));
     smuggle(&conn, "INSERT INTO t VALUES (2)").await.expect("it finishes what it has");
     cluster.replica(0).promote().await.unwrap();
     is_primary(&set, cluster.replica(0)).await;
-    eventually("its connection ends", async || conn.is_closed()).await;
+    until("its connection ends", async || conn.is_closed()).await.unwrap();
     smuggle(&conn, "COMMIT").await.expect_err("the primary was fenced");
     drop(conn);
     changed.drained().await;
@@ -87,9 +78,9 @@ async fn a_primary_that_was_removed_is_fenced_when_another_one_takes_over() {
 
 /// The call returned at once, although a connection was in use and went on.
 #[tokio::test]
-async fn close_waits_for_the_connections_of_before_a_change_and_severs_them() {
+async fn close_waits_for_connections_from_before_a_change_and_then_ends_them() {
     let timeouts = TimeoutSettings { shutdown: SOON, ..TimeoutSettings::default() };
-    let (cluster, set) = scene(1, |config| config).await;
+    let (cluster, set) = fixture_with(1, TABLE, |config| config).await;
     let (changed, removed) = (set.write().await.unwrap(), set.read().await.unwrap());
     change(&set, builder_of(cluster.servers()).pool(pools_of(7)).timeouts(timeouts.clone())).await;
     change(&set, builder_of([cluster.primary()]).pool(pools_of(7)).timeouts(timeouts)).await;
@@ -117,9 +108,9 @@ async fn traffic(set: &ReplicaSet, mut end: watch::Receiver<bool>) -> Vec<String
 
 /// Each change began with "there is no primary", which is an alert, and every call waited for a probe.
 #[tokio::test]
-async fn a_change_of_settings_leaves_no_moment_without_a_primary() {
+async fn a_change_of_settings_never_leaves_the_set_without_a_primary() {
     let name = |config: ConfigBuilder| config.application_name("steady");
-    let (cluster, set) = scene(2, name).await;
+    let (cluster, set) = fixture_with(2, TABLE, name).await;
     let monitors = "SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity \
         WHERE application_name = 'steady' AND query LIKE '%pg_is_in_recovery%'";
     let monitor = cluster.primary().query_value(monitors).await.unwrap();
@@ -148,7 +139,7 @@ async fn a_change_of_settings_leaves_no_moment_without_a_primary() {
 /// Credentials change while both old and new ones are valid: the old ones are withdrawn when unused.
 #[tokio::test]
 async fn a_change_of_the_credentials_loses_no_read_and_no_write() {
-    let (cluster, set) = scene(1, |config| config).await;
+    let (cluster, set) = fixture_with(1, TABLE, |config| config).await;
     let (end, ended) = watch::channel(false);
     let changes = async {
         for user in ["one", "two", "three"] {
@@ -174,7 +165,7 @@ async fn a_change_of_the_credentials_loses_no_read_and_no_write() {
 /// It comes back to its monitor and its statistics, and serves at once, beside the sessions that stayed open.
 #[tokio::test]
 async fn a_node_that_was_removed_by_mistake_is_back_at_once() {
-    let (cluster, set) = scene(1, |config| config).await;
+    let (cluster, set) = fixture_with(1, TABLE, |config| config).await;
     let (read, write) = (set.read().await.unwrap(), unfinished(&set).await);
     let reads = set.health().nodes[1].reads;
     change(&set, builder_of([cluster.primary()])).await;
@@ -196,16 +187,16 @@ async fn a_node_that_was_removed_by_mistake_is_back_at_once() {
 
 /// Each change came with a new set of permits: twice as many reads on the primary, and twice as many connections.
 #[tokio::test]
-async fn what_is_held_counts_against_the_limits_after_a_change() {
+async fn held_connections_count_against_the_limits_after_a_change() {
     let reads = |max_lag| {
         let reads = ReadSettings { max_fallback: 2, max_lag, ..ReadSettings::default() };
         move |config: ConfigBuilder| {
             config.reads(reads).timeouts(checkout_within(SOON)).application_name("limited")
         }
     };
-    let (cluster, set) = scene(1, reads(Duration::from_secs(10))).await;
+    let (cluster, set) = fixture_with(1, TABLE, reads(Duration::from_secs(10))).await;
     cluster.replica(0).kill().await.unwrap();
-    eventually("reads fall back", async || set.topology().reads_on_primary_only()).await;
+    until("reads fall back", async || set.topology().reads_on_primary_only()).await.unwrap();
     let held = [set.read().await.unwrap(), set.read().await.unwrap()];
     change(&set, reads(Duration::from_secs(20))(builder_of(cluster.servers()))).await;
     let error = set.read().await.expect_err("two read from the primary already");
@@ -235,9 +226,9 @@ async fn what_is_held_counts_against_the_limits_after_a_change() {
 async fn callers_that_wait_for_a_primary_count_after_a_change() {
     let writes = |failover_wait| WriteSettings { max_waiters: 2, failover_wait, ..WriteSettings::default() };
     let wait = Duration::from_secs(10);
-    let (cluster, set) = scene(1, |config| config.writes(writes(wait))).await;
+    let (cluster, set) = fixture_with(1, TABLE, |config| config.writes(writes(wait))).await;
     cluster.primary().kill().await.unwrap();
-    eventually("there is no primary", async || set.topology().primary == PrimaryStatus::None).await;
+    until("there is no primary", async || set.topology().primary == PrimaryStatus::None).await.unwrap();
     let mut waiting = [Box::pin(set.write()), Box::pin(set.write())];
     for waiting in &mut waiting {
         assert!(futures_util::poll!(waiting).is_pending(), "it has its place");

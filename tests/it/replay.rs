@@ -5,7 +5,7 @@ use pointsman::payments::ledger::{DifferenceAt, Ledger, Replay, ReplayError, Rep
 use pointsman::testkit::Cluster;
 use pointsman::{ReplicaSet, migrate};
 
-use crate::support::connect;
+use crate::support::fixture;
 
 /// Twelve accounts with ten lines each, of which every third takes something out.
 pub(crate) fn ledger() -> String {
@@ -29,9 +29,8 @@ pub(crate) fn ledger() -> String {
     text
 }
 
-async fn prepared(replicas: usize) -> (Cluster, ReplicaSet) {
-    let cluster = Cluster::builder().replicas(replicas).start().await.unwrap();
-    let set = connect(&cluster).await;
+async fn migrated_fixture(replicas: usize) -> (Cluster, ReplicaSet) {
+    let (cluster, set) = fixture(replicas).await;
     migrate::run(set.write().await.unwrap(), MIGRATIONS).await.unwrap();
     (cluster, set)
 }
@@ -43,7 +42,7 @@ async fn replay(set: &ReplicaSet, text: &str) -> Result<Report, ReplayError> {
 
 #[tokio::test]
 async fn a_ledger_is_recorded_on_the_primary_and_compared_on_the_replicas() {
-    let (cluster, set) = prepared(2).await;
+    let (cluster, set) = migrated_fixture(2).await;
     let report = replay(&set, &ledger()).await.unwrap();
     assert_eq!(report.first_difference, None);
     assert_eq!((report.lines, report.accounts, report.recorded, report.already_there), (120, 12, 120, 0));
@@ -63,8 +62,8 @@ async fn a_ledger_is_recorded_on_the_primary_and_compared_on_the_replicas() {
 }
 
 #[tokio::test]
-async fn the_first_difference_in_the_file_is_the_one_that_is_told() {
-    let (_cluster, set) = prepared(0).await;
+async fn the_first_difference_in_the_file_is_reported() {
+    let (_cluster, set) = migrated_fixture(0).await;
     let mut lines: Vec<String> = ledger().lines().map(str::to_owned).collect();
     for wrong in [40, 41, 90] {
         let (rest, _) = lines[wrong].rsplit_once(',').unwrap();
@@ -77,8 +76,8 @@ async fn the_first_difference_in_the_file_is_the_one_that_is_told() {
 }
 
 #[tokio::test]
-async fn what_else_happened_on_an_account_is_a_difference_at_the_end() {
-    let (cluster, set) = prepared(1).await;
+async fn another_transaction_on_an_account_is_a_difference_at_the_end() {
+    let (cluster, set) = migrated_fixture(1).await;
     replay(&set, &ledger()).await.unwrap();
     let other = "INSERT INTO transactions (id, account, amount, asset, kind, status, provider, provider_id, occurred_at) \
                  VALUES (gen_random_uuid(), 'acc-3', 1, 'CZK', 'deposit', 'completed', 'other', '1', now())";
@@ -90,8 +89,8 @@ async fn what_else_happened_on_an_account_is_a_difference_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_there_with_another_content_is_an_error_of_that_line() {
-    let (_cluster, set) = prepared(0).await;
+async fn a_recorded_line_with_other_content_is_an_error_of_that_line() {
+    let (_cluster, set) = migrated_fixture(0).await;
     replay(&set, &ledger()).await.unwrap();
     let changed = ledger().replacen(",100.50,", ",100.51,", 1);
     let error = replay(&set, &changed).await.unwrap_err();
@@ -100,7 +99,7 @@ async fn a_line_that_is_there_with_another_content_is_an_error_of_that_line() {
 
 #[tokio::test]
 async fn a_replica_is_waited_for_until_it_has_replayed_everything() {
-    let (cluster, set) = prepared(1).await;
+    let (cluster, set) = migrated_fixture(1).await;
     let replica = cluster.replica(0);
     cluster.wait_caught_up().await.unwrap();
     replica.pause_replay().await.unwrap();

@@ -1,5 +1,6 @@
 //! The replica set on real clusters: the serving nodes at the start, in the middle and at the end.
 
+use pointsman::testkit::wait::until;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -12,16 +13,15 @@ use pointsman::{CheckoutError, Config, Error, ReplicaSet, Role};
 use tokio::time::{Instant, timeout};
 
 use crate::support::{
-    backend, builder_of, checkout_within, connect, eventually, in_use, patient_probes, pools_of, sessions,
-    start, urls_of, value,
+    backend, builder_of, checkout_within, connect, fixture, in_use, patient_probes, pools_of, sessions,
+    start, start_cluster, urls_of, value,
 };
 
 // --- the serving node
 
 #[tokio::test]
 async fn reads_go_to_replicas_and_writes_to_the_primary() {
-    let cluster = Cluster::builder().replicas(2).start().await.expect("a cluster");
-    let set = connect(&cluster).await;
+    let (_cluster, set) = fixture(2).await;
     let mut served = BTreeSet::new();
     for _ in 0..50 {
         let conn = set.read().await.expect("a read connection");
@@ -45,8 +45,7 @@ async fn role_for<I: Intent>(set: &ReplicaSet) -> Role {
 
 #[tokio::test]
 async fn generic_code_checks_out_what_its_intent_says() {
-    let cluster = Cluster::builder().replicas(1).start().await.expect("a cluster");
-    let set = connect(&cluster).await;
+    let (cluster, set) = fixture(1).await;
     assert_eq!(role_for::<Read>(&set).await, Role::Replica);
     let spawned = {
         let set = set.clone();
@@ -55,7 +54,7 @@ async fn generic_code_checks_out_what_its_intent_says() {
     assert_eq!(spawned.await.expect("no panic"), Role::Primary);
     cluster.primary().kill().await.expect("it is killed");
     let writes = pointsman::WriteOptions::new().no_wait();
-    eventually("the loss is known", async || set.write_with(&writes).await.is_err()).await;
+    until("the loss is known", async || set.write_with(&writes).await.is_err()).await.unwrap();
     assert_eq!(role_for::<Read>(&set).await, Role::Replica);
     set.close().await.expect("everything was returned");
     assert!(matches!(set.checkout::<Write>().await, Err(CheckoutError::Closed)));
@@ -63,7 +62,7 @@ async fn generic_code_checks_out_what_its_intent_says() {
 
 #[tokio::test]
 async fn with_database_url_alone_one_server_does_everything_and_that_is_visible() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let config = Config::from_sources(None, [("DATABASE_URL".to_owned(), cluster.primary().url())]).unwrap();
     let set = ReplicaSet::connect(config).await.unwrap();
 
@@ -83,21 +82,21 @@ async fn with_database_url_alone_one_server_does_everything_and_that_is_visible(
 
 #[tokio::test]
 async fn any_number_of_replicas_share_the_reads() {
-    let cluster = Cluster::builder().replicas(4).start().await.unwrap();
-    let set = connect(&cluster).await;
+    let (_cluster, set) = fixture(4).await;
     let reads = || set.health().nodes.iter().map(|node| node.reads).collect::<Vec<_>>();
     // A replica whose first answer was slow gets its share when it has shown that it can do better.
-    eventually("each replica serves its share", async || {
+    until("each replica serves its share", async || {
         drop(set.read().await.unwrap());
         reads()[1..].iter().all(|reads| *reads >= 10)
     })
-    .await;
+    .await
+    .unwrap();
     assert_eq!(reads()[0], 0, "the primary serves none");
 }
 
 #[tokio::test]
 async fn roles_are_discovered_whatever_the_configuration_says() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let swapped = [cluster.replica(0), cluster.primary()];
     let set = start(builder_of(swapped)).await;
     let write = set.write().await.unwrap();
@@ -111,7 +110,7 @@ async fn roles_are_discovered_whatever_the_configuration_says() {
 
 #[tokio::test]
 async fn pools_are_per_node_and_intent() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let cluster = start_cluster(2).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
     let (one, two) = (set.read().await.unwrap(), set.read().await.unwrap());
     assert_ne!(one.node(), two.node(), "the first one's pool has none left");
@@ -127,7 +126,7 @@ async fn pools_are_per_node_and_intent() {
 
 #[tokio::test]
 async fn a_replica_that_is_down_at_the_start_stops_neither_the_start_nor_a_read() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let cluster = start_cluster(2).await;
     cluster.replica(0).kill().await.unwrap();
     let set = connect(&cluster).await;
     for _ in 0..100 {
@@ -140,16 +139,17 @@ async fn a_replica_that_is_down_at_the_start_stops_neither_the_start_nor_a_read(
     assert_eq!((report.status, report.nodes[1].status.health), (Status::Degraded, Health::Down));
 
     cluster.replica(0).start().await.unwrap();
-    eventually("the replica serves", async || {
+    until("the replica serves", async || {
         drop(set.read().await.unwrap());
         set.health().nodes[1].reads > 0
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
 async fn a_replica_that_hangs_at_the_start_stops_neither_the_start_nor_a_read() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let cluster = start_cluster(2).await;
     cluster.replica(0).pause().await.unwrap();
     let set = connect(&cluster).await;
     for _ in 0..100 {
@@ -157,16 +157,17 @@ async fn a_replica_that_hangs_at_the_start_stops_neither_the_start_nor_a_read() 
         assert_eq!(conn.node(), set.config().nodes()[2].name());
     }
     cluster.replica(0).resume().await.unwrap();
-    eventually("the replica serves", async || {
+    until("the replica serves", async || {
         drop(set.read().await.unwrap());
         set.health().nodes[1].reads > 0
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
-async fn with_everything_down_at_the_start_calls_fail_in_time_and_work_once_the_servers_are_there() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn a_set_that_started_without_servers_fails_in_time_and_works_once_they_are_up() {
+    let cluster = start_cluster(1).await;
     for server in cluster.servers() {
         server.kill().await.unwrap();
     }
@@ -187,9 +188,10 @@ async fn with_everything_down_at_the_start_calls_fail_in_time_and_work_once_the_
     for server in cluster.servers() {
         server.start().await.unwrap();
     }
-    eventually("both intents are served", async || set.read().await.is_ok() && set.write().await.is_ok())
-        .await;
-    eventually("the replica serves", async || set.read().await.unwrap().role() == Role::Replica).await;
+    until("both intents are served", async || set.read().await.is_ok() && set.write().await.is_ok())
+        .await
+        .unwrap();
+    until("the replica serves", async || set.read().await.unwrap().role() == Role::Replica).await.unwrap();
     assert_eq!(set.health().status, Status::Healthy);
 }
 
@@ -224,28 +226,28 @@ async fn a_checkout_makes_no_round_trip() {
 // --- the end
 
 #[tokio::test]
-async fn close_waits_for_what_is_in_use_and_then_refuses() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn close_waits_for_connections_in_use_and_then_refuses_checkouts() {
+    let cluster = start_cluster(1).await;
     let set = start(builder_of(cluster.servers()).application_name("closing")).await;
     let conn = set.write().await.unwrap();
     let closing = tokio::spawn({
         let set = set.clone();
         async move { set.close().await }
     });
-    eventually("the set refuses", async || matches!(set.read().await, Err(CheckoutError::Closed))).await;
+    until("the set refuses", async || matches!(set.read().await, Err(CheckoutError::Closed))).await.unwrap();
     diesel::sql_query("CREATE TABLE t (n int)").execute(&conn).await.expect("what is in use goes on");
     assert!(!closing.is_finished());
     drop(conn);
     closing.await.unwrap().expect("everything was returned");
     assert!(matches!(set.write().await, Err(CheckoutError::Closed)));
     for server in cluster.servers() {
-        eventually("no session is left", async || sessions(server, "closing").await == 0).await;
+        until("no session is left", async || sessions(server, "closing").await == 0).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn close_gives_a_leaked_connection_up_after_its_limit() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let limit = Duration::from_millis(200);
     let timeouts = pointsman::config::TimeoutSettings { shutdown: limit, ..Default::default() };
     let set = start(builder_of(cluster.servers()).timeouts(timeouts)).await;
@@ -258,8 +260,8 @@ async fn close_gives_a_leaked_connection_up_after_its_limit() {
 
 /// Callers in the queue of a pool got the connections that others returned, so a busy set never closed.
 #[tokio::test]
-async fn close_sends_those_away_who_wait_for_a_connection() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn close_fails_callers_that_wait_for_a_connection() {
+    let cluster = start_cluster(0).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(1)).application_name("queue")).await;
     let conn = set.read().await.unwrap();
     let waiting: Vec<_> = (0..10)
@@ -279,12 +281,12 @@ async fn close_sends_those_away_who_wait_for_a_connection() {
     }
     drop(conn);
     closing.await.unwrap().expect("everything was returned");
-    eventually("no session is left", async || sessions(cluster.primary(), "queue").await == 0).await;
+    until("no session is left", async || sessions(cluster.primary(), "queue").await == 0).await.unwrap();
 }
 
 #[tokio::test]
-async fn everything_ends_with_the_last_clone() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+async fn all_tasks_and_sessions_end_with_the_last_clone() {
+    let cluster = start_cluster(2).await;
     let set = start(builder_of(cluster.servers()).application_name("transient")).await;
     let clone = set.clone();
     drop(set);
@@ -298,6 +300,6 @@ async fn everything_ends_with_the_last_clone() {
     value(&held, "SELECT 1").await.expect("a connection outlives its set");
     drop(held);
     for server in cluster.servers() {
-        eventually("no session is left", async || sessions(server, "transient").await == 0).await;
+        until("no session is left", async || sessions(server, "transient").await == 0).await.unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! Many programs, and servers that all come back at once.
 
+use pointsman::testkit::wait::until;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use pointsman::testkit::{Cluster, Server};
 use pointsman::topology::{Health, NodeRole};
 use tokio::time::sleep;
 
-use crate::support::{builder_of, checkout_within, eventually, start, value};
+use crate::support::{builder_of, checkout_within, start, start_cluster, value};
 
 const PROGRAMS: usize = 12;
 /// Tasks of each program that read or write one after the other, without a pause.
@@ -32,7 +33,7 @@ fn log_length(server: &Server) -> usize {
 /// When everything came back at once, each program filled a pool on the primary with reads that the replicas served a
 /// moment later. Of 228 logins of 12 programs, 120 were these. Now there are about 170.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn programs_that_find_everything_back_log_in_as_often_as_they_have_work() {
+async fn returning_servers_get_as_many_logins_as_programs_have_work() {
     let cluster = Cluster::builder()
         .replicas(1)
         .setting("log_connections", "on")
@@ -70,21 +71,23 @@ async fn programs_that_find_everything_back_log_in_as_often_as_they_have_work() 
         server.kill().await.unwrap();
     }
     let primary = cluster.primary();
-    eventually("all programs know", async || {
+    until("all programs know", async || {
         sets.iter().all(|set| set.topology().nodes.iter().all(|node| node.health == Health::Down))
     })
-    .await;
+    .await
+    .unwrap();
     let since = cluster.servers().iter().map(log_length).collect::<Vec<_>>();
     let (one, other) = tokio::join!(primary.start(), cluster.replica(0).start());
     one.and(other).unwrap();
-    eventually("all programs have both again", async || {
+    until("all programs have both again", async || {
         sets.iter().all(|set| {
             let topology = set.topology();
             let well = |node: &pointsman::topology::NodeStatus| node.health == Health::Up;
             topology.nodes.iter().all(well) && topology.nodes[0].role == NodeRole::Primary
         })
     })
-    .await;
+    .await
+    .unwrap();
     sleep(Duration::from_secs(2)).await;
     ended.store(true, Ordering::Relaxed);
     let counts: Vec<_> = cluster.servers().iter().zip(since).map(|(server, at)| logins(server, at)).collect();
@@ -99,8 +102,8 @@ async fn programs_that_find_everything_back_log_in_as_often_as_they_have_work() 
 
 /// The primary took `reads.max_fallback` reads at once, even just after its return.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_is_just_back_takes_the_reads_of_replicas_in_steps() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn a_returning_primary_takes_reads_of_replicas_in_steps() {
+    let cluster = start_cluster(1).await;
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
     let reads = ReadSettings { slow_start: Duration::from_secs(600), ..ReadSettings::default() };
     let timeouts = checkout_within(Duration::from_millis(300));
@@ -108,9 +111,9 @@ async fn a_primary_that_is_just_back_takes_the_reads_of_replicas_in_steps() {
     let health = |i: usize| set.topology().nodes[i].health;
     replica.kill().await.unwrap();
     primary.kill().await.unwrap();
-    eventually("both are lost", async || health(0) == Health::Down && health(1) == Health::Down).await;
+    until("both are lost", async || health(0) == Health::Down && health(1) == Health::Down).await.unwrap();
     primary.start().await.unwrap();
-    eventually("the primary is back", async || health(0) == Health::Up).await;
+    until("the primary is back", async || health(0) == Health::Up).await.unwrap();
     let held = set.read().await.expect("the first step is one read");
     let error = set.read().await.expect_err("a second one is too early");
     assert!(matches!(error, CheckoutError::FallbackExhausted { limit: 1 }), "{error}");

@@ -1,11 +1,12 @@
 //! Reads that their node fails: the retried ones, and their bounds.
 
+use pointsman::testkit::wait::until;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pointsman::config::{ConfigBuilder, Fallback, ProbeSettings, ReadSettings};
+use pointsman::config::{Fallback, ProbeSettings, ReadSettings};
 use pointsman::health::Status;
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Server};
@@ -13,23 +14,12 @@ use pointsman::{Error, ReplicaSet, Role};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{
-    builder_of, checkout_within, eventually, patient_probes, pools_of, smuggle, start, urls_of, value,
+    checkout_within, fixture_with, patient_probes, pools_of, smuggle, start, urls_of, value,
 };
 
-/// A cluster with a function that fails as a statement does that always conflicts, and a set of it.
-async fn scene(
-    replicas: usize,
-    settings: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
-) -> (Cluster, ReplicaSet) {
-    let cluster = Cluster::builder().replicas(replicas).start().await.unwrap();
-    let conflict = "CREATE FUNCTION conflict(after float DEFAULT 0) RETURNS int LANGUAGE plpgsql AS \
-        $$ BEGIN PERFORM pg_sleep(after); RAISE EXCEPTION 'a conflict' USING ERRCODE = '40001'; END $$";
-    cluster.primary().execute(conflict).await.unwrap();
-    cluster.wait_caught_up().await.unwrap();
-    let set = start(settings(builder_of(cluster.servers()))).await;
-    eventually("all is well", async || set.health().status == Status::Healthy).await;
-    (cluster, set)
-}
+/// A function that fails as a statement does that always conflicts.
+const CONFLICT: &str = "CREATE FUNCTION conflict(after float DEFAULT 0) RETURNS int LANGUAGE plpgsql AS \
+    $$ BEGIN PERFORM pg_sleep(after); RAISE EXCEPTION 'a conflict' USING ERRCODE = '40001'; END $$";
 
 /// The nodes where a function ran, in the order of its runs.
 #[derive(Debug, Default)]
@@ -59,7 +49,7 @@ const SUICIDE: &str = "SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(5
 /// A statement that always failed with 40001 ran ten thousand times until the deadline.
 #[tokio::test]
 async fn a_read_that_always_conflicts_is_given_up_after_its_retries() {
-    let (_cluster, set) = scene(2, |config| config).await;
+    let (_cluster, set) = fixture_with(2, CONFLICT, |config| config).await;
     let runs = Runs::default();
     let outcome: Result<usize, Error> = set
         .run_read(async |conn| {
@@ -75,7 +65,7 @@ async fn a_read_that_always_conflicts_is_given_up_after_its_retries() {
 /// When every read fails, the retries of all together are bounded, not only those of each.
 #[tokio::test]
 async fn when_all_reads_conflict_the_retries_of_all_together_are_bounded() {
-    let (_cluster, set) = scene(1, |config| config).await;
+    let (_cluster, set) = fixture_with(1, CONFLICT, |config| config).await;
     let runs = Runs::default();
     let reads = 200;
     for _ in 0..reads / 10 {
@@ -94,7 +84,7 @@ async fn when_all_reads_conflict_the_retries_of_all_together_are_bounded() {
 /// A statement that ends its session walked through the whole set, 400 times, also over the primary.
 #[tokio::test]
 async fn a_read_that_ends_its_sessions_is_sent_to_two_nodes_and_never_to_the_primary() {
-    let (_cluster, set) = scene(3, |config| config).await;
+    let (_cluster, set) = fixture_with(3, CONFLICT, |config| config).await;
     let runs = Runs::default();
     let outcome: Result<usize, Error> = set
         .run_read(async |conn| {
@@ -114,7 +104,7 @@ async fn a_read_that_ends_its_sessions_is_sent_to_two_nodes_and_never_to_the_pri
 /// With one replica the statement that had ended its session was sent to the primary at once, and again and again.
 #[tokio::test]
 async fn a_read_that_ends_its_sessions_costs_the_primary_one_at_most() {
-    let (_cluster, set) = scene(1, |config| config).await;
+    let (_cluster, set) = fixture_with(1, CONFLICT, |config| config).await;
     let runs = Runs::default();
     let outcome: Result<usize, Error> = set
         .run_read(async |conn| {
@@ -129,14 +119,14 @@ async fn a_read_that_ends_its_sessions_costs_the_primary_one_at_most() {
 
 /// Sessions that end without an error message, as those of a crashed server do.
 #[tokio::test]
-async fn a_read_whose_sessions_end_without_a_word_on_two_nodes_is_sent_to_no_third() {
+async fn a_read_that_loses_its_session_on_two_nodes_is_not_sent_to_a_third() {
     let cluster = Cluster::builder().replicas(3).proxied().start().await.unwrap();
     let mut urls = Vec::new();
     for server in cluster.servers() {
         urls.push(server.proxied_url().await.unwrap());
     }
     let set = start(urls_of(urls).probe(patient_probes())).await;
-    eventually("all is well", async || set.health().status == Status::Healthy).await;
+    until("all is well", async || set.health().status == Status::Healthy).await.unwrap();
     let runs = Runs::default();
     let read = set.run_read(async |conn| -> Result<usize, Error> {
         runs.note(conn);
@@ -164,7 +154,7 @@ async fn a_read_whose_sessions_end_without_a_word_on_two_nodes_is_sent_to_no_thi
 /// The second run of a read that had ended its session was slow, so a third node ran it at the same time.
 #[tokio::test]
 async fn a_read_that_ended_its_session_is_not_tried_on_two_nodes_at_once() {
-    let (_cluster, set) = scene(3, |config| config).await;
+    let (_cluster, set) = fixture_with(3, CONFLICT, |config| config).await;
     let runs = Runs::default();
     let outcome: Result<usize, Error> = set
         .run_read(async |conn| {
@@ -198,7 +188,7 @@ fn other_with(words: &str) -> String {
 async fn a_read_that_ran_longer_than_a_checkout_may_take_is_repeated() {
     let reads = ReadSettings { hedge_budget: 0.0, ..ReadSettings::default() };
     let timeouts = checkout_within(Duration::from_millis(300));
-    let (_cluster, set) = scene(2, |config| config.timeouts(timeouts).reads(reads)).await;
+    let (_cluster, set) = fixture_with(2, CONFLICT, |config| config.timeouts(timeouts).reads(reads)).await;
     for cause in ["its session is ended", "replay cancels it"] {
         let runs = Runs::default();
         let outcome: Result<usize, Error> = set
@@ -218,9 +208,9 @@ async fn a_read_that_ran_longer_than_a_checkout_may_take_is_repeated() {
 
 /// The node that had lost the read's session was avoided for good, though the other one had no connection available.
 #[tokio::test]
-async fn a_node_that_lost_a_session_serves_again_if_nobody_else_can() {
+async fn a_node_that_lost_a_session_serves_again_if_no_other_node_can() {
     let reads = ReadSettings { fallback: Fallback::Never, ..ReadSettings::default() };
-    let (_cluster, set) = scene(2, |config| {
+    let (_cluster, set) = fixture_with(2, CONFLICT, |config| {
         config.pool(pools_of(1)).reads(reads).timeouts(checkout_within(Duration::from_secs(2)))
     })
     .await;
@@ -258,8 +248,8 @@ async fn slow(set: &ReplicaSet, seconds: f64) {
 
 /// The time that the caller's own function took was held against the server, and the read sent twice.
 #[tokio::test]
-async fn a_function_that_takes_its_time_is_run_once() {
-    let (_cluster, set) = scene(2, |config| config).await;
+async fn a_read_whose_own_code_is_slow_is_run_once() {
+    let (_cluster, set) = fixture_with(2, CONFLICT, |config| config).await;
     warm(&set).await;
     let runs = Runs::default();
     for _ in 0..10 {
@@ -279,12 +269,12 @@ async fn a_function_that_takes_its_time_is_run_once() {
 
 /// Each slow read marked its node as suspected, which ranks below the primary: thousands of reads went there.
 #[tokio::test]
-async fn slow_reads_send_no_others_to_the_primary() {
+async fn slow_reads_move_no_other_read_to_the_primary() {
     let reads = ReadSettings { hedge_budget: 0.0, ..ReadSettings::default() };
-    let (_cluster, set) = scene(1, |config| config.reads(reads)).await;
+    let (_cluster, set) = fixture_with(1, CONFLICT, |config| config.reads(reads)).await;
     warm(&set).await;
     let before = set.health().nodes[0].reads;
-    let looks = set.topology().version;
+    let probes_before = set.topology().version;
     let began = Instant::now();
     let slow_ones = async {
         for _ in 0..67 {
@@ -300,8 +290,8 @@ async fn slow_reads_send_no_others_to_the_primary() {
     }
     let seconds = began.elapsed().as_secs_f64();
     let on_primary = set.health().nodes[0].reads - before;
-    let rate = f64::from(u32::try_from(set.topology().version - looks).unwrap()) / seconds;
-    println!("67 slow reads sent {on_primary} reads to the primary; {rate:.1} looks a second at two nodes");
+    let rate = f64::from(u32::try_from(set.topology().version - probes_before).unwrap()) / seconds;
+    println!("67 slow reads sent {on_primary} reads to the primary; {rate:.1} probes a second at two nodes");
     assert_eq!(on_primary, 0);
     // Two nodes are probed 2.5 times a second each, and a slow one once more.
     assert!(rate < 10.0, "{rate}");
@@ -309,7 +299,7 @@ async fn slow_reads_send_no_others_to_the_primary() {
 
 /// Under `always`, the reads on a primary that hung stayed there until it was marked down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_hangs_keeps_no_read_that_a_replica_can_serve() {
+async fn a_hung_primary_delays_no_read_that_a_replica_can_serve() {
     // No monitor marks it down while the test runs.
     let probe = ProbeSettings { timeout: Duration::from_secs(40), ..ProbeSettings::default() };
     let reads = ReadSettings {
@@ -317,7 +307,7 @@ async fn a_primary_that_hangs_keeps_no_read_that_a_replica_can_serve() {
         max_lag: Duration::from_secs(120),
         ..ReadSettings::default()
     };
-    let (cluster, set) = scene(1, |config| config.reads(reads).probe(probe)).await;
+    let (cluster, set) = fixture_with(1, CONFLICT, |config| config.reads(reads).probe(probe)).await;
     for _ in 0..20 {
         join_all((0..8).map(|_| quick(&set))).await;
     }

@@ -1,5 +1,6 @@
 //! A set whose monitors' runtime ended, or is no longer driven, while the program goes on.
 
+use pointsman::testkit::wait::until;
 use std::time::Duration;
 
 use pointsman::health::Status;
@@ -8,7 +9,7 @@ use pointsman::{Config, ReplicaSet};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, timeout};
 
-use crate::support::{config_of, eventually, value};
+use crate::support::{config_of, start_cluster, value};
 
 /// A set that was connected on another runtime, and that runtime.
 fn connected_elsewhere(runtime: Runtime, config: Config) -> (Runtime, ReplicaSet) {
@@ -23,8 +24,9 @@ fn connected_elsewhere(runtime: Runtime, config: Config) -> (Runtime, ReplicaSet
 async fn assert_it_finds_the_new_primary(cluster: &Cluster, set: &ReplicaSet) {
     cluster.primary().kill().await.unwrap();
     cluster.replica(0).promote().await.unwrap();
-    eventually("the set knows that its knowledge is old", async || set.health().status == Status::Stale)
-        .await;
+    until("the set knows that its knowledge is old", async || set.health().status == Status::Stale)
+        .await
+        .unwrap();
     let began = Instant::now();
     let conn =
         timeout(Duration::from_secs(20), set.write()).await.expect("in time").expect("the new primary");
@@ -38,7 +40,7 @@ async fn assert_it_finds_the_new_primary(cluster: &Cluster, set: &ReplicaSet) {
 /// The monitors ended with their runtime: the set reported healthy for ever, and never saw a failover again.
 #[tokio::test]
 async fn monitors_that_ended_with_their_runtime_are_started_again() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (runtime, set) = connected_elsewhere(runtime, config_of(cluster.servers()));
     assert_eq!(set.health().status, Status::Healthy);
@@ -48,8 +50,8 @@ async fn monitors_that_ended_with_their_runtime_are_started_again() {
 
 /// The same if the runtime still exists and no thread drives it.
 #[tokio::test]
-async fn monitors_on_a_runtime_that_nobody_drives_are_replaced() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn monitors_on_a_runtime_that_is_not_driven_are_replaced() {
+    let cluster = start_cluster(1).await;
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let (runtime, set) = connected_elsewhere(runtime, config_of(cluster.servers()));
     assert_it_finds_the_new_primary(&cluster, &set).await;
@@ -62,7 +64,7 @@ async fn monitors_on_a_runtime_that_nobody_drives_are_replaced() {
 /// The pools made their connections on the set's first runtime, so callers on another one got none any more.
 #[tokio::test]
 async fn pools_connect_on_the_runtime_of_their_callers() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (runtime, set) = connected_elsewhere(runtime, config_of(cluster.servers()));
     runtime.shutdown_background();

@@ -14,10 +14,10 @@ use pointsman::{ReplicaSet, migrate};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::support::connect;
+use crate::support::fixture;
 
 /// A service on a separate cluster.
-pub(crate) struct Rig {
+pub(crate) struct Fixture {
     pub(crate) cluster: Cluster,
     pub(crate) set: ReplicaSet,
     pub(crate) router: Router,
@@ -36,10 +36,9 @@ impl Answer {
     }
 }
 
-impl Rig {
+impl Fixture {
     pub(crate) async fn start(replicas: usize) -> Self {
-        let cluster = Cluster::builder().replicas(replicas).start().await.unwrap();
-        let set = connect(&cluster).await;
+        let (cluster, set) = fixture(replicas).await;
         migrate::run(set.write().await.unwrap(), MIGRATIONS).await.unwrap();
         cluster.wait_caught_up().await.unwrap();
         let router = Service::new(set.clone()).router();

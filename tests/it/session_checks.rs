@@ -1,5 +1,6 @@
 //! Addresses that move: each new session proves that it reached its monitor's server.
 
+use pointsman::testkit::wait::until;
 use std::time::Duration;
 
 use pointsman::ReplicaSet;
@@ -8,7 +9,7 @@ use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Server};
 use tokio::time::Instant;
 
-use crate::support::{eventually, start, urls_of};
+use crate::support::{start, start_cluster, urls_of};
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS moves (n int)";
 
@@ -58,14 +59,16 @@ async fn an_address_that_moved_to_another_cluster_gets_no_write() {
     // Back at its first server, it is in use again by itself, though the foreign server keeps the session of its
     // monitor.
     proxy.retarget(address(ours.primary())).await.unwrap();
-    eventually("the address is back", async || write_for(&set, Duration::from_millis(50)).await > 0).await;
+    until("the address is back", async || write_for(&set, Duration::from_millis(50)).await > 0)
+        .await
+        .unwrap();
 }
 
 /// A floating address that points to a standby gave sessions to writes that could not write: each write failed with
 /// 25006.
 #[tokio::test]
-async fn an_address_that_moved_to_a_standby_gives_no_session_to_write() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn an_address_that_moved_to_a_standby_gets_no_write() {
+    let cluster = start_cluster(1).await;
     cluster.primary().execute(TABLE).await.unwrap();
     let set = set_of(cluster.primary()).await;
     assert!(write_for(&set, Duration::from_millis(200)).await > 0);
@@ -92,5 +95,5 @@ async fn a_server_that_was_restarted_is_in_use_again() {
     let set = set_of(cluster.primary()).await;
     assert!(write_for(&set, Duration::from_millis(100)).await > 0);
     cluster.primary().restart().await.unwrap();
-    eventually("it is in use again", async || write_for(&set, Duration::from_millis(50)).await > 0).await;
+    until("it is in use again", async || write_for(&set, Duration::from_millis(50)).await > 0).await.unwrap();
 }

@@ -1,11 +1,11 @@
 //! Settings of a role or a database that would break our sessions, and the protection against them.
 
 use pointsman::prelude::*;
-use pointsman::testkit::Cluster;
+use pointsman::testkit::wait::until;
 use pointsman::topology::Health;
 use pointsman::{Conn, Role};
 
-use crate::support::{backend, connect, eventually, value};
+use crate::support::{backend, connect, start_cluster, value};
 
 async fn setting<I: Intent>(conn: &Conn<I>, name: &str) -> String {
     value(conn, &format!("SELECT current_setting('{name}')")).await.unwrap()
@@ -15,7 +15,7 @@ async fn setting<I: Intent>(conn: &Conn<I>, name: &str) -> String {
 /// failed.
 #[tokio::test]
 async fn replicas_serve_a_role_whose_transactions_are_serializable() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     cluster
         .primary()
         .execute("ALTER ROLE app SET default_transaction_isolation = 'serializable'")
@@ -40,8 +40,8 @@ async fn replicas_serve_a_role_whose_transactions_are_serializable() {
 
 /// An administrator's settings for a role ended the monitor's session or changed the meaning of its statements.
 #[tokio::test]
-async fn no_setting_of_a_role_breaks_a_probe_and_users_keep_theirs() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn settings_of_a_role_break_no_probe_and_hold_for_its_sessions() {
+    let cluster = start_cluster(1).await;
     for (name, value) in [
         ("lock_timeout", "'1ms'"),
         ("idle_session_timeout", "'200ms'"),
@@ -64,13 +64,14 @@ async fn no_setting_of_a_role_breaks_a_probe_and_users_keep_theirs() {
     assert_eq!(setting(&conn, "search_path").await, "nowhere", "it is the user's");
     assert_eq!(setting(&conn, "client_min_messages").await, "warning", "what tells of a COMMIT gets through");
     let pid = backend(&conn).await;
-    eventually("the limit ends a user's idle session", async || {
+    until("the limit ends a user's idle session", async || {
         let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
         cluster.primary().query_value(&sql).await.unwrap() == "0"
     })
-    .await;
+    .await
+    .unwrap();
     let probes = set.health().nodes[1].probes;
-    eventually("it was probed again", async || set.health().nodes[1].probes > probes + 1).await;
+    until("it was probed again", async || set.health().nodes[1].probes > probes + 1).await.unwrap();
     assert_eq!(
         cluster.replica(0).query_value(probing).await.unwrap(),
         before,

@@ -4,9 +4,10 @@ use diesel::sql_types::{Bool, Text};
 use pointsman::ReplicaSet;
 use pointsman::config::PoolSettings;
 use pointsman::prelude::*;
-use pointsman::testkit::{Cluster, Server};
+use pointsman::testkit::Server;
+use pointsman::testkit::wait::until;
 
-use crate::support::{backend, builder_of, eventually, pools_of, smuggle, start, value};
+use crate::support::{backend, builder_of, pools_of, smuggle, start, start_cluster, value};
 
 diesel::define_sql_function! {
     /// Sets a setting.
@@ -28,7 +29,7 @@ async fn last_statement(server: &Server, backend: &str) -> String {
 /// `search_path`, advisory locks and temporary tables of one user were there for the next.
 #[tokio::test]
 async fn a_session_is_handed_on_without_what_its_user_left_on_it() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
     let first = backend(&set.write().await.unwrap()).await;
     for (left, question, clean) in [
@@ -70,7 +71,7 @@ async fn a_session_is_handed_on_without_what_its_user_left_on_it() {
 /// A prepared statement is parsed once, and changes a setting each time that it is executed from the cache.
 #[tokio::test]
 async fn a_statement_from_the_cache_is_noticed_each_time() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
     let mut backends = Vec::new();
     for tenant in ["1", "2", "3"] {
@@ -89,7 +90,7 @@ async fn a_statement_from_the_cache_is_noticed_each_time() {
 /// Nothing is done, or sent, for a session without changes.
 #[tokio::test]
 async fn a_session_on_which_nothing_was_set_is_left_alone() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
     let server = cluster.primary();
     let conn = set.write().await.unwrap();
@@ -101,10 +102,11 @@ async fn a_session_on_which_nothing_was_set_is_left_alone() {
     let conn = set.write().await.unwrap();
     smuggle(&conn, "SET lock_timeout = 100").await.unwrap();
     drop(conn);
-    eventually("the session was reset", async || {
+    until("the session was reset", async || {
         last_statement(server, &first).await.contains("DISCARD SEQUENCES")
     })
-    .await;
+    .await
+    .unwrap();
     // Also on a standby, and a read session stays read-only.
     let conn = set.read().await.unwrap();
     let before = backend(&conn).await;
@@ -119,7 +121,7 @@ async fn a_session_on_which_nothing_was_set_is_left_alone() {
 /// For programs that change no settings, or intend to keep them.
 #[tokio::test]
 async fn the_reset_can_be_switched_off() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let pool = PoolSettings { reset_sessions: false, ..pools_of(1) };
     let set = start(builder_of(cluster.servers()).pool(pool)).await;
     leave(&set, "SET search_path TO elsewhere").await;

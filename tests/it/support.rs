@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use diesel::sql_types::Text;
 use pointsman::config::{ConfigBuilder, PoolSettings, ProbeSettings, TimeoutSettings};
+use pointsman::health::Status;
 use pointsman::prelude::*;
+use pointsman::testkit::wait::until;
 use pointsman::testkit::{Cluster, Server};
 use pointsman::{Config, ReplicaSet, assume_read_only};
-use tokio::time::{Instant, sleep};
 
 /// A configuration of these servers, the first of them as the primary.
 pub(crate) fn config_of<'s>(servers: impl IntoIterator<Item = &'s Server>) -> Config {
@@ -38,6 +39,32 @@ pub(crate) async fn start(builder: ConfigBuilder) -> ReplicaSet {
     ReplicaSet::connect(builder.build().expect("a valid configuration")).await.expect("a set")
 }
 
+/// A cluster with this number of replicas.
+pub(crate) async fn start_cluster(replicas: usize) -> Cluster {
+    Cluster::builder().replicas(replicas).start().await.unwrap()
+}
+
+/// A cluster with this number of replicas, and a set of it.
+pub(crate) async fn fixture(replicas: usize) -> (Cluster, ReplicaSet) {
+    let cluster = start_cluster(replicas).await;
+    let set = connect(&cluster).await;
+    (cluster, set)
+}
+
+/// A cluster on which `sql` was run, and a set with other settings, which is healthy.
+pub(crate) async fn fixture_with(
+    replicas: usize,
+    sql: &str,
+    settings: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+) -> (Cluster, ReplicaSet) {
+    let cluster = start_cluster(replicas).await;
+    cluster.primary().execute(sql).await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    let set = start(settings(builder_of(cluster.servers()))).await;
+    until("the set is healthy", async || set.health().status == Status::Healthy).await.unwrap();
+    (cluster, set)
+}
+
 /// A set of a whole cluster.
 pub(crate) async fn connect(cluster: &Cluster) -> ReplicaSet {
     set_of(cluster.servers()).await
@@ -56,22 +83,6 @@ pub(crate) fn checkout_within(checkout: Duration) -> TimeoutSettings {
 /// Monitors that don't mark a node down while a test stalls its network for a moment.
 pub(crate) fn patient_probes() -> ProbeSettings {
     ProbeSettings { timeout: Duration::from_secs(5), ..ProbeSettings::default() }
-}
-
-/// Time limit of a condition, long because a slow machine is not a broken one.
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// Waits until a condition holds.
-#[track_caller]
-pub(crate) fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
-    let caller = std::panic::Location::caller();
-    async move {
-        let deadline = Instant::now() + LIMIT;
-        while !holds().await {
-            assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?} ({caller})");
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
 }
 
 #[derive(QueryableByName)]

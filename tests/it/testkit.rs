@@ -11,12 +11,8 @@ mod start;
 mod tidy;
 
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, NoTls};
-
-/// Longer than any operation on a machine that is busy with all the other tests.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Long enough for an answer to arrive, if there is one.
 const SILENCE: Duration = Duration::from_millis(400);
@@ -39,12 +35,4 @@ fn code(error: &Error) -> Option<&SqlState> {
 /// Returns `true` if the future is still not done after a while.
 async fn hangs<T>(future: impl Future<Output = T>) -> bool {
     tokio::time::timeout(SILENCE, future).await.is_err()
-}
-
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "never: {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use pointsman::config::WriteSettings;
 use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
+use pointsman::testkit::wait::until;
 use pointsman::{CheckoutError, Config, ConnectError, Error, ReplicaSet};
 use tempfile::TempDir;
 
-use crate::support::{checkout_within, start, urls_of, value};
+use crate::support::{checkout_within, start, start_cluster, urls_of, value};
 
 /// An authority and its certificates, in a separate folder.
 pub(crate) struct Certificates {
@@ -126,7 +127,7 @@ impl Certificates {
 }
 
 /// An authority `ours` that issued `server` for 127.0.0.1 and localhost, another one called `other`, and a server.
-async fn desk() -> (Certificates, Cluster) {
+async fn tls_fixture() -> (Certificates, Cluster) {
     let certificates = Certificates::new();
     certificates.authority("ours");
     certificates.authority("other");
@@ -161,8 +162,8 @@ async fn refused(url: String) -> String {
 }
 
 #[tokio::test]
-async fn each_mode_asks_for_as_much_as_libpq_does() {
-    let (certificates, cluster) = desk().await;
+async fn each_sslmode_checks_what_libpq_checks() {
+    let (certificates, cluster) = tls_fixture().await;
     let url = |rest: &str| format!("{}?{rest}", cluster.primary().url());
     let (ours, other) = (certificates.root("ours"), certificates.root("other"));
 
@@ -183,7 +184,7 @@ async fn each_mode_asks_for_as_much_as_libpq_does() {
 }
 
 #[tokio::test]
-async fn only_verify_full_looks_at_the_name() {
+async fn only_verify_full_checks_the_name() {
     let certificates = Certificates::new();
     certificates.authority("ours");
     certificates.issue("ours", "server", "/CN=db.example", "DNS:db.example");
@@ -200,7 +201,7 @@ async fn only_verify_full_looks_at_the_name() {
 
 #[tokio::test]
 async fn verify_full_takes_a_name_as_well_as_an_address() {
-    let (certificates, cluster) = desk().await;
+    let (certificates, cluster) = tls_fixture().await;
     let url = format!("{}?sslmode=verify-full{}", cluster.primary().url(), certificates.root("ours"));
     assert_eq!(encrypted(url.replace("127.0.0.1", "localhost")).await, "true");
 }
@@ -228,7 +229,7 @@ async fn a_self_signed_certificate_can_be_trusted_itself() {
 
 #[tokio::test]
 async fn a_server_without_tls_is_refused_where_tls_is_required() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let url = |mode: &str| format!("{}?sslmode={mode}", cluster.primary().url());
     assert_eq!(encrypted(url("prefer")).await, "false");
     let reason = refused(url("require")).await;
@@ -237,7 +238,7 @@ async fn a_server_without_tls_is_refused_where_tls_is_required() {
 
 /// The configuration has checked the files, so they were removed or changed since.
 #[tokio::test]
-async fn a_certificate_file_that_is_gone_since_is_an_error_at_the_start_that_names_node_and_file() {
+async fn a_missing_certificate_file_is_an_error_of_connect_that_names_node_and_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file.pem");
     let shown = path.display().to_string();
@@ -256,7 +257,7 @@ async fn a_certificate_file_that_is_gone_since_is_an_error_at_the_start_that_nam
 }
 
 #[tokio::test]
-async fn a_certificate_file_that_holds_none_is_an_error_at_the_start() {
+async fn a_certificate_file_without_a_certificate_is_an_error_of_connect() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other.pem");
     std::fs::write(&path, "-----BEGIN SOMETHING ELSE-----\n").unwrap();
@@ -268,7 +269,7 @@ async fn a_certificate_file_that_holds_none_is_an_error_at_the_start() {
 /// SCRAM binds the password's exchange to this very TLS session, where both sides know how.
 #[tokio::test]
 async fn the_login_is_bound_to_the_channel() {
-    let (certificates, cluster) = desk().await;
+    let (certificates, cluster) = tls_fixture().await;
     let url = |rest: &str| format!("{}?{rest}channel_binding=require", cluster.primary().url());
     let ours = certificates.root("ours");
     assert_eq!(encrypted(url(&format!("sslmode=verify-full{ours}&"))).await, "true");
@@ -282,8 +283,8 @@ async fn the_login_is_bound_to_the_channel() {
 
 /// The code that inspects the bytes has to see inside the encryption.
 #[tokio::test]
-async fn what_the_wire_shows_is_seen_through_tls() {
-    let (certificates, cluster) = desk().await;
+async fn the_protocol_tap_works_through_tls() {
+    let (certificates, cluster) = tls_fixture().await;
     let url = format!("{}?sslmode=verify-full{}", cluster.primary().url(), certificates.root("ours"));
     let set = set_at(url).await;
     let mut conn = set.write().await.unwrap();
@@ -301,14 +302,13 @@ async fn what_the_wire_shows_is_seen_through_tls() {
     assert!(tokio::time::timeout(Duration::from_millis(100), slow).await.is_err());
     drop(conn);
     let running = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-    crate::support::eventually("it is cancelled", async || {
-        cluster.primary().query_value(running).await.unwrap() == "0"
-    })
-    .await;
+    until("it is cancelled", async || cluster.primary().query_value(running).await.unwrap() == "0")
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown() {
+async fn a_client_certificate_is_sent() {
     let certificates = Certificates::new();
     certificates.authority("ours");
     certificates.issue("ours", "server", "/CN=db.example", "IP:127.0.0.1");

@@ -11,7 +11,7 @@ use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
 use pointsman::{ReplicaSet, SqlState, TransactionFailed};
 
-use crate::support::{builder_of, pools_of, start, value};
+use crate::support::{builder_of, fixture_with, patient_probes, pools_of, start, urls_of, value};
 
 diesel::table! {
     notes (id) {
@@ -21,16 +21,21 @@ diesel::table! {
 }
 
 /// One server, and pools of one connection: each user finds the state that the previous one left.
-async fn desk() -> (Cluster, ReplicaSet) {
-    let cluster = Cluster::builder().start().await.expect("a cluster");
-    prepare(&cluster).await;
-    let set = start(builder_of(cluster.servers()).pool(pools_of(1))).await;
+async fn fixture() -> (Cluster, ReplicaSet) {
+    fixture_with(0, NOTES, |config| config.pool(pools_of(1))).await
+}
+
+/// As [`fixture`], with a proxy between the set and the server.
+async fn proxied_fixture() -> (Cluster, ReplicaSet) {
+    let cluster = Cluster::builder().proxied().start().await.unwrap();
+    cluster.primary().execute(NOTES).await.unwrap();
+    let url = cluster.primary().proxied_url().await.unwrap();
+    let set = start(urls_of([url]).pool(pools_of(1)).probe(patient_probes())).await;
+    drop(set.write().await.unwrap());
     (cluster, set)
 }
 
-async fn prepare(cluster: &Cluster) {
-    cluster.primary().execute("CREATE TABLE notes (id int PRIMARY KEY, text text)").await.expect("a table");
-}
+const NOTES: &str = "CREATE TABLE notes (id int PRIMARY KEY, text text)";
 
 async fn add<I: Writable>(conn: &Conn<I>, id: i32) -> QueryResult<usize> {
     diesel::insert_into(notes::table)
@@ -55,12 +60,12 @@ async fn assert_clean(set: &ReplicaSet) {
         .serializable()
         .run(async |tx| value(tx, "SELECT current_setting('transaction_isolation')").await)
         .await;
-    assert_eq!(level.unwrap(), "serializable", "a transaction of its own, not a savepoint");
+    assert_eq!(level.unwrap(), "serializable", "a separate transaction, not a savepoint");
 }
 
 #[tokio::test]
-async fn ok_commits_and_err_rolls_back() {
-    let (cluster, set) = desk().await;
+async fn a_transaction_commits_after_ok_and_rolls_back_after_err() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let kept: QueryResult<usize> = conn.transaction(async |tx| add(tx, 1).await).await;
     assert_eq!(kept.unwrap(), 1);
@@ -77,8 +82,8 @@ async fn ok_commits_and_err_rolls_back() {
 }
 
 #[tokio::test]
-async fn an_inner_transaction_that_fails_does_not_take_the_outer_one_along() {
-    let (cluster, set) = desk().await;
+async fn a_failed_inner_transaction_leaves_the_outer_one_usable() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let outer: QueryResult<()> = conn
         .transaction(async |tx| {
@@ -101,8 +106,8 @@ async fn an_inner_transaction_that_fails_does_not_take_the_outer_one_along() {
 }
 
 #[tokio::test]
-async fn an_outer_transaction_that_fails_takes_the_inner_ones_along() {
-    let (cluster, set) = desk().await;
+async fn a_failed_outer_transaction_rolls_back_the_inner_ones() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let outer: QueryResult<()> = conn
         .transaction(async |tx| {
@@ -116,10 +121,10 @@ async fn an_outer_transaction_that_fails_takes_the_inner_ones_along() {
 }
 
 #[tokio::test]
-async fn isolation_access_and_deferrability_reach_the_server() {
+async fn isolation_level_access_mode_and_deferrable_reach_the_server() {
     const SHOWN: &str = "SELECT current_setting('transaction_isolation') || ', ' \
         || current_setting('transaction_read_only') || ', ' || current_setting('transaction_deferrable')";
-    let (_cluster, set) = desk().await;
+    let (_cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let show = async |tx: &mut Conn<Write>| value(tx, SHOWN).await;
     let shown: [QueryResult<String>; 5] = [
@@ -146,8 +151,8 @@ async fn isolation_access_and_deferrability_reach_the_server() {
 }
 
 #[tokio::test]
-async fn read_only_is_refused_by_the_server_and_a_nested_level_by_the_client() {
-    let (cluster, set) = desk().await;
+async fn the_server_refuses_a_write_that_is_read_only_and_the_client_a_nested_level() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let refused: QueryResult<usize> =
         conn.build_transaction().read_only().run(async |tx| add(tx, 1).await).await;
@@ -169,8 +174,8 @@ async fn read_only_is_refused_by_the_server_and_a_nested_level_by_the_client() {
 }
 
 #[tokio::test]
-async fn a_failed_statement_that_is_swallowed_is_no_success() {
-    let (cluster, set) = desk().await;
+async fn a_transaction_whose_error_was_ignored_is_not_committed() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let outcome: QueryResult<()> = conn
         .transaction(async |tx| {
@@ -202,13 +207,13 @@ async fn a_failed_statement_that_is_swallowed_is_no_success() {
 }
 
 #[tokio::test]
-async fn code_of_diesel_async_runs_on_a_write_connection_as_it_is() {
+async fn diesel_async_code_runs_unchanged_on_a_write_connection() {
     async fn on_bare(conn: &mut diesel_async::AsyncPgConnection, id: i32) -> QueryResult<usize> {
         use diesel_async::RunQueryDsl;
         let values = (notes::id.eq(id), notes::text.eq("bare"));
         RunQueryDsl::execute(diesel::insert_into(notes::table).values(values), conn).await
     }
-    let (cluster, set) = desk().await;
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     on_bare(&mut conn, 1).await.unwrap();
     let outcome: QueryResult<()> = AsyncConnection::transaction(&mut *conn, async |conn| {
@@ -236,9 +241,9 @@ async fn code_of_diesel_async_runs_on_a_write_connection_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_deadlock_is_told_by_its_code() {
+async fn a_deadlock_has_its_sqlstate() {
     let cluster = Cluster::builder().setting("deadlock_timeout", "100ms").start().await.unwrap();
-    prepare(&cluster).await;
+    cluster.primary().execute(NOTES).await.unwrap();
     let set = start(builder_of(cluster.servers())).await;
     let conn = set.write().await.unwrap();
     add(&conn, 1).await.unwrap();

@@ -8,7 +8,7 @@ use super::{Notes, assert_ends, assert_fails, backend_of, committed, fixture};
 use crate::support::value;
 
 #[tokio::test]
-async fn ok_after_a_statement_that_failed_is_an_error() {
+async fn ok_after_a_failed_statement_is_an_error() {
     let (cluster, mut conn) = fixture().await;
     let mut borrowed = Conn::<Write>::borrow_from(&mut conn);
     borrowed.add(1).await.unwrap();
@@ -60,7 +60,7 @@ async fn a_commit_that_the_server_refuses_has_the_server_s_error() {
         "{refused:?}"
     );
     let again: QueryResult<usize> = borrowed.transaction(async |tx| tx.add(1).await).await;
-    assert_eq!(again, Ok(1), "the next one is a transaction of its own");
+    assert_eq!(again, Ok(1), "the next one is a separate transaction");
     assert_eq!(committed(&cluster).await, "1");
 }
 

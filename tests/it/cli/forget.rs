@@ -1,9 +1,9 @@
 //! The operator's command to a running service.
 
+use crate::support::start_cluster;
 use std::process::Stdio;
 use std::time::Duration;
 
-use pointsman::testkit::Cluster;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
@@ -12,8 +12,8 @@ use super::{folder, on, program, run};
 
 /// The highest timeline was for ever: after a mistaken promotion whose server never came back, only a restart helped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_running_service_forgets_a_timeline_at_the_operators_word() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn a_running_service_forgets_a_timeline_by_the_operators_command() {
+    let cluster = start_cluster(1).await;
     let folder = folder();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let mut child = on(&cluster, program(&folder, &serve)).stderr(Stdio::piped()).spawn().unwrap();
@@ -61,7 +61,7 @@ async fn operators_commands_are_taken_on_loopback_alone() {
     let refused = run(program(&folder, &["serve", "--admin", "0.0.0.0:3001"])).await;
     assert_eq!(refused.code, Some(2), "{}", refused.err);
     assert!(refused.err.contains("loopback"), "{}", refused.err);
-    let nobody = run(program(&folder, &["forget-history", "--admin", "127.0.0.1:1"])).await;
-    assert_eq!(nobody.code, Some(1), "{}", nobody.err);
-    assert!(nobody.err.contains("serve --admin 127.0.0.1:1"), "{}", nobody.err);
+    let no_service = run(program(&folder, &["forget-history", "--admin", "127.0.0.1:1"])).await;
+    assert_eq!(no_service.code, Some(1), "{}", no_service.err);
+    assert!(no_service.err.contains("serve --admin 127.0.0.1:1"), "{}", no_service.err);
 }

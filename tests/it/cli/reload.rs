@@ -1,5 +1,7 @@
 //! SIGHUP: the program reads its configuration again, the files of secrets included.
 
+use crate::support::start_cluster;
+use pointsman::testkit::wait::until;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pointsman::testkit::{Cluster, Server};
+use pointsman::testkit::Server;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
@@ -18,7 +20,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{folder, program};
-use crate::support::eventually;
 
 /// `pointsman serve` as a process, with its log.
 struct Program {
@@ -109,10 +110,9 @@ impl Users {
     async fn go_on(&self) {
         let count = || [0, 1].map(|user| self.done[user].load(Ordering::Relaxed));
         let before = count();
-        eventually("the users go on", async || {
-            count().iter().zip(before).all(|(now, before)| now - before >= 20)
-        })
-        .await;
+        until("the users go on", async || count().iter().zip(before).all(|(now, before)| now - before >= 20))
+            .await
+            .unwrap();
     }
 
     /// Ends them; returns the number of writes, and the failures.
@@ -157,7 +157,7 @@ async fn healthy(program: &Program) -> bool {
 #[tokio::test]
 async fn a_password_is_rotated_in_a_file_under_load_and_nothing_fails() {
     const NEW: &str = "another@secret/with?signs";
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let folder = folder();
     let path: PathBuf = folder.path().join("password");
     let urls: Vec<_> = cluster.urls().iter().map(|url| without_password(url)).collect();
@@ -198,11 +198,11 @@ async fn a_password_is_rotated_in_a_file_under_load_and_nothing_fails() {
     for server in cluster.servers() {
         end_sessions(server).await;
     }
-    eventually("all nodes serve again", async || healthy(&program).await).await;
+    until("all nodes serve again", async || healthy(&program).await).await.unwrap();
     let users = Users::of(&program);
     users.go_on().await;
     users.stop().await;
-    eventually("all nodes serve", async || healthy(&program).await).await;
+    until("all nodes serve", async || healthy(&program).await).await.unwrap();
     let log = program.log.borrow().clone();
     assert!(!log.contains("28P01"), "{log}");
     for secret in [&urls[0].1, NEW, "another"] {
@@ -212,8 +212,8 @@ async fn a_password_is_rotated_in_a_file_under_load_and_nothing_fails() {
 
 /// A changed `pool.max_size` rebuilt every node, so the log had "there is no primary", which is a documented alert.
 #[tokio::test]
-async fn a_changed_setting_at_sighup_raises_no_alert() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+async fn a_changed_setting_at_sighup_logs_no_loss_of_the_primary() {
+    let cluster = start_cluster(1).await;
     let folder = folder();
     let path = folder.path().join("pointsman.toml");
     write(&path, "[pool]\nmax_size = 4\n");

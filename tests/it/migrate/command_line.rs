@@ -5,10 +5,9 @@ use std::process::Command;
 
 use pointsman::migrate;
 use pointsman::payments::MIGRATIONS;
-use pointsman::testkit::Cluster;
 
 use super::NAME;
-use crate::support::connect;
+use crate::support::{connect, start_cluster};
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/payments/schema.rs");
 
@@ -43,7 +42,7 @@ fn diesel(url: &str, arguments: &[&str]) -> String {
 
 #[tokio::test]
 async fn run_redo_and_print_schema_agree_with_the_committed_schema() {
-    let cluster = Cluster::builder().start().await.expect("a cluster");
+    let cluster = start_cluster(0).await;
     let url = cluster.primary().url();
     // `--locked-schema` fails if the tool would write another schema than the committed one.
     diesel(&url, &["migration", "run", "--locked-schema"]);
@@ -56,8 +55,8 @@ async fn run_redo_and_print_schema_agree_with_the_committed_schema() {
 }
 
 #[tokio::test]
-async fn what_the_program_applied_the_tool_sees_and_can_take_back() {
-    let cluster = Cluster::builder().start().await.expect("a cluster");
+async fn the_diesel_tool_sees_and_reverts_migrations_of_the_program() {
+    let cluster = start_cluster(0).await;
     let url = cluster.primary().url();
     let set = connect(&cluster).await;
     migrate::run(set.write().await.unwrap(), MIGRATIONS).await.unwrap();

@@ -12,7 +12,7 @@ fn callback(key: &str, transaction: NewTransaction) -> NewCallback {
 }
 
 #[tokio::test]
-async fn told_twice_it_is_one_transaction() {
+async fn a_repeated_callback_is_one_transaction() {
     let fixture = Fixture::start().await;
     let mut conn = fixture.write().await;
     let told = callback("k-1", completed("1", "576", "5.00", "CZK").with_status(Status::Pending));
@@ -43,7 +43,7 @@ async fn the_order_of_metadata_and_zeros_of_an_amount_make_no_other_content() {
 }
 
 #[tokio::test]
-async fn a_key_stands_for_one_content() {
+async fn an_idempotency_key_with_other_content_is_refused() {
     let fixture = Fixture::start().await;
     let mut conn = fixture.write().await;
     let told = callback("k-1", completed("1", "576", "5", "CZK"));
@@ -85,7 +85,7 @@ async fn another_key_for_the_same_transaction_is_a_duplicate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn told_by_many_at_once_it_is_one_transaction() {
+async fn concurrent_repeats_of_a_callback_are_one_transaction() {
     let fixture = Fixture::start().await;
     for round in 0..10 {
         let told = callback(&format!("k-{round}"), completed(&format!("{round}"), "576", "5", "CZK"));

@@ -85,7 +85,7 @@ async fn filters_narrow_a_list() {
         (TransactionFilter { from: Some(tuesday), ..all() }, vec![c, b]),
         (TransactionFilter { before: Some(tuesday), ..all() }, vec![d, a]),
         (TransactionFilter { account: Some(account("576")), from: Some(tuesday), ..all() }, vec![b]),
-        (TransactionFilter { account: Some(account("nobody")), ..all() }, vec![]),
+        (TransactionFilter { account: Some(account("unknown")), ..all() }, vec![]),
     ] {
         assert_eq!(walk(&fixture, &filter, 1).await, expected, "{filter:?}");
     }

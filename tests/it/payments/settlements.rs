@@ -84,7 +84,7 @@ async fn a_settlement_is_paid_once() {
 }
 
 #[tokio::test]
-async fn what_is_locked_is_passed_over_and_settled_later() {
+async fn a_locked_transaction_is_skipped_and_settled_later() {
     let fixture = Fixture::start().await;
     let locked = record(&fixture.write().await, completed("1", "576", "1", "CZK")).await.id;
     record(&fixture.write().await, completed("2", "576", "10", "CZK")).await;
@@ -96,7 +96,7 @@ async fn what_is_locked_is_passed_over_and_settled_later() {
             // If locked rows were not skipped, this would wait for this very transaction.
             let (mut conn, settling) = (fixture.write().await, settling("CZK"));
             let settlement = tokio::time::timeout(Duration::from_secs(10), conn.settle(&settling));
-            let settlement = settlement.await.expect("it waits for nobody")?;
+            let settlement = settlement.await.expect("it waits for no lock")?;
             Ok::<_, Error>(settlement.expect("the other one"))
         })
         .await
@@ -107,7 +107,7 @@ async fn what_is_locked_is_passed_over_and_settled_later() {
 }
 
 #[tokio::test]
-async fn a_settlement_that_fails_at_its_end_leaves_nothing() {
+async fn a_settlement_that_fails_at_its_end_is_rolled_back() {
     let fixture = Fixture::start().await;
     let mut conn = fixture.write().await;
     record(&conn, completed("1", "576", "5", "CZK")).await;

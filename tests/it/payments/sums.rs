@@ -14,7 +14,7 @@ fn balance(text: &str) -> Balance {
 }
 
 #[tokio::test]
-async fn only_what_is_completed_counts() {
+async fn only_completed_transactions_count_in_sums() {
     let fixture = Fixture::start().await;
     let mut conn = fixture.write().await;
     let (of, czk) = (account("576"), asset("CZK"));

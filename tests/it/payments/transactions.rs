@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{Fixture, asset, completed, record};
 
 #[tokio::test]
-async fn what_is_recorded_is_found_as_it_was() {
+async fn a_recorded_transaction_is_read_back_unchanged() {
     let fixture = Fixture::start().await;
     let conn = fixture.write().await;
     let metadata = serde_json::json!({"iban": "CZ65 0800", "nested": {"n": [1, 2.5, null]}});
@@ -69,7 +69,7 @@ async fn a_time_that_cannot_be_written_down_is_refused() {
 }
 
 #[tokio::test]
-async fn a_status_goes_forward_and_leaves_a_trace() {
+async fn a_status_only_advances_and_is_in_the_audit_log() {
     let fixture = Fixture::start().await;
     let mut conn = fixture.write().await;
     let clerk = "clerk".parse().unwrap();
@@ -99,7 +99,7 @@ async fn a_status_goes_forward_and_leaves_a_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_that_advance_at_once_one_succeeds() {
+async fn of_many_concurrent_status_changes_one_succeeds() {
     let fixture = Fixture::start().await;
     let id = record(&fixture.write().await, completed("1", "576", "5", "CZK").with_status(Status::Pending))
         .await
@@ -138,7 +138,7 @@ async fn of_many_that_advance_at_once_one_succeeds() {
 }
 
 #[tokio::test]
-async fn what_is_settled_stays_as_it_is() {
+async fn a_settled_transaction_does_not_change() {
     let fixture = Fixture::start().await;
     let mut conn = fixture.write().await;
     let id = record(&conn, completed("1", "576", "5", "CZK")).await.id;
@@ -164,7 +164,7 @@ async fn the_audit_log_is_append_only_at_the_server_too() {
     let mut conn = fixture.write().await;
     let id = record(&conn, completed("1", "576", "5", "CZK")).await.id;
     conn.advance_transaction(id, Status::Refunded, &"clerk".parse().unwrap()).await.unwrap();
-    for sql in ["UPDATE audit_log SET actor = 'nobody'", "DELETE FROM audit_log", "TRUNCATE audit_log"] {
+    for sql in ["UPDATE audit_log SET actor = 'other'", "DELETE FROM audit_log", "TRUNCATE audit_log"] {
         let error = diesel_async::RunQueryDsl::execute(diesel::sql_query(sql), &mut *conn).await.unwrap_err();
         assert!(error.to_string().contains("append only"), "{sql}: {error}");
     }

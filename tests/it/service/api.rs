@@ -5,7 +5,7 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Rig;
+use super::Fixture;
 
 fn transaction() -> Value {
     json!({
@@ -21,76 +21,81 @@ fn with(mut document: Value, field: &str, value: Value) -> String {
 
 #[tokio::test]
 async fn a_payment_from_its_callback_to_its_settlement() {
-    let rig = Rig::start(1).await;
+    let fixture = Fixture::start(1).await;
     let callback = json!({ "idempotency_key": "message-1", "transaction": transaction() });
 
-    let first = rig.post("/callbacks", &callback.to_string()).await;
+    let first = fixture.post("/callbacks", &callback.to_string()).await;
     assert_eq!((first.status.as_u16(), &first.body["result"]), (201, &json!("created")), "{:#}", first.body);
     assert_eq!(first.headers["x-served-by-role"], "primary");
     let id = first.body["transaction"]["id"].as_str().unwrap().to_owned();
-    let again = rig.post("/callbacks", &callback.to_string()).await;
+    let again = fixture.post("/callbacks", &callback.to_string()).await;
     assert_eq!((again.status.as_u16(), &again.body["result"]), (200, &json!("duplicate")));
     assert_eq!(again.body["transaction"]["id"], id.as_str());
-    assert_eq!(rig.rows("transactions").await, "1");
+    assert_eq!(fixture.rows("transactions").await, "1");
     let other = with(transaction(), "amount", json!("901"));
     let other = json!({ "idempotency_key": "message-1", "transaction": serde_json::from_str::<Value>(&other).unwrap() });
-    assert_eq!(rig.post("/callbacks", &other.to_string()).await.status, 409);
+    assert_eq!(fixture.post("/callbacks", &other.to_string()).await.status, 409);
 
     let new = with(transaction(), "provider_id", json!("pay-2")).replace("completed", "pending");
-    let second = rig.post("/transactions", &new).await;
+    let second = fixture.post("/transactions", &new).await;
     assert_eq!(second.status, 201, "{:#}", second.body);
     let place = second.headers["location"].to_str().unwrap().to_owned();
-    assert_eq!(rig.post("/transactions", &new).await.code(), (409, "conflict"));
+    assert_eq!(fixture.post("/transactions", &new).await.code(), (409, "conflict"));
     let status = |status: &str| json!({ "status": status, "actor": "clerk" }).to_string();
-    let advanced = rig.post(&format!("{place}/status"), &status("completed")).await;
+    let advanced = fixture.post(&format!("{place}/status"), &status("completed")).await;
     assert_eq!((advanced.status.as_u16(), &advanced.body["status"]), (200, &json!("completed")));
     assert_eq!(
-        rig.post(&format!("{place}/status"), &status("pending")).await.code(),
+        fixture.post(&format!("{place}/status"), &status("pending")).await.code(),
         (409, "illegal_transition")
     );
-    let nobody = format!("/transactions/{}", Uuid::nil());
-    assert_eq!(rig.post(&format!("{nobody}/status"), &status("completed")).await.code(), (404, "not_found"));
-    assert_eq!(rig.get(&nobody).await.code(), (404, "not_found"));
+    let missing = format!("/transactions/{}", Uuid::nil());
+    assert_eq!(
+        fixture.post(&format!("{missing}/status"), &status("completed")).await.code(),
+        (404, "not_found")
+    );
+    assert_eq!(fixture.get(&missing).await.code(), (404, "not_found"));
 
-    rig.cluster.wait_caught_up().await.unwrap();
-    let found = rig.get(&place).await;
+    fixture.cluster.wait_caught_up().await.unwrap();
+    let found = fixture.get(&place).await;
     assert_eq!((&found.body["provider_id"], &found.body["amount"]), (&json!("pay-2"), &json!("900")));
     assert_eq!(found.headers["x-served-by-role"], "replica");
-    assert!(rig.set.health().nodes.iter().any(|node| found.headers["x-served-by-node"] == node.status.name));
-    assert_eq!(rig.get("/accounts/576/balances/CZK").await.body["balance"], "1800");
-    let all = rig.get("/accounts/576/balances").await;
+    assert!(
+        fixture.set.health().nodes.iter().any(|node| found.headers["x-served-by-node"] == node.status.name)
+    );
+    assert_eq!(fixture.get("/accounts/576/balances/CZK").await.body["balance"], "1800");
+    let all = fixture.get("/accounts/576/balances").await;
     assert_eq!(all.body["balances"], json!([{ "asset": "CZK", "balance": "1800" }]));
-    let days = rig.get("/totals?asset=CZK&from=1993-01-01&to=1993-01-31").await;
+    let days = fixture.get("/totals?asset=CZK&from=1993-01-01&to=1993-01-31").await;
     assert_eq!(days.body["days"][0]["deposits"], "1800", "{:#}", days.body);
 
-    let page = rig.get("/transactions?account=576&limit=1").await;
+    let page = fixture.get("/transactions?account=576&limit=1").await;
     let next = page.body["next"].as_str().unwrap().to_owned();
-    let last = rig.get(&format!("/transactions?account=576&limit=1&cursor={next}")).await;
+    let last = fixture.get(&format!("/transactions?account=576&limit=1&cursor={next}")).await;
     assert_eq!((page.body["items"].as_array().unwrap().len(), &last.body["next"]), (1, &Value::Null));
-    assert_eq!(rig.get(&format!("/settlements?cursor={next}")).await.code(), (400, "invalid_cursor"));
+    assert_eq!(fixture.get(&format!("/settlements?cursor={next}")).await.code(), (400, "invalid_cursor"));
 
-    let settled = rig.post("/settlements", r#"{"asset":"CZK","actor":"clerk"}"#).await;
+    let settled = fixture.post("/settlements", r#"{"asset":"CZK","actor":"clerk"}"#).await;
     assert_eq!(
         (settled.status.as_u16(), &settled.body["total"]),
         (201, &json!("1800")),
         "{:#}",
         settled.body
     );
-    assert_eq!(rig.post("/settlements", r#"{"asset":"CZK"}"#).await.code(), (409, "nothing_to_settle"));
-    let refund = rig.post(&format!("{place}/status"), &status("refunded")).await;
+    assert_eq!(fixture.post("/settlements", r#"{"asset":"CZK"}"#).await.code(), (409, "nothing_to_settle"));
+    let refund = fixture.post(&format!("{place}/status"), &status("refunded")).await;
     assert_eq!(refund.code(), (409, "already_settled"));
     let place = settled.headers["location"].to_str().unwrap().to_owned();
-    assert_eq!(rig.post(&format!("{place}/paid"), "{}").await.body["status"], "paid");
-    rig.cluster.wait_caught_up().await.unwrap();
-    assert_eq!(rig.get(&place).await.body["status"], "paid");
-    assert_eq!(rig.get("/settlements?asset=CZK").await.body["items"][0]["id"], settled.body["id"]);
-    let audit = rig.get("/audit?entity=settlement").await;
+    assert_eq!(fixture.post(&format!("{place}/paid"), "{}").await.body["status"], "paid");
+    fixture.cluster.wait_caught_up().await.unwrap();
+    assert_eq!(fixture.get(&place).await.body["status"], "paid");
+    assert_eq!(fixture.get("/settlements?asset=CZK").await.body["items"][0]["id"], settled.body["id"]);
+    let audit = fixture.get("/audit?entity=settlement").await;
     assert_eq!(audit.body["items"].as_array().unwrap().len(), 2, "{:#}", audit.body);
 }
 
 #[tokio::test]
 async fn bad_input_is_refused_with_a_code_and_stores_nothing() {
-    let rig = Rig::start(0).await;
+    let fixture = Fixture::start(0).await;
     let changed = |field: &str, value: Value| with(transaction(), field, value);
     let huge = format!("9{}", "0".repeat(400));
     for (body, expected) in [
@@ -121,25 +126,25 @@ async fn bad_input_is_refused_with_a_code_and_stores_nothing() {
         (changed("metadata", json!({ "note": "x".repeat(70_000) })), (413, "body_too_large")),
     ] {
         let shown = &body[..body.len().min(120)];
-        let answer = rig.post("/transactions", &body).await;
+        let answer = fixture.post("/transactions", &body).await;
         assert_eq!(answer.code(), expected, "{shown}: {:#}", answer.body);
         assert!(answer.body["error"]["message"].as_str().is_some_and(|words| !words.is_empty()), "{shown}");
         // The same transaction inside a callback.
         if let Ok(transaction @ Value::Object(_)) = serde_json::from_str(&body) {
             let callback = json!({ "idempotency_key": "key", "transaction": transaction }).to_string();
-            assert_eq!(rig.post("/callbacks", &callback).await.code(), expected, "callback of {shown}");
+            assert_eq!(fixture.post("/callbacks", &callback).await.code(), expected, "callback of {shown}");
         }
     }
     let callback = json!({ "idempotency_key": "a b", "transaction": transaction() }).to_string();
-    assert_eq!(rig.post("/callbacks", &callback).await.code(), (422, "invalid_idempotency_key"));
+    assert_eq!(fixture.post("/callbacks", &callback).await.code(), (422, "invalid_idempotency_key"));
     for table in ["transactions", "callbacks", "audit_log", "settlements"] {
-        assert_eq!(rig.rows(table).await, "0", "{table}");
+        assert_eq!(fixture.rows(table).await, "0", "{table}");
     }
 }
 
 #[tokio::test]
 async fn bad_requests_are_answered_in_json() {
-    let rig = Rig::start(0).await;
+    let fixture = Fixture::start(0).await;
     for (path, expected) in [
         ("/nowhere", (404, "not_found")),
         ("/callbacks", (405, "method_not_allowed")),
@@ -157,13 +162,13 @@ async fn bad_requests_are_answered_in_json() {
         ("/totals?asset=CZK", (400, "invalid_query")),
         ("/audit?entity=planet", (422, "invalid_entity")),
     ] {
-        let answer = rig.get(path).await;
+        let answer = fixture.get(path).await;
         assert_eq!(answer.code(), expected, "{path}: {:#}", answer.body);
         assert!(answer.headers.contains_key("x-request-id"), "{path}");
     }
     let form = Request::post("/transactions").header("content-type", "text/plain");
-    let answer = rig.send(form.body(Body::from(transaction().to_string())).unwrap()).await;
+    let answer = fixture.send(form.body(Body::from(transaction().to_string())).unwrap()).await;
     assert_eq!(answer.code(), (415, "unsupported_media_type"));
-    let answer = rig.post("/settlements", r#"{"asset":"CZK","limit":0}"#).await;
+    let answer = fixture.post("/settlements", r#"{"asset":"CZK","limit":0}"#).await;
     assert_eq!(answer.code(), (422, "invalid_limit"));
 }

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::Request;
 
-use super::Rig;
+use super::Fixture;
 
 /// One `curl` of the guide: method, path, body, and the status that the guide promises behind `# `.
 struct Example {
@@ -32,7 +32,7 @@ fn parse(line: &str) -> Option<Example> {
 
 #[tokio::test]
 async fn every_example_of_the_guide_does_what_it_says() {
-    let rig = Rig::start(0).await;
+    let fixture = Fixture::start(0).await;
     let guide = include_str!("../../../docs/api.md");
     let examples = examples(guide);
     assert!(examples.len() > 12, "the guide has {} examples", examples.len());
@@ -41,7 +41,8 @@ async fn every_example_of_the_guide_does_what_it_says() {
         let path = example.path.replace("$TRANSACTION", &transaction).replace("$SETTLEMENT", &settlement);
         let request =
             Request::builder().method(example.method).uri(&path).header("content-type", "application/json");
-        let answer = rig.send(request.body(example.body.map(Body::from).unwrap_or_default()).unwrap()).await;
+        let answer =
+            fixture.send(request.body(example.body.map(Body::from).unwrap_or_default()).unwrap()).await;
         assert_eq!(answer.status.as_u16(), example.status, "{} {path}: {:#}", example.method, answer.body);
         let id = |place: &str| {
             let location = answer.headers.get("location")?.to_str().ok()?;

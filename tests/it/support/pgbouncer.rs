@@ -1,5 +1,6 @@
 //! PgBouncer in front of a server: the most common pooler (Debian's package `pgbouncer`).
 
+use pointsman::testkit::wait::until;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -8,8 +9,6 @@ use std::process::{Child, Command, Stdio};
 
 use pointsman::testkit::Server;
 use tempfile::TempDir;
-
-use super::eventually;
 
 /// One that runs until it is dropped, also by a panic.
 pub(crate) struct PgBouncer {
@@ -49,7 +48,9 @@ impl PgBouncer {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let database = config.get_dbname().unwrap().to_owned();
         let bouncer = Self { process, address, database, _folder: folder };
-        eventually("PgBouncer listens", async || tokio::net::TcpStream::connect(address).await.is_ok()).await;
+        until("PgBouncer listens", async || tokio::net::TcpStream::connect(address).await.is_ok())
+            .await
+            .unwrap();
         bouncer
     }
 

@@ -1,7 +1,9 @@
 //! Slots are used up, and passwords are wrong.
 
-use super::{ask, code, connect, eventually};
+use super::{ask, code, connect};
+use crate::support::start_cluster;
 use pointsman::testkit::Cluster;
+use pointsman::testkit::wait::until;
 use tokio_postgres::error::SqlState;
 
 #[tokio::test]
@@ -19,12 +21,12 @@ async fn a_server_without_free_slots_refuses_until_they_are_free() {
     assert_eq!(server.query_value("SELECT 1").await.unwrap(), "1");
 
     drop(exhausted);
-    eventually("a slot is free", async || connect(&server.url()).await.is_ok()).await;
+    until("a slot is free", async || connect(&server.url()).await.is_ok()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_changed_password_counts_for_the_next_connection_everywhere() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let (before, client) = (cluster.urls(), connect(&cluster.primary().url()).await.unwrap());
     cluster.primary().change_password("it's a/new one").await.unwrap();
     cluster.wait_caught_up().await.unwrap();
@@ -40,7 +42,7 @@ async fn a_changed_password_counts_for_the_next_connection_everywhere() {
 
 #[tokio::test]
 async fn a_wrong_password_is_refused_and_no_password_is_printed() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
     let refused = connect(&server.wrong_password_url()).await.unwrap_err();
     assert_eq!(code(&refused), Some(&SqlState::INVALID_PASSWORD));

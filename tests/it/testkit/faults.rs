@@ -1,7 +1,9 @@
 //! A server is lost, hangs, or ends in order.
 
-use super::{ask, code, connect, eventually, hangs};
-use pointsman::testkit::{Cluster, TestkitError};
+use super::{ask, code, connect, hangs};
+use crate::support::start_cluster;
+use pointsman::testkit::TestkitError;
+use pointsman::testkit::wait::until;
 use std::io::ErrorKind;
 use std::path::Path;
 use tokio::net::TcpStream;
@@ -25,8 +27,8 @@ async fn refuses(port: u16) -> bool {
 }
 
 #[tokio::test]
-async fn a_killed_server_takes_its_sessions_along_and_recovers() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn a_killed_server_ends_its_sessions_and_recovers() {
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
     server.execute("CREATE TABLE train (number int); INSERT INTO train VALUES (12)").await.unwrap();
     let client = connect(&server.url()).await.unwrap();
@@ -36,7 +38,7 @@ async fn a_killed_server_takes_its_sessions_along_and_recovers() {
     let (answer, ()) = tokio::join!(ask(&client, busy), async {
         let running =
             format!("SELECT count(*) FROM pg_stat_activity WHERE query = '{busy}' AND state = 'active'");
-        eventually("the query runs", async || server.query_value(&running).await.unwrap() == "1").await;
+        until("the query runs", async || server.query_value(&running).await.unwrap() == "1").await.unwrap();
         server.kill().await.unwrap();
         assert_eq!(processes_in(server.data_dir()), 0);
     });
@@ -52,8 +54,8 @@ async fn a_killed_server_takes_its_sessions_along_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_paused_server_accepts_and_says_nothing_until_it_is_resumed() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn a_paused_server_accepts_connections_and_answers_nothing_until_it_is_resumed() {
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
     let client = connect(&server.url()).await.unwrap();
 
@@ -71,7 +73,7 @@ async fn a_paused_server_accepts_and_says_nothing_until_it_is_resumed() {
 
 #[tokio::test]
 async fn a_paused_server_can_be_killed_and_stopped() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
     server.pause().await.unwrap();
     server.kill().await.unwrap();
@@ -84,14 +86,14 @@ async fn a_paused_server_can_be_killed_and_stopped() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_tells_its_sessions_how() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn a_stopped_server_ends_its_sessions_with_57p01_and_an_immediate_stop_without() {
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
 
     let client = connect(&server.url()).await.unwrap();
     let (answer, stopped) = tokio::join!(ask(&client, "SELECT pg_sleep(60)::text"), async {
         let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-        eventually("it sleeps", async || server.query_value(sleeping).await.unwrap() == "1").await;
+        until("it sleeps", async || server.query_value(sleeping).await.unwrap() == "1").await.unwrap();
         server.stop().await
     });
     stopped.unwrap();
@@ -113,19 +115,19 @@ async fn a_server_that_stops_tells_its_sessions_how() {
 
 #[tokio::test]
 async fn a_server_that_is_starting_can_be_watched() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
     server.stop().await.unwrap();
     server.spawn_start().await.unwrap();
     assert!(server.is_running());
     // Refused, or "the database system is starting up", and at last served.
-    eventually("it serves", async || connect(&server.url()).await.is_ok()).await;
+    until("it serves", async || connect(&server.url()).await.is_ok()).await.unwrap();
     server.start().await.unwrap();
 }
 
 #[tokio::test]
 async fn the_port_of_a_server_that_is_down_stays_its_own() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
     server.kill().await.unwrap();
     // A client that asks for any port gets another one, and so does one that connects.

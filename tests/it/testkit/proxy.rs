@@ -1,7 +1,9 @@
 //! The network breaks between a client and its server.
 
-use super::{ask, connect, eventually, hangs};
-use pointsman::testkit::{Cluster, Proxy};
+use super::{ask, connect, hangs};
+use crate::support::start_cluster;
+use pointsman::testkit::Proxy;
+use pointsman::testkit::wait::until;
 use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,7 +34,7 @@ async fn say(peer: &mut TcpStream, text: &str) -> String {
 
 #[tokio::test]
 async fn a_passing_proxy_is_not_noticed_and_counts() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
     let url = server.proxied_url().await.unwrap();
     assert_ne!(url, server.url());
@@ -45,7 +47,7 @@ async fn a_passing_proxy_is_not_noticed_and_counts() {
 
 #[tokio::test]
 async fn a_session_ends_at_the_server_when_its_client_leaves() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
     let (client, connection) =
         tokio_postgres::connect(&server.proxied_url().await.unwrap(), tokio_postgres::NoTls).await.unwrap();
@@ -53,7 +55,7 @@ async fn a_session_ends_at_the_server_when_its_client_leaves() {
     assert_eq!(server.query_value(sessions).await.unwrap(), "1");
     // Without a goodbye, as of a client that was killed.
     drop((connection, client));
-    eventually("the session ended", async || server.query_value(sessions).await.unwrap() == "0").await;
+    until("the session ended", async || server.query_value(sessions).await.unwrap() == "0").await.unwrap();
 }
 
 #[tokio::test]
@@ -93,7 +95,7 @@ async fn a_reset_reaches_every_open_connection() {
 
 #[tokio::test]
 async fn a_stalled_proxy_holds_everything_and_then_lets_it_go() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let server = cluster.primary();
     let (url, proxy) = (server.proxied_url().await.unwrap(), server.proxy().await.unwrap());
     let client = connect(&url).await.unwrap();
@@ -149,7 +151,7 @@ async fn a_cut_comes_after_exactly_so_many_bytes_in_the_middle_of_a_reply() {
         assert_eq!(heard, b"0123456");
     }
 
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let url = cluster.primary().proxied_url().await.unwrap();
     let client = connect(&url).await.unwrap();
     cluster.primary().proxy().await.unwrap().cut_after(100).await.unwrap();
@@ -159,7 +161,7 @@ async fn a_cut_comes_after_exactly_so_many_bytes_in_the_middle_of_a_reply() {
 
 #[tokio::test]
 async fn a_server_that_is_down_resets_what_its_proxy_accepts() {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     let url = cluster.primary().proxied_url().await.unwrap();
     let client = connect(&url).await.unwrap();
     cluster.primary().kill().await.unwrap();

@@ -1,6 +1,8 @@
 //! Roles change, and replicas lag.
 
-use super::{connect, eventually};
+use super::connect;
+use crate::support::start_cluster;
+use pointsman::testkit::wait::until;
 use pointsman::testkit::{Cluster, TestkitError};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +14,7 @@ use tokio::time::Instant;
 const SUM: &str = "SELECT coalesce(sum(number), 0) FROM train";
 
 async fn with_a_table(replicas: usize) -> Cluster {
-    let cluster = Cluster::builder().replicas(replicas).start().await.unwrap();
+    let cluster = start_cluster(replicas).await;
     cluster.primary().execute("CREATE TABLE train (number int)").await.unwrap();
     cluster.wait_caught_up().await.unwrap();
     cluster
@@ -59,7 +61,7 @@ async fn a_planned_switchover_and_back_loses_nothing() {
 }
 
 #[tokio::test]
-async fn an_old_primary_that_wakes_up_is_still_out_of_recovery() {
+async fn an_old_primary_that_resumes_is_still_a_primary() {
     let cluster = with_a_table(1).await;
     let (old, new) = (cluster.primary(), cluster.replica(0));
     old.pause().await.unwrap();
@@ -87,7 +89,7 @@ async fn a_replica_whose_replay_is_paused_receives_and_does_not_show() {
     replica.pause_replay().await.unwrap();
     cluster.primary().execute("INSERT INTO train VALUES (7)").await.unwrap();
     let received = "SELECT pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()";
-    eventually("it has received", async || replica.query_value(received).await.unwrap() == "t").await;
+    until("it has received", async || replica.query_value(received).await.unwrap() == "t").await.unwrap();
     assert_eq!(replica.query_value(SUM).await.unwrap(), "0");
     replica.resume_replay().await.unwrap();
     cluster.wait_caught_up().await.unwrap();

@@ -15,7 +15,7 @@ use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, RollbackSet, TestkitError};
 use pointsman::{CheckoutError, Config, ReplicaSet, migrate};
 
-use crate::support::{config_of, pools_of, smuggle, value};
+use crate::support::{config_of, pools_of, smuggle, start_cluster, value};
 
 diesel::table! {
     notes (id) {
@@ -27,7 +27,7 @@ diesel::table! {
 static_assertions::assert_impl_all!(RollbackSet: Send, Sync);
 
 async fn cluster() -> Cluster {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let cluster = start_cluster(0).await;
     cluster.primary().execute("CREATE TABLE notes (id int PRIMARY KEY, text text)").await.unwrap();
     cluster
 }
@@ -229,7 +229,7 @@ async fn a_clone_of_the_set_ends_with_it() {
 
 #[tokio::test]
 async fn the_primary_of_several_nodes_serves() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let standby = NodeConfig::primary(cluster.replica(0).url()).unwrap().with_name("standby");
     let primary = NodeConfig::replica(cluster.primary().url()).unwrap().with_name("first");
     let config = Config::builder().node(standby).node(primary).build().unwrap();

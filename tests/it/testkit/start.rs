@@ -1,6 +1,8 @@
 //! A cluster comes up as it was described.
 
-use super::{connect, eventually};
+use super::connect;
+use crate::support::start_cluster;
+use pointsman::testkit::wait::until;
 use pointsman::testkit::{Cluster, Server, TestkitError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -11,9 +13,9 @@ static_assertions::assert_impl_all!(Server: Send, Sync, Clone);
 #[tokio::test]
 async fn a_primary_streams_to_its_replicas_within_seconds() {
     // The first start on a machine also makes the template.
-    drop(Cluster::builder().start().await.unwrap());
+    drop(start_cluster(0).await);
     let begin = Instant::now();
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let cluster = start_cluster(2).await;
     let took = begin.elapsed();
     // A second on an idle machine; this limit allows for all other tests at the same time.
     assert!(took < Duration::from_secs(10), "{took:?}");
@@ -31,7 +33,7 @@ async fn a_primary_streams_to_its_replicas_within_seconds() {
 
 #[tokio::test]
 async fn the_program_under_test_is_an_ordinary_user_with_a_password() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     let app = connect(&cluster.primary().url()).await.unwrap();
     let row = app.query_one("SELECT current_user::text, current_setting('is_superuser')", &[]).await.unwrap();
     assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("app", "off"));
@@ -78,7 +80,7 @@ async fn a_setting_that_no_server_knows_is_named() {
 }
 
 #[tokio::test]
-async fn missing_programs_are_told_with_what_to_install() {
+async fn missing_programs_are_an_error_with_the_packages_to_install() {
     let missing = Cluster::builder().programs("/nowhere").start().await.unwrap_err().to_string();
     for help in ["/nowhere", "apt-get install", "dnf install", "brew install", "PG_BIN"] {
         assert!(missing.contains(help), "{missing}");
@@ -86,7 +88,7 @@ async fn missing_programs_are_told_with_what_to_install() {
 }
 
 #[tokio::test]
-async fn clusters_at_the_same_time_are_strangers_to_each_other() {
+async fn clusters_at_the_same_time_have_different_identifiers() {
     let start = || Cluster::builder().replicas(1).start();
     let (a, b, c) = tokio::try_join!(start(), start(), start()).unwrap();
     let mut seen = std::collections::HashSet::new();
@@ -108,10 +110,11 @@ async fn a_synchronous_commit_waits_for_a_replica_and_outlives_its_primary() {
     let cluster = Cluster::builder().replicas(2).synchronous().start().await.unwrap();
     let primary = cluster.primary();
     let state = "SELECT string_agg(sync_state, ' ' ORDER BY application_name) FROM pg_stat_replication";
-    eventually("the first replica is the synchronous one", async || {
+    until("the first replica is the synchronous one", async || {
         primary.query_value(state).await.unwrap() == "sync potential"
     })
-    .await;
+    .await
+    .unwrap();
     primary.execute("CREATE TABLE train (number int)").await.unwrap();
 
     cluster.replica(0).pause().await.unwrap();
@@ -134,7 +137,7 @@ async fn a_synchronous_commit_waits_for_a_replica_and_outlives_its_primary() {
 fn a_cluster_serves_tests_with_a_runtime_each() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let cluster = runtime().block_on(async {
-        let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+        let cluster = start_cluster(1).await;
         cluster.primary().proxy().await.unwrap();
         cluster
     });

@@ -1,8 +1,9 @@
 //! Nothing is left behind, however a test ends.
 
-use super::eventually;
 use super::faults::processes_in;
+use crate::support::start_cluster;
 use pointsman::testkit::Cluster;
+use pointsman::testkit::wait::until;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -25,15 +26,15 @@ fn segment_exists(id: &str) -> bool {
 }
 
 async fn is_gone(folder: &Path, segments: &[String]) {
-    eventually("the servers are gone", async || processes_in(folder) == 0).await;
-    eventually("the folder is gone", async || !folder.exists()).await;
+    until("the servers are gone", async || processes_in(folder) == 0).await.unwrap();
+    until("the folder is gone", async || !folder.exists()).await.unwrap();
     assert!(!segments.iter().any(|id| segment_exists(id)), "shared memory is left");
 }
 
 /// A normal end by itself; the tests beside it run it in a process that ends in their way.
 #[tokio::test]
 async fn victim() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     cluster.primary().proxy().await.unwrap();
     println!("\nFOLDER {}", cluster.folder().display());
     match std::env::var(ENDING).as_deref() {
@@ -81,7 +82,7 @@ fn start_victim(command: &mut Command, until: &str) -> (Child, PathBuf) {
 
 #[tokio::test]
 async fn dropping_a_cluster_returns_when_it_is_gone() {
-    let cluster = Cluster::builder().replicas(1).start().await.unwrap();
+    let cluster = start_cluster(1).await;
     cluster.primary().kill().await.unwrap();
     cluster.replica(0).pause().await.unwrap();
     let (folder, segments) = (cluster.folder().to_owned(), segments(cluster.folder()));
@@ -116,7 +117,7 @@ async fn a_start_that_fails_or_is_given_up_leaves_nothing() {
         let start = Cluster::builder().replicas(1).start();
         let _ = tokio::time::timeout(std::time::Duration::from_millis(milliseconds), start).await;
     }
-    eventually("no folder is left", async || mine() == 0).await;
+    until("no folder is left", async || mine() == 0).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,20 +1,18 @@
 //! Futures that are dropped in the middle never harm the next user of a connection.
 
+use pointsman::testkit::wait::until;
 use std::future::{Future, pending};
 use std::time::Duration;
 
 use diesel::result::Error;
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 use futures_util::StreamExt;
-use pointsman::ReplicaSet;
 use pointsman::prelude::*;
-use pointsman::testkit::{Cluster, Server};
+use pointsman::testkit::Server;
 use tokio::time::timeout;
 
-use super::{add, assert_clean, committed, desk, notes, prepare};
-use crate::support::{
-    backend, eventually, in_use, patient_probes, pools_of, sessions, start, urls_of, value,
-};
+use super::{add, assert_clean, committed, fixture, notes, proxied_fixture};
+use crate::support::{backend, in_use, sessions, value};
 
 /// Long enough for a statement to be under way.
 const A_MOMENT: Duration = Duration::from_millis(100);
@@ -41,15 +39,14 @@ async fn assert_over(conn: &mut Conn<Write>) {
 /// Checks that nothing of the set runs or waits at the server.
 async fn all_idle(server: &Server) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'";
-    eventually("no session of the set is left at work", async || {
-        server.query_value(sql).await.unwrap() == "0"
-    })
-    .await;
+    until("no session of the set is left at work", async || server.query_value(sql).await.unwrap() == "0")
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
-async fn between_two_statements() {
-    let (cluster, set) = desk().await;
+async fn a_transaction_that_is_cancelled_between_two_statements_ends_its_session() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let outcome = conn.transaction(async |tx| {
         add(tx, 1).await?;
@@ -64,8 +61,8 @@ async fn between_two_statements() {
 }
 
 #[tokio::test]
-async fn in_a_nested_transaction_that_alone_was_cancelled() {
-    let (cluster, set) = desk().await;
+async fn a_cancelled_nested_transaction_ends_the_session_of_the_outer_one() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let outcome: QueryResult<()> = conn
         .transaction(async |tx| {
@@ -86,8 +83,8 @@ async fn in_a_nested_transaction_that_alone_was_cancelled() {
 }
 
 #[tokio::test]
-async fn during_a_statement() {
-    let (cluster, set) = desk().await;
+async fn a_transaction_that_is_cancelled_during_a_statement_ends_its_session() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let outcome = conn.transaction(async |tx| {
         add(tx, 1).await?;
@@ -100,19 +97,9 @@ async fn during_a_statement() {
     assert_eq!(committed(&cluster).await, "");
 }
 
-/// A fixture whose network can be stalled.
-async fn proxied_desk() -> (Cluster, ReplicaSet) {
-    let cluster = Cluster::builder().proxied().start().await.unwrap();
-    prepare(&cluster).await;
-    let url = cluster.primary().proxied_url().await.unwrap();
-    let set = start(urls_of([url]).pool(pools_of(1)).probe(patient_probes())).await;
-    drop(set.write().await.unwrap());
-    (cluster, set)
-}
-
 #[tokio::test]
-async fn during_begin() {
-    let (cluster, set) = proxied_desk().await;
+async fn a_transaction_that_is_cancelled_during_begin_ends_its_session() {
+    let (cluster, set) = proxied_fixture().await;
     let proxy = cluster.primary().proxy().await.unwrap();
     for builder in [false, true] {
         let mut conn = set.write().await.unwrap();
@@ -132,8 +119,8 @@ async fn during_begin() {
 }
 
 #[tokio::test]
-async fn during_commit() {
-    let (cluster, set) = proxied_desk().await;
+async fn a_transaction_that_is_cancelled_during_commit_ends_its_session() {
+    let (cluster, set) = proxied_fixture().await;
     let proxy = cluster.primary().proxy().await.unwrap();
     let mut conn = set.write().await.unwrap();
     let outcome = conn.transaction(async |tx| {
@@ -151,8 +138,8 @@ async fn during_commit() {
 
 /// The server was idle again, so the connection returned to its pool; but Diesel kept it as broken for ever.
 #[tokio::test]
-async fn of_diesel_async_itself() {
-    let (cluster, set) = proxied_desk().await;
+async fn a_cancelled_transaction_of_diesel_async_ends_its_session() {
+    let (cluster, set) = proxied_fixture().await;
     let proxy = cluster.primary().proxy().await.unwrap();
     // In the middle.
     let mut conn = set.write().await.unwrap();
@@ -184,8 +171,8 @@ async fn of_diesel_async_itself() {
 }
 
 #[tokio::test]
-async fn a_raw_begin_that_was_left_open_is_not_handed_on() {
-    let (cluster, set) = desk().await;
+async fn a_connection_with_an_open_raw_begin_is_not_reused() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     conn.batch_execute("BEGIN; INSERT INTO notes VALUES (1, 'x')").await.unwrap();
     drop(conn);
@@ -202,8 +189,8 @@ async fn a_raw_begin_that_was_left_open_is_not_handed_on() {
 
 /// Ended behind Diesel's back, a transaction left Diesel believing that it goes on.
 #[tokio::test]
-async fn a_transaction_that_was_ended_by_raw_sql_is_not_handed_on() {
-    let (_cluster, set) = desk().await;
+async fn a_connection_whose_transaction_raw_sql_ended_is_not_reused() {
+    let (_cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     diesel_async::AnsiTransactionManager::begin_transaction_sql(&mut *conn, "BEGIN").await.unwrap();
     conn.batch_execute("ROLLBACK").await.unwrap();
@@ -213,7 +200,7 @@ async fn a_transaction_that_was_ended_by_raw_sql_is_not_handed_on() {
 
 #[tokio::test]
 async fn a_slow_query_is_cancelled_at_the_server() {
-    let (cluster, set) = desk().await;
+    let (cluster, set) = fixture().await;
     let conn = set.write().await.unwrap();
     let before = backend(&conn).await;
     cancel(diesel::sql_query("SELECT pg_sleep(600)").execute(&conn)).await;
@@ -235,7 +222,7 @@ async fn results_that_were_not_read_to_their_end_do_not_reach_the_next_user() {
         #[diesel(sql_type = diesel::sql_types::Integer)]
         n: i32,
     }
-    let (_cluster, set) = desk().await;
+    let (_cluster, set) = fixture().await;
     let million = || diesel::sql_query("SELECT n FROM generate_series(1, 1000000) AS n");
     for round in 0..20 {
         let conn = set.write().await.unwrap();
@@ -261,7 +248,7 @@ async fn results_that_were_not_read_to_their_end_do_not_reach_the_next_user() {
 /// Also on the same `Conn`, without a pool in between.
 #[tokio::test]
 async fn a_dropped_read_loses_its_answer_and_nothing_else() {
-    let (_cluster, set) = desk().await;
+    let (_cluster, set) = fixture().await;
     let conn = set.read().await.unwrap();
     for n in 0..20 {
         let slow = value(&conn, "SELECT 'slow' FROM pg_sleep(0.05)");

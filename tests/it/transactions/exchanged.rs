@@ -1,5 +1,6 @@
 //! A bare connection that is not the one that was dialled, and `Conn`s that changed places.
 
+use pointsman::testkit::wait::until;
 use std::mem::swap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,8 +11,8 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
 
-use super::{add, assert_clean, committed, desk, notes, prepare};
-use crate::support::{backend, builder_of, eventually, in_use, pools_of, sessions, smuggle, start, value};
+use super::{NOTES, add, assert_clean, committed, fixture, notes};
+use crate::support::{backend, builder_of, in_use, pools_of, sessions, smuggle, start, start_cluster, value};
 
 fn broken<T: std::fmt::Debug>(outcome: QueryResult<T>) {
     assert!(matches!(outcome, Err(Error::BrokenTransactionManager)), "{outcome:?}");
@@ -29,8 +30,8 @@ async fn pid(conn: &mut AsyncPgConnection) -> i32 {
 
 /// Later users got a read-only session as the primary's, and their inserts returned `Ok` and were lost.
 #[tokio::test]
-async fn a_connection_of_the_users_own_is_not_handed_on() {
-    let (cluster, set) = desk().await;
+async fn a_connection_of_the_caller_is_not_returned_to_the_pool() {
+    let (cluster, set) = fixture().await;
     for open in ["SET default_transaction_read_only = on", "BEGIN", "SELECT 1"] {
         let mut foreign = own(&cluster).await;
         foreign.batch_execute(open).await.unwrap();
@@ -46,14 +47,14 @@ async fn a_connection_of_the_users_own_is_not_handed_on() {
         drop(conn);
         assert_clean(&set).await;
         // The session that the user took along is ended.
-        eventually("it has ended", async || foreign.batch_execute("SELECT 1").await.is_err()).await;
+        until("it has ended", async || foreign.batch_execute("SELECT 1").await.is_err()).await.unwrap();
     }
     assert_eq!(in_use(&set), 0);
 }
 
 #[tokio::test]
-async fn nothing_runs_on_an_exchanged_connection_and_passes_for_committed() {
-    let (cluster, set) = desk().await;
+async fn every_statement_on_an_exchanged_connection_fails() {
+    let (cluster, set) = fixture().await;
     let mut foreign = own(&cluster).await;
     foreign.batch_execute("BEGIN").await.unwrap();
     let mut conn = set.write().await.unwrap();
@@ -73,7 +74,7 @@ async fn nothing_runs_on_an_exchanged_connection_and_passes_for_committed() {
 
 #[tokio::test]
 async fn a_transaction_whose_connection_was_exchanged_is_not_committed() {
-    let (cluster, set) = desk().await;
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let mut foreign = own(&cluster).await;
     let outcome: QueryResult<()> = conn
@@ -94,7 +95,7 @@ async fn a_transaction_whose_connection_was_exchanged_is_not_committed() {
 /// A `Conn` that was assigned to has no mark anywhere, so the wire has to show that its session was used.
 #[tokio::test]
 async fn a_connection_that_was_replaced_for_good_is_noticed_by_the_wire() {
-    let (cluster, set) = desk().await;
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     *conn = own(&cluster).await;
     broken(conn.transaction(async |tx| add(tx, 1).await).await);
@@ -120,8 +121,8 @@ async fn a_connection_that_was_replaced_for_good_is_noticed_by_the_wire() {
 
 #[tokio::test]
 async fn the_bare_connections_of_two_conns_that_were_exchanged_end_with_them() {
-    let cluster = Cluster::builder().start().await.unwrap();
-    prepare(&cluster).await;
+    let cluster = start_cluster(0).await;
+    cluster.primary().execute(NOTES).await.unwrap();
     let set = start(builder_of(cluster.servers()).pool(pools_of(2))).await;
     let (mut one, mut other) = (set.write().await.unwrap(), set.write().await.unwrap());
     let backends = [backend(&one).await, backend(&other).await];
@@ -138,9 +139,9 @@ async fn the_bare_connections_of_two_conns_that_were_exchanged_end_with_them() {
 
 /// Each takes its session and its pool permit along, so there is no error.
 #[tokio::test]
-async fn conns_that_changed_places_go_on() {
-    let cluster = Cluster::builder().start().await.unwrap();
-    prepare(&cluster).await;
+async fn two_swapped_conns_go_on_working() {
+    let cluster = start_cluster(0).await;
+    cluster.primary().execute(NOTES).await.unwrap();
     let set = start(builder_of(cluster.servers()).pool(pools_of(2))).await;
     let (mut one, mut other) = (set.write().await.unwrap(), set.write().await.unwrap());
     let before = backend(&one).await;
@@ -154,9 +155,9 @@ async fn conns_that_changed_places_go_on() {
 }
 
 #[tokio::test]
-async fn a_transaction_whose_conn_changed_places_is_not_committed() {
-    let cluster = Cluster::builder().start().await.unwrap();
-    prepare(&cluster).await;
+async fn a_transaction_whose_conn_was_swapped_is_not_committed() {
+    let cluster = start_cluster(0).await;
+    cluster.primary().execute(NOTES).await.unwrap();
     let set = start(builder_of(cluster.servers()).pool(pools_of(2))).await;
     let (mut conn, mut other) = (set.write().await.unwrap(), set.write().await.unwrap());
     let outcome: QueryResult<()> = conn
@@ -193,14 +194,14 @@ async fn a_transaction_whose_conn_changed_places_is_not_committed() {
         .await;
     broken(outer);
     drop((one, other));
-    eventually("both are over", async || in_use(&set) == 0).await;
+    until("both are over", async || in_use(&set) == 0).await.unwrap();
     assert_eq!(committed(&cluster).await, "2,3");
 }
 
 /// The old instrumentation saw the statements of all later users.
 #[tokio::test]
 async fn instrumentation_ends_with_the_user_who_set_it() {
-    let (_cluster, set) = desk().await;
+    let (_cluster, set) = fixture().await;
     let seen = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&seen);
     let mut conn = set.write().await.unwrap();
@@ -220,8 +221,8 @@ async fn instrumentation_ends_with_the_user_who_set_it() {
 
 /// The mark costs no session: a lent connection that comes back stays.
 #[tokio::test]
-async fn a_connection_that_was_lent_goes_back() {
-    let (_cluster, set) = desk().await;
+async fn a_lent_connection_returns_to_the_pool() {
+    let (_cluster, set) = fixture().await;
     let first = backend(&set.write().await.unwrap()).await;
     for _ in 0..3 {
         let mut conn = set.write().await.unwrap();
@@ -250,7 +251,7 @@ async fn the_programs_default_instrumentation_hears_every_statement() {
         }))
     }
     set_default_instrumentation(listener).unwrap();
-    let (_cluster, set) = desk().await;
+    let (_cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     set_default_instrumentation(|| None).unwrap();
     for round in 1..=3 {

@@ -1,5 +1,6 @@
 //! Futures that are polled and leaked: they affect no later statement, and not the next user.
 
+use pointsman::testkit::wait::until;
 use std::future::{Future, pending, poll_fn};
 use std::mem::forget;
 use std::pin::Pin;
@@ -11,11 +12,10 @@ use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 use futures_util::StreamExt;
 use pointsman::config::TimeoutSettings;
 use pointsman::prelude::*;
-use pointsman::testkit::Cluster;
 use tokio::time::timeout;
 
-use super::{add, assert_clean, committed, desk, notes};
-use crate::support::{backend, builder_of, eventually, in_use, pools_of, sessions, start, value};
+use super::{add, assert_clean, committed, fixture, notes};
+use crate::support::{backend, builder_of, in_use, pools_of, sessions, start, start_cluster, value};
 
 fn broken<T: std::fmt::Debug>(outcome: QueryResult<T>) {
     assert!(matches!(outcome, Err(Error::BrokenTransactionManager)), "{outcome:?}");
@@ -42,7 +42,7 @@ async fn leak_at_once<'f, T>(future: impl Future<Output = T> + Send + 'f) {
 /// Its statements returned `Ok`, and were rolled back when the `Conn` was returned.
 #[tokio::test]
 async fn a_leaked_transaction_makes_its_conn_unusable() {
-    let (cluster, set) = desk().await;
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     leak(conn.transaction(async |tx| {
         add(tx, 1).await?;
@@ -60,8 +60,8 @@ async fn a_leaked_transaction_makes_its_conn_unusable() {
 }
 
 #[tokio::test]
-async fn also_where_the_bare_connection_is_used_first() {
-    let (cluster, set) = desk().await;
+async fn a_leaked_transaction_makes_its_conn_unusable_if_the_bare_connection_is_used_first() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     leak(conn.transaction(async |tx| {
         add(tx, 1).await?;
@@ -76,8 +76,8 @@ async fn also_where_the_bare_connection_is_used_first() {
 }
 
 #[tokio::test]
-async fn also_where_it_was_leaked_before_it_began() {
-    let (cluster, set) = desk().await;
+async fn a_transaction_that_is_leaked_before_it_begins_makes_its_conn_unusable() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     leak_at_once(conn.transaction(async |tx| add(tx, 1).await)).await;
     broken(add(&conn, 2).await);
@@ -88,7 +88,7 @@ async fn also_where_it_was_leaked_before_it_began() {
 
 #[tokio::test]
 async fn a_leaked_inner_transaction_fails_the_outer_one() {
-    let (cluster, set) = desk().await;
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let outer: QueryResult<()> = conn
         .transaction(async |tx| {
@@ -127,8 +127,8 @@ async fn a_leaked_inner_transaction_fails_the_outer_one() {
 
 /// A read transaction, and a returned `Conn` that was not used after the leak.
 #[tokio::test]
-async fn the_next_user_gets_another_session() {
-    let (_cluster, set) = desk().await;
+async fn a_session_with_a_leaked_transaction_is_not_reused() {
+    let (_cluster, set) = fixture().await;
     let mut conn = set.read().await.unwrap();
     let before = backend(&conn).await;
     leak(conn.transaction(async |_| pending::<QueryResult<()>>().await)).await;
@@ -140,8 +140,8 @@ async fn the_next_user_gets_another_session() {
 
 /// The function may be any that returns a future, so its work before that counts as well.
 #[tokio::test]
-async fn what_the_function_does_is_its_own() {
-    let (cluster, set) = desk().await;
+async fn work_that_starts_before_the_first_poll_of_the_function_is_part_of_the_transaction() {
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     fn begin_with(tx: &mut Conn<Write>) -> Pin<Box<dyn Future<Output = QueryResult<usize>> + Send + '_>> {
         // `execute` uses the connection when it is called.
@@ -167,7 +167,7 @@ async fn what_the_function_does_is_its_own() {
 /// The next user's transaction panicked, or its statements waited for ever.
 #[tokio::test]
 async fn a_leaked_statement_does_not_reach_the_next_user() {
-    let (_cluster, set) = desk().await;
+    let (_cluster, set) = fixture().await;
     let slow = || diesel::sql_query("SELECT pg_sleep(600)");
     for round in 0..3 {
         let mut conn = set.write().await.unwrap();
@@ -192,8 +192,8 @@ async fn a_leaked_statement_does_not_reach_the_next_user() {
 
 /// The same for a statement on the bare connection, which cannot be counted.
 #[tokio::test]
-async fn a_leaked_statement_of_diesel_async_does_not_either() {
-    let (_cluster, set) = desk().await;
+async fn a_leaked_statement_of_diesel_async_does_not_reach_the_next_user() {
+    let (_cluster, set) = fixture().await;
     for polled in [false, true] {
         let mut conn = set.write().await.unwrap();
         let before = backend(&conn).await;
@@ -215,7 +215,7 @@ async fn a_leaked_statement_of_diesel_async_does_not_either() {
 /// user does.
 #[tokio::test]
 async fn a_leaked_transaction_of_diesel_async_ends_with_its_conn() {
-    let (cluster, set) = desk().await;
+    let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     leak(AsyncConnection::transaction(&mut *conn, async |bare| {
         bare.batch_execute("INSERT INTO notes VALUES (1, 'x')").await?;
@@ -229,13 +229,13 @@ async fn a_leaked_transaction_of_diesel_async_ends_with_its_conn() {
 }
 
 #[tokio::test]
-async fn a_leaked_stream_does_not_either() {
+async fn a_leaked_stream_does_not_reach_the_next_user() {
     #[derive(QueryableByName)]
     struct Row {
         #[diesel(sql_type = diesel::sql_types::Integer)]
         n: i32,
     }
-    let (_cluster, set) = desk().await;
+    let (_cluster, set) = fixture().await;
     let conn = set.write().await.unwrap();
     let million = diesel::sql_query("SELECT n FROM generate_series(1, 1000000) AS n");
     let mut rows = million.load_stream::<Row>(&conn).await.unwrap();
@@ -247,8 +247,8 @@ async fn a_leaked_stream_does_not_either() {
 
 /// As in every pool. `close` and the other intent's connections are not held up.
 #[tokio::test]
-async fn a_leaked_conn_keeps_its_place_and_nothing_else() {
-    let cluster = Cluster::builder().start().await.unwrap();
+async fn a_leaked_conn_counts_against_the_pool_and_blocks_no_other() {
+    let cluster = start_cluster(0).await;
     let timeouts = TimeoutSettings { shutdown: Duration::from_millis(100), ..TimeoutSettings::default() };
     let set = start(builder_of(cluster.servers()).pool(pools_of(2)).timeouts(timeouts)).await;
     forget(set.read().await.unwrap());
@@ -257,8 +257,7 @@ async fn a_leaked_conn_keeps_its_place_and_nothing_else() {
     assert_eq!(in_use(&set), 2);
     let closed = timeout(Duration::from_secs(20), set.close()).await.expect("an end");
     assert!(matches!(closed, Err(pointsman::Error::Close { connections: 2, .. })), "{closed:?}");
-    eventually("their sessions end with the set", async || {
-        sessions(cluster.primary(), "pointsman").await == 0
-    })
-    .await;
+    until("their sessions end with the set", async || sessions(cluster.primary(), "pointsman").await == 0)
+        .await
+        .unwrap();
 }

@@ -2,19 +2,11 @@
 
 use diesel::result::{DatabaseErrorKind, Error};
 use pointsman::prelude::*;
-use pointsman::testkit::Cluster;
-use pointsman::{OutcomeUnknown, ReplicaSet, SqlState};
+use pointsman::testkit::wait::until;
+use pointsman::{OutcomeUnknown, SqlState};
 
-use super::{add, assert_clean, committed, desk, prepare};
-use crate::support::{backend, patient_probes, pools_of, start, urls_of};
-
-async fn proxied_desk() -> (Cluster, ReplicaSet) {
-    let cluster = Cluster::builder().proxied().start().await.unwrap();
-    prepare(&cluster).await;
-    let url = cluster.primary().proxied_url().await.unwrap();
-    let set = start(urls_of([url]).pool(pools_of(1)).probe(patient_probes())).await;
-    (cluster, set)
-}
+use super::{NOTES, add, assert_clean, committed, fixture, proxied_fixture};
+use crate::support::{backend, start, start_cluster};
 
 #[track_caller]
 fn assert_unknown(error: Error, node: &str) {
@@ -30,7 +22,7 @@ fn assert_unknown(error: Error, node: &str) {
 #[tokio::test]
 async fn a_commit_whose_answer_is_cut_off_is_unknown() {
     for bytes in [1, 5, 11] {
-        let (cluster, set) = proxied_desk().await;
+        let (cluster, set) = proxied_fixture().await;
         let proxy = cluster.primary().proxy().await.unwrap();
         let mut conn = set.write().await.unwrap();
         let outcome: QueryResult<()> = conn
@@ -51,7 +43,7 @@ async fn a_commit_whose_answer_is_cut_off_is_unknown() {
 /// The server is held up by a trigger at COMMIT; meanwhile the network goes away.
 #[tokio::test]
 async fn a_commit_whose_connection_is_reset_is_unknown() {
-    let (cluster, set) = proxied_desk().await;
+    let (cluster, set) = proxied_fixture().await;
     let primary = cluster.primary();
     primary.execute(DEFERRED_SLEEP).await.unwrap();
     let proxy = primary.proxy().await.unwrap();
@@ -59,10 +51,9 @@ async fn a_commit_whose_connection_is_reset_is_unknown() {
     let reset = async {
         let committing =
             "SELECT count(*) FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'";
-        crate::support::eventually("the COMMIT is under way", async || {
-            primary.query_value(committing).await.unwrap() == "1"
-        })
-        .await;
+        until("the COMMIT is under way", async || primary.query_value(committing).await.unwrap() == "1")
+            .await
+            .unwrap();
         proxy.reset().await.unwrap();
     };
     let (outcome, ()) = tokio::join!(conn.transaction(async |tx| add(tx, 1).await), reset);
@@ -77,7 +68,7 @@ const DEFERRED_SLEEP: &str = "\
 /// The server closed the session (57P01) in the middle of a COMMIT.
 #[tokio::test]
 async fn a_commit_whose_session_is_terminated_is_unknown() {
-    let (cluster, set) = desk().await;
+    let (cluster, set) = fixture().await;
     let primary = cluster.primary();
     primary.execute(DEFERRED_SLEEP).await.unwrap();
     let mut conn = set.write().await.unwrap();
@@ -86,10 +77,9 @@ async fn a_commit_whose_session_is_terminated_is_unknown() {
         let committing = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND query = 'COMMIT' AND wait_event = 'PgSleep'"
         );
-        crate::support::eventually("the COMMIT is under way", async || {
-            primary.query_value(&committing).await.unwrap() == "1"
-        })
-        .await;
+        until("the COMMIT is under way", async || primary.query_value(&committing).await.unwrap() == "1")
+            .await
+            .unwrap();
         primary.execute(&format!("SELECT pg_terminate_backend({pid})")).await.unwrap();
     };
     let (outcome, ()) = tokio::join!(conn.transaction(async |tx| add(tx, 1).await), terminate);
@@ -100,8 +90,8 @@ async fn a_commit_whose_session_is_terminated_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_commit_that_the_server_refuses_is_that_error() {
-    let (cluster, set) = desk().await;
+async fn a_refused_commit_returns_the_error_of_the_server() {
+    let (cluster, set) = fixture().await;
     cluster
         .primary()
         .execute(
@@ -125,9 +115,9 @@ async fn a_commit_that_the_server_refuses_is_that_error() {
 }
 
 #[tokio::test]
-async fn a_serialization_failure_at_commit_is_that_error() {
-    let cluster = Cluster::builder().start().await.unwrap();
-    prepare(&cluster).await;
+async fn a_serialization_failure_at_commit_is_returned() {
+    let cluster = start_cluster(0).await;
+    cluster.primary().execute(NOTES).await.unwrap();
     let set = start(crate::support::builder_of(cluster.servers())).await;
     let meet = tokio::sync::Barrier::new(2);
     let count_and_add = async |id: i32| {
@@ -154,8 +144,8 @@ async fn a_serialization_failure_at_commit_is_that_error() {
 
 /// A connection that died before the COMMIT was sent cannot have committed, and the set knows it.
 #[tokio::test]
-async fn a_connection_that_dies_before_the_commit_is_no_success() {
-    let (cluster, set) = proxied_desk().await;
+async fn a_connection_that_ends_before_the_commit_is_not_ok() {
+    let (cluster, set) = proxied_fixture().await;
     let proxy = cluster.primary().proxy().await.unwrap();
     let mut conn = set.write().await.unwrap();
     let outcome: QueryResult<()> = conn

@@ -70,7 +70,7 @@ async fn a_statement_is_cancelled_from_another_task_and_no_other_one_with_it() {
 }
 
 #[tokio::test]
-async fn one_task_that_would_wait_for_its_own_transaction_is_told_so() {
+async fn a_task_that_would_wait_for_its_own_transaction_gets_an_error() {
     let cluster = cluster().await;
     let limit = Duration::from_secs(1);
     let config = builder_of(cluster.servers()).timeouts(checkout_within(limit)).build().unwrap();

@@ -79,7 +79,7 @@ async fn a_conflict_is_run_again() {
 }
 
 #[tokio::test]
-async fn of_what_a_transaction_is_to_be_like_read_only_has_an_effect() {
+async fn only_read_only_of_the_transaction_settings_has_an_effect() {
     let (_cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     let level: QueryResult<String> = conn
@@ -159,7 +159,7 @@ async fn deferred_constraints_are_checked_at_the_commit_each_time() {
 
 /// A COMMIT that got through would commit all of the test's work.
 #[tokio::test]
-async fn no_statement_of_the_application_commits() {
+async fn no_statement_of_the_application_commits_the_rollback_set() {
     let (cluster, set) = fixture().await;
     let mut conn = set.write().await.unwrap();
     add(&conn, 1).await.unwrap();
