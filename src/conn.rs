@@ -22,10 +22,11 @@ use self::source::Source;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
 pub(crate) use self::wal_position::WalPosition;
 use crate::error::{InDoubt, OutcomeUnknown, SqlState};
+use crate::lsn::{Lsn, PositionLog};
 use crate::pool::Lease;
 use crate::topology::Node;
 use crate::topology::Role;
-use crate::wire::{Statement, WireState};
+use crate::wire::{Statement, Tracking, WireState};
 use crate::{Intent, Read, Writable, Write};
 
 mod bare;
@@ -78,6 +79,8 @@ pub(crate) struct ConnInner {
     unusable: bool,
     /// The last transaction ended because it conflicted with others.
     conflicted: bool,
+    /// The position that the server has to prove in the flight of the first request.
+    unproven: Option<Lsn>,
 }
 
 impl<I: Intent> Conn<I> {
@@ -86,7 +89,10 @@ impl<I: Intent> Conn<I> {
     }
 
     fn of(source: Source) -> Self {
-        Self { inner: ConnInner { source, unusable: false, conflicted: false }, intent: PhantomData }
+        Self {
+            inner: ConnInner { source, unusable: false, conflicted: false, unproven: None },
+            intent: PhantomData,
+        }
     }
 
     #[ref_cast_custom]
@@ -232,6 +238,48 @@ impl<I: Intent> Conn<I> {
             return Err(self.unreplicated(None).into());
         }
         Ok(value)
+    }
+
+    /// Records the positions of what is read and written from now on.
+    ///
+    /// `timeline` is the one that a standby replays, as far as the set knows.
+    pub(crate) fn track(&self, log: &Arc<PositionLog>, timeline: u32) {
+        self.wire().track(Tracking { log: Arc::clone(log), timeline });
+    }
+
+    /// Asks the server for its position, in a round trip.
+    pub(crate) async fn ask_position(&self) -> Option<Lsn> {
+        self.inner.source.ask_position().await
+    }
+
+    /// Lets the server prove in the flight of the first request that it has reached a position.
+    pub(crate) fn prove_in_flight(&mut self, required: Lsn) {
+        self.wire().ask_before_next();
+        self.inner.unproven = Some(required);
+    }
+
+    /// Takes the position that the server has to prove.
+    pub(crate) fn take_unproven(&mut self) -> Option<Lsn> {
+        self.inner.unproven.take()
+    }
+
+    /// Waits until the position of what was read or written is recorded, which arrives right behind the answer.
+    pub(crate) async fn position_recorded(&self) {
+        let wire = self.wire();
+        if wire.is_tracked() {
+            wire.positions_answered().await;
+            if wire.has_missed_position() && wire.is_idle() && !self.is_closed() {
+                // The request that carries this question is followed by the one that was missed.
+                self.ask_position().await;
+                wire.positions_answered().await;
+            }
+        }
+    }
+
+    /// Completes a statement: its position is recorded, and its commit was replicated.
+    pub(crate) async fn complete<T>(&self, value: T) -> QueryResult<T> {
+        self.position_recorded().await;
+        self.replicated(value)
     }
 
     fn node_name(&self) -> Option<String> {

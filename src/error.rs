@@ -5,6 +5,7 @@
 //!
 //! * [`ConnectError`]: one attempt to open a session at one node
 //! * [`CheckoutError`]: [`ReplicaSet::read`](crate::ReplicaSet::read) and [`write`](crate::ReplicaSet::write)
+//! * [`CausalError`]: a causal token that no node could satisfy
 //! * [`CancelError`]: a statement that could not be cancelled
 //! * [`ListenError`], for [`ReplicaSet::listen`](crate::ReplicaSet::listen)
 //! * [`OutcomeUnknown`]: a COMMIT whose answer never came
@@ -14,6 +15,7 @@
 use std::time::Duration;
 
 pub use self::cancel::CancelError;
+pub use self::causal::CausalError;
 pub use self::checkout::{CheckoutError, NodeFailure, ShownIdentifier};
 pub use self::connect::ConnectError;
 pub use self::in_doubt::InDoubt;
@@ -25,6 +27,7 @@ pub use self::transaction::{OutcomeUnknown, TransactionFailed};
 use crate::config::ConfigError;
 
 mod cancel;
+mod causal;
 mod checkout;
 mod connect;
 mod in_doubt;

@@ -6,6 +6,7 @@
 //! | [`configuration`] | which settings there are, with each default and its reason |
 //! | [`deployment`] | what to check before production |
 //! | [`failover`] | what happens in each failure, what users see, what to do |
+//! | [`consistency`] | how a read sees the writes before it, on any replica |
 //! | [`glossary`] | what the words mean, and where they come from |
 //! | [`quick_reference`] | variables, calls, errors and commands on one page |
 //! | [`testkit`] | how to test a program against real failures, or with a rollback after each test |
@@ -34,6 +35,7 @@ pages! {
     api: "docs/api.md",
     architecture: "docs/architecture.md",
     benchmarks: "docs/benchmarks.md",
+    consistency: "docs/consistency.md",
     configuration: "docs/configuration.md",
     deployment: "docs/deployment.md",
     failover: "docs/failover.md",

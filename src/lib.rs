@@ -69,14 +69,15 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub use self::causal::Session;
 #[doc(inline)]
 pub use self::config::error::ConfigError;
 #[doc(inline)]
 pub use self::config::valid::Config;
 pub use self::conn::{AsyncFunc, BorrowedConn, CancelHandle, Conn, RawAccess, TransactionBuilder};
 pub use self::error::{
-    CancelError, ChannelFault, CheckoutError, ConnectError, Error, InDoubt, ListenError, NodeFailure,
-    OutcomeUnknown, ShownIdentifier, SqlState, TransactionFailed, is_safe_to_retry,
+    CancelError, CausalError, ChannelFault, CheckoutError, ConnectError, Error, InDoubt, ListenError,
+    NodeFailure, OutcomeUnknown, ShownIdentifier, SqlState, TransactionFailed, is_safe_to_retry,
 };
 pub use self::intent::{Intent, IntentKind, Read, Writable, Write};
 pub use self::lsn::{InvalidLsn, Lsn};
@@ -84,10 +85,12 @@ pub use self::options::{ReadOptions, WriteOptions};
 pub use self::replica_set::{CommitOutcome, Reconfigured, ReplicaSet};
 pub use self::run_query::{LoadQuery, RunExecuteDsl, RunQueryDsl, SaveChangesDsl};
 pub use self::statement::{AssumeReadOnly, CombineDsl, Permits, ReadOnly, SetOperation, assume_read_only};
+pub use self::token::{CausalToken, InvalidToken, InvalidTokenKey, TokenKey};
 #[doc(inline)]
 pub use self::topology::role::Role;
 
 mod backoff;
+mod causal;
 pub mod config;
 mod conn;
 mod error;
@@ -110,6 +113,7 @@ mod stats;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod timeout;
+mod token;
 pub mod topology;
 mod wire;
 

@@ -5,6 +5,10 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::positions::{PositionLog, Positions, SharedLog};
+
+mod positions;
+
 /// A log sequence number: a position in PostgreSQL's write-ahead log, in bytes.
 ///
 /// The text form is PostgreSQL's: two hexadecimal halves with a slash.
@@ -40,7 +44,8 @@ impl Lsn {
     ///
     /// At the end of a page, the insert position already points behind the header of the next page. A standby that has
     /// replayed everything reports that position only when more is written.
-    #[cfg(any(feature = "service", feature = "testkit"))]
+    ///
+    /// No record ends in a header, so the result is exact for pages of 8 KiB. Only a specially compiled server has others.
     pub(crate) fn end_of_last_record(self) -> Self {
         const PAGE: u64 = 8192;
         /// The sizes of a page's header: the second one is that of the first page of a segment.

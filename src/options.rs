@@ -14,6 +14,8 @@ use std::time::Duration;
 
 pub(crate) use self::mode::{AccessMode, IsolationLevel, TransactionMode};
 use crate::config::Fallback;
+use crate::lsn::SharedLog;
+use crate::token::CausalToken;
 
 mod mode;
 
@@ -43,12 +45,25 @@ pub struct ReadOptions {
     pub(crate) fallback: Option<Fallback>,
     pub(crate) max_lag: Option<Duration>,
     pub(crate) zone: Option<Arc<str>>,
+    pub(crate) after: Option<CausalToken>,
+    pub(crate) causal_wait: Option<Duration>,
+    /// Where the positions of what is read are recorded.
+    pub(crate) log: SharedLog,
 }
 
 impl ReadOptions {
     /// Creates options that change nothing in the configuration.
     pub const fn new() -> Self {
-        Self { within: None, prefer_primary: false, fallback: None, max_lag: None, zone: None }
+        Self {
+            within: None,
+            prefer_primary: false,
+            fallback: None,
+            max_lag: None,
+            zone: None,
+            after: None,
+            causal_wait: None,
+            log: SharedLog::none(),
+        }
     }
 
     /// Limits the wait for connections in this call, instead of `timeouts.checkout`.
@@ -97,6 +112,36 @@ impl ReadOptions {
     /// with any lag, because no fresher node is known. `reads.max_lag_bytes` applies as well.
     pub const fn max_lag(mut self, max_lag: Duration) -> Self {
         self.max_lag = Some(max_lag);
+        self
+    }
+
+    /// Requires that the read sees everything that a token covers, whichever node serves it.
+    ///
+    /// A replica that is known to be that far serves at no cost. Otherwise a replica is asked for its position in the
+    /// same flight as the read, then there is a short wait for the first replica to get there
+    /// ([`causal_wait`](Self::causal_wait)), and then the primary serves, within `reads.max_fallback`. The lag of a
+    /// replica does not matter then, unless [`max_lag`](Self::max_lag) is set as well.
+    ///
+    /// [`Session`](crate::Session) does this by itself.
+    ///
+    /// ```
+    /// use pointsman::prelude::*;
+    /// use pointsman::{CausalToken, CheckoutError, ReadOptions, ReplicaSet};
+    ///
+    /// async fn read_after(set: &ReplicaSet, token: &CausalToken) -> Result<Conn<Read>, CheckoutError> {
+    ///     set.read_with(&ReadOptions::new().after(token)).await
+    /// }
+    /// ```
+    pub const fn after(mut self, token: &CausalToken) -> Self {
+        self.after = Some(*token);
+        self
+    }
+
+    /// Limits the wait for a replica to reach the token's position, instead of `reads.causal_wait`.
+    ///
+    /// After it, the primary serves. [`Duration::ZERO`] does not wait. Without [`after`](Self::after) it has no effect.
+    pub const fn causal_wait(mut self, limit: Duration) -> Self {
+        self.causal_wait = Some(clamped(limit));
         self
     }
 

@@ -3,6 +3,7 @@
 //! * [`ReplicaSet`]: connect, read, write, close
 //! * `read`: a node for a read, and the next one if it fails
 //! * `read_plan`: the order in which a read asks the nodes (pure)
+//! * `await_position`: waits until a replica has replayed a position
 //! * `write`: the primary, and waiting for one
 //! * `run_read`, `run`: a read that survives its node, and one run of it
 //! * `repeat`, `hedge`: when a read is run again, and when a slow one is also tried on a second node
@@ -35,6 +36,7 @@ use crate::topology::{Health, NodeRole, NodeStatus, Topology};
 use crate::topology::{Monitor, NodeView, Snapshot, TopologyState};
 use crate::topology::{Node, NodeId};
 
+mod await_position;
 mod budget;
 mod checkout;
 mod forget;
@@ -253,7 +255,7 @@ impl ReplicaSet {
         self.inner.live.load_full()
     }
 
-    fn snapshot(&self) -> Arc<Snapshot> {
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.inner.topology.snapshot()
     }
 

@@ -67,7 +67,7 @@ pub trait RunQueryDsl<I: Intent>: Sized {
         U: Send + 'static,
     {
         let collected = self.rows(conn).and_then(TryStreamExt::try_collect::<Vec<U>>);
-        collected.and_then(|rows| ready(conn.replicated(rows))).boxed()
+        collected.and_then(|rows| conn.complete(rows)).boxed()
     }
 
     /// Runs a statement and returns its rows as a stream.
@@ -94,7 +94,7 @@ pub trait RunQueryDsl<I: Intent>: Sized {
         U: Send + 'static,
     {
         let first = self.rows(conn).and_then(first_row);
-        first.and_then(|row| ready(conn.replicated(row))).boxed()
+        first.and_then(|row| conn.complete(row)).boxed()
     }
 
     /// Does the same as [`load`](Self::load), and reads better after `returning`.
@@ -181,6 +181,7 @@ pub trait RunExecuteDsl<I: Intent>: Sized {
                 async move {
                     let _connection = connection;
                     let count = executed.await?;
+                    conn.position_recorded().await;
                     // A read commits nothing.
                     if I::KIND == IntentKind::Read { Ok(count) } else { conn.replicated(count) }
                 }

@@ -10,11 +10,13 @@
 //! * `role`: the role in which a node serves a connection
 //! * `roles`: from observations to roles, with the rules of fencing
 //! * `lineage`: whether a standby follows the primary's history or has diverged from it
+//! * `ancestry`: whether the present history contains a position of an earlier one
 //! * `alias`: one server under several names
 //! * `identity`: which cluster the set belongs to
 //! * `history`: what the set remembers of the nodes, and when it forgets
 //! * `recoveries`: how each primary came to write
 //! * `lag`: how far a replica is behind
+//! * `requirement`: what a causal token requires of a node
 //! * `eligibility`: which node may serve a read, and in which tier
 //! * `routing`: which of the eligible nodes serves it
 //! * `snapshot`: the nodes at one moment
@@ -43,6 +45,7 @@ pub(crate) use self::monitor::Monitor;
 pub(crate) use self::node::{Node, NodeId, Retired};
 pub(crate) use self::observation::{LastSeen, Observation, ProbeError};
 pub(crate) use self::recoveries::{Recoveries, Recovery};
+pub(crate) use self::requirement::{Known, Requirement};
 pub(crate) use self::role::Role;
 pub(crate) use self::roles::{Roles, Seen, resolve_roles};
 pub(crate) use self::snapshot::{NodeView, Snapshot};
@@ -51,6 +54,7 @@ use crate::error::ShownIdentifier;
 use crate::lsn::Lsn;
 
 mod alias;
+mod ancestry;
 mod changes;
 mod dial_limit;
 mod ejection;
@@ -67,6 +71,7 @@ mod probe;
 mod prober;
 mod reason;
 mod recoveries;
+mod requirement;
 mod restart;
 pub(crate) mod role;
 mod roles;

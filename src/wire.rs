@@ -5,6 +5,7 @@
 //! reported it, and the number of answers still owed. And the monitor can close a connection from outside, so that a
 //! query on a node that hangs ends.
 //!
+//! * `asks`: asks for the server's position in the flight of a request
 //! * `dial`: opens a session from a node's settings, under one deadline
 //! * `driver`: the task that moves the bytes, and the ways to end it
 //! * `lending`: counts checkouts, so that a late cancel request hits no other one
@@ -19,8 +20,11 @@
 
 use std::sync::Arc;
 
-use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
 
+use crate::lsn::Lsn;
+
+pub(crate) use self::asks::Tracking;
 pub(crate) use self::dial::{Cancel, Dialer, SessionKind};
 use self::driver::Driver;
 pub(crate) use self::driver::{Call, Hearer};
@@ -32,6 +36,7 @@ pub(crate) use self::state::WireState;
 use self::tap::ProtocolTap;
 pub(crate) use self::usage::{Statement, Transaction, Usage};
 
+mod asks;
 mod dial;
 mod driver;
 mod frames;
@@ -77,6 +82,16 @@ impl WireConnection {
 
     pub(crate) fn conn_mut(&mut self) -> &mut AsyncPgConnection {
         &mut self.conn
+    }
+
+    /// Asks the server for its position, in a round trip of its own.
+    ///
+    /// Returns `None` if the server does not tell it, or the connection fails.
+    pub(crate) async fn ask_position(&self) -> Option<Lsn> {
+        self.wire.ask_before_next();
+        // An empty request carries the question.
+        (&mut &self.conn).batch_execute("").await.ok()?;
+        self.wire.position_before()
     }
 
     /// Returns the record of the futures that use the connection.

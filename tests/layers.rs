@@ -10,8 +10,9 @@ use std::str::FromStr;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The layers, from the lowest to the highest; modules of one layer do not use each other.
-const LAYERS: [&[&str]; 12] = [
-    &["backoff", "intent", "limit", "lsn", "stats", "timeout"],
+const LAYERS: [&[&str]; 14] = [
+    &["backoff", "intent", "limit", "lsn", "timeout"],
+    &["stats", "token"],
     &["config"],
     &["error", "options"],
     &["wire"],
@@ -21,6 +22,7 @@ const LAYERS: [&[&str]; 12] = [
     &["conn"],
     &["run_query"],
     &["replica_set"],
+    &["causal"],
     &["migrate", "testkit"],
     &["payments"],
 ];

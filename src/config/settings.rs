@@ -181,6 +181,11 @@ settings! {
         ///
         /// Time is what people mean by stale; how many bytes are many depends on the load.
         pub max_lag_bytes: Option<u64> = None, in 1..;
+        /// Wait for a replica to reach the position of a causal token, before the primary serves the read.
+        ///
+        /// A replica that keeps up replays a commit within some milliseconds. A longer wait than 25 ms would be felt, and
+        /// the primary can answer meanwhile.
+        pub causal_wait: Duration = 25 * MS, in Duration::ZERO..=MINUTE;
         /// Times that `run_read` repeats a read that its node failed; 0 turns that off.
         ///
         /// Each of three nodes may fail a read once, and one of them twice. A read that failed five times in a row is

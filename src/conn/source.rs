@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use diesel_async::AsyncPgConnection;
 
 use crate::error::SqlState;
+use crate::lsn::Lsn;
 use crate::pool::{Canceller, Lease};
 use crate::stats::NodeStats;
 use crate::topology::Node;
@@ -191,6 +192,14 @@ impl Source {
         }
     }
 
+    /// Asks the server for its position.
+    pub(super) async fn ask_position(&self) -> Option<Lsn> {
+        match self {
+            Self::Pooled(pooled) => pooled.lease.ask_position().await,
+            Self::Opened(_) => None,
+        }
+    }
+
     /// Returns the means to cancel a statement from another task.
     pub(super) fn canceller(&self) -> Option<Canceller> {
         match self {
@@ -228,6 +237,7 @@ impl Pooled {
 impl Drop for Pooled {
     fn drop(&mut self) {
         self.warn_of_unreplicated();
+        self.lease.wire().untrack();
         let stats = self.node.stats();
         if self.intent == IntentKind::Read {
             stats.in_flight.fetch_sub(1, Ordering::AcqRel);

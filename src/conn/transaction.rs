@@ -166,7 +166,11 @@ where
         .await
     };
     let outcome = match outcome {
-        Ok(value) => guard.commit(resolvable).await.map(|()| value).map_err(E::from),
+        Ok(value) => {
+            let committed = guard.commit(resolvable).await;
+            guard.conn.position_recorded().await;
+            committed.map(|()| value).map_err(E::from)
+        }
         Err(error) if !guard.is_intact() => {
             guard.make_unusable();
             return guard.end(Err(error));

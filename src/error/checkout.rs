@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::ConnectError;
+use super::{CausalError, ConnectError};
 use crate::IntentKind;
 
 /// The reason why [`ReplicaSet::read`](crate::ReplicaSet::read) or [`write`](crate::ReplicaSet::write) failed.
@@ -113,6 +113,9 @@ pub enum CheckoutError {
         /// Time waited.
         waited: Duration,
     },
+    /// No node could satisfy the causal token of the call.
+    #[error(transparent)]
+    Causal(#[from] CausalError),
     /// The set was closed.
     #[error("the replica set is closed")]
     Closed,

@@ -9,14 +9,57 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::await_position::await_position;
 use super::read_plan::{Ask, ReadPlan, Shortage, Step, Unserved};
 use super::{ReplicaSet, failures};
 use crate::conn::Conn;
-use crate::error::{CheckoutError, ConnectError, NodeFailure};
+use crate::error::{CausalError, CheckoutError, ConnectError, NodeFailure};
 use crate::options::ReadOptions;
 use crate::pool::{Lease, PoolError, Queueing};
-use crate::topology::{NodeFilter, NodeRole, NodeView, Role, Snapshot};
+use crate::topology::{Known, NodeFilter, NodeRole, NodeView, Requirement, Role, Snapshot, Tier};
 use crate::{IntentKind, Read};
+
+/// How a replica proves that it has reached a position that it is not known to have reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// By an answer before the connection is handed out, which takes a round trip.
+    Before,
+    /// By an answer in the flight of the first request, which the caller must check.
+    InFlight,
+}
+
+/// A snapshot, and what the read requires by it.
+struct Round {
+    snapshot: Arc<Snapshot>,
+    required: Option<Requirement>,
+}
+
+impl Round {
+    /// Returns the required position if the nodes have been probed since, and none had written it.
+    fn refuted(&self, since: Instant) -> Option<Requirement> {
+        self.required.filter(|required| {
+            required.known != Known::Written && self.snapshot.was_observed_since(since, required.known)
+        })
+    }
+}
+
+/// Lets a replica prove that it has reached a position.
+async fn prove(
+    mut conn: Conn<Read>,
+    required: Requirement,
+    proof: Proof,
+    deadline: Instant,
+) -> Result<Conn<Read>, Unserved> {
+    if proof == Proof::InFlight {
+        conn.prove_in_flight(required.position);
+        return Ok(conn);
+    }
+    let asked = timeout_at(deadline, conn.ask_position()).await;
+    match asked.ok().flatten() {
+        Some(position) if position >= required.position => Ok(conn),
+        _ => Err(Unserved::Behind),
+    }
+}
 
 impl ReplicaSet {
     /// Checks out a connection to read, from a replica or otherwise from the primary.
@@ -44,7 +87,7 @@ impl ReplicaSet {
     /// ```
     pub async fn read(&self) -> Result<Conn<Read>, CheckoutError> {
         let deadline = Instant::now() + self.config().timeouts().checkout;
-        self.read_from(NodeFilter::All, &ReadOptions::new(), deadline).await
+        self.read_from(NodeFilter::All, &ReadOptions::new(), Proof::Before, deadline).await
     }
 
     /// Checks out a connection to read, from the primary first.
@@ -99,7 +142,7 @@ impl ReplicaSet {
         let options = options.clone();
         async move {
             let limit = options.within.unwrap_or_else(|| self.config().timeouts().checkout);
-            self.read_from(NodeFilter::All, &options, Instant::now() + limit).await
+            self.read_from(NodeFilter::All, &options, Proof::Before, Instant::now() + limit).await
         }
     }
 
@@ -108,42 +151,59 @@ impl ReplicaSet {
         &self,
         nodes: NodeFilter<'_>,
         options: &ReadOptions,
+        proof: Proof,
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
         // Pinned here because it is large: moving it would cost more than the rest of a checkout.
-        self.while_open(pin!(self.find_reader(nodes, options, deadline))).await
+        self.while_open(pin!(self.find_reader(nodes, options, proof, deadline))).await
     }
 
     async fn find_reader(
         &self,
         nodes: NodeFilter<'_>,
         options: &ReadOptions,
+        proof: Proof,
         deadline: Instant,
     ) -> Result<Conn<Read>, CheckoutError> {
         let began = Instant::now();
         let mut plan = ReadPlan::new(fastrand::Rng::new());
         let mut changes = None;
-        let mut snapshot = self.begin_round(&mut plan, nodes, options, began)?;
+        let mut round = self.begin_round(&mut plan, nodes, options, began)?;
         loop {
             match plan.next() {
-                Step::Ask(ask) => match self.ask(&snapshot, ask, deadline).await {
-                    Ok(conn) => return Ok(conn),
+                Step::Ask(ask) => match self.ask(&round, ask, proof, deadline).await {
+                    Ok(conn) => {
+                        if let Some(log) = &options.log.0 {
+                            conn.track(log, round.snapshot.ancestry.timeline());
+                        }
+                        return Ok(conn);
+                    }
                     Err(unserved) => plan.on(ask, unserved),
                 },
+                Step::AwaitPosition => {
+                    if self.await_position(&plan, &round, options, deadline).await {
+                        round = self.begin_round(&mut plan, nodes, options, Instant::now())?;
+                    } else {
+                        plan.on_waited();
+                    }
+                }
                 Step::StartOver => {
                     yield_now().await;
-                    snapshot = self.begin_round(&mut plan, nodes, options, Instant::now())?;
+                    round = self.begin_round(&mut plan, nodes, options, Instant::now())?;
                 }
                 Step::Pause(pause, shortage) => {
+                    if let Some(required) = round.refuted(began) {
+                        return Err(CausalError::from(required).into());
+                    }
                     // Subscribe only now, so that a checkout that succeeds at once does not pay for it.
                     let changes = changes.get_or_insert_with(|| self.watch());
                     let until = Instant::now() + pause;
                     if until >= deadline {
                         sleep_until(deadline).await;
-                        return Err(self.shortage(&snapshot, shortage, plan.failures(), began.elapsed()));
+                        return Err(self.shortage(&round, shortage, plan.failures(), began.elapsed()));
                     }
                     let _ = timeout_at(until, changes.changed()).await;
-                    snapshot = self.begin_round(&mut plan, nodes, options, Instant::now())?;
+                    round = self.begin_round(&mut plan, nodes, options, Instant::now())?;
                 }
             }
         }
@@ -156,31 +216,61 @@ impl ReplicaSet {
         nodes: NodeFilter<'_>,
         options: &ReadOptions,
         now: Instant,
-    ) -> Result<Arc<Snapshot>, CheckoutError> {
+    ) -> Result<Round, CheckoutError> {
         self.check_open()?;
         let snapshot = self.snapshot();
         // Data read may be old anyway, so the read uses the last known topology while monitors are restarted.
         let _ = self.is_up_to_date(&snapshot, now);
-        plan.begin_round(snapshot.candidates(options, nodes, now));
-        Ok(snapshot)
+        let required = options.after.as_ref().map(|token| snapshot.requirement(token)).transpose()?;
+        let position = required.map(|required| required.position);
+        let mut candidates = snapshot.candidates(options, nodes, position, now);
+        if let Some(required) = required.filter(|required| required.known != Known::Written) {
+            // A made-up token must not send its reads to the primary, and a new one may be ahead of the last probe.
+            let is_askable = |node: usize| {
+                required.known == Known::Ahead && snapshot.nodes[node].role == NodeRole::Replica
+            };
+            candidates.retain(|candidate| is_askable(candidate.node));
+            snapshot.wake_monitors();
+        }
+        plan.begin_round(candidates);
+        Ok(Round { snapshot, required })
+    }
+
+    /// Waits a little until one of the nodes that are behind has reached the position; returns `false` if none has.
+    async fn await_position(
+        &self,
+        plan: &ReadPlan,
+        round: &Round,
+        options: &ReadOptions,
+        deadline: Instant,
+    ) -> bool {
+        let Some(required) = round.required else { return false };
+        let wait = options.causal_wait.unwrap_or_else(|| self.config().reads().causal_wait);
+        let nodes: Vec<_> =
+            plan.behind().iter().map(|node| Arc::clone(&round.snapshot.nodes[*node].node)).collect();
+        await_position(&nodes, required.position, deadline.min(Instant::now() + wait)).await
     }
 
     /// Returns the error of a read that no node served before its deadline.
     fn shortage(
         &self,
-        snapshot: &Snapshot,
+        round: &Round,
         shortage: Shortage,
         tried: &[NodeFailure],
         waited: Duration,
     ) -> CheckoutError {
         match shortage {
             Shortage::Exhausted { node } => CheckoutError::Exhausted {
-                node: snapshot.nodes[node].node.name().to_owned(),
+                node: round.snapshot.nodes[node].node.name().to_owned(),
                 intent: IntentKind::Read,
                 waited,
                 max_size: self.config().pool().max_size,
             },
             Shortage::NoPermit { limit } => CheckoutError::FallbackExhausted { limit },
+            Shortage::Behind => {
+                let position = round.required.map(|required| required.position).unwrap_or_default();
+                CausalError::NotCaughtUp { position, waited }.into()
+            }
             Shortage::NoNode => {
                 let failures = failures(&self.snapshot(), tried);
                 CheckoutError::NoNode { intent: IntentKind::Read, waited, failures }
@@ -189,7 +279,14 @@ impl ReplicaSet {
     }
 
     /// Asks one node for a connection.
-    async fn ask(&self, snapshot: &Snapshot, ask: Ask, deadline: Instant) -> Result<Conn<Read>, Unserved> {
+    async fn ask(
+        &self,
+        round: &Round,
+        ask: Ask,
+        proof: Proof,
+        deadline: Instant,
+    ) -> Result<Conn<Read>, Unserved> {
+        let snapshot = &round.snapshot;
         let deadline = ask.timeout.map_or(deadline, |timeout| deadline.min(Instant::now() + timeout));
         let view = &snapshot.nodes[ask.node];
         let permit =
@@ -206,7 +303,11 @@ impl ReplicaSet {
             Ok(lease) => {
                 let lease = permit.into_iter().fold(lease, Lease::with_permit);
                 let role = if view.role == NodeRole::Replica { Role::Replica } else { Role::Primary };
-                Ok(Conn::new(lease, Arc::clone(node), role))
+                let conn = Conn::new(lease, Arc::clone(node), role);
+                match round.required.filter(|_| ask.tier == Tier::Behind) {
+                    Some(required) => prove(conn, required, proof, deadline).await,
+                    None => Ok(conn),
+                }
             }
             Err(PoolError::Exhausted) => Err(Unserved::Exhausted),
             Err(PoolError::Connecting) => {

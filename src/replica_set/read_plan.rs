@@ -32,6 +32,10 @@ const PAUSE_FOR_PERMIT: Duration = Duration::from_millis(10);
 pub(super) enum Step {
     /// Ask this node for a connection.
     Ask(Ask),
+    /// Wait until one of the nodes that are behind has reached the position, and begin a new round then.
+    ///
+    /// If none does, report it with [`ReadPlan::on_waited`].
+    AwaitPosition,
     /// Begin a new round at once.
     StartOver,
     /// Begin a new round after this pause, or earlier if the topology changes.
@@ -68,6 +72,8 @@ pub(super) enum Unserved {
     Exhausted,
     /// All permits for reads that fall back to the primary are taken.
     NoPermit { limit: u32 },
+    /// It has not reached the position of the causal token.
+    Behind,
     /// Its settings were replaced, and so was its pool.
     Retired,
 }
@@ -79,6 +85,8 @@ pub(super) enum Shortage {
     Exhausted { node: usize },
     /// All permits for reads that fall back to the primary are taken.
     NoPermit { limit: u32 },
+    /// The nodes that answered have not reached the position of the causal token.
+    Behind,
     /// No node was there, or all failed.
     NoNode,
 }
@@ -93,6 +101,10 @@ pub(super) struct ReadPlan {
     exhausted: Option<usize>,
     /// The limit of permits, if the round met it.
     permit_limit: Option<u32>,
+    /// The nodes of this round that have not reached the position.
+    behind: Vec<usize>,
+    /// `true` if the read has waited for a position, which it does once.
+    has_waited: bool,
     /// `true` if a pool of this round was retired.
     is_outdated: bool,
     /// `true` if a node was exhausted in the last complete round.
@@ -108,6 +120,8 @@ impl ReadPlan {
             candidates: Vec::new(),
             exhausted: None,
             permit_limit: None,
+            behind: Vec::new(),
+            has_waited: false,
             is_outdated: false,
             was_exhausted: false,
             failures: Vec::new(),
@@ -123,6 +137,7 @@ impl ReadPlan {
         }
         self.candidates = candidates;
         (self.exhausted, self.permit_limit, self.is_outdated) = (None, None, false);
+        self.behind.clear();
     }
 
     /// Returns the next step.
@@ -130,7 +145,14 @@ impl ReadPlan {
         if self.is_outdated {
             return Step::StartOver;
         }
-        let Some(next) = take(&mut self.candidates, &mut self.rng) else { return self.end_round() };
+        let next = take(&mut self.candidates, &mut self.rng);
+        // The primary serves only if no replica gets there soon.
+        let is_late = next.is_none_or(|next| next.rank.last || next.rank.tier > Tier::Behind);
+        if is_late && !self.behind.is_empty() && !self.has_waited {
+            self.candidates.extend(next);
+            return Step::AwaitPosition;
+        }
+        let Some(next) = next else { return self.end_round() };
         let is_last = self.candidates.is_empty();
         let timeout = match self.permit_limit {
             None if is_last => None,
@@ -148,6 +170,11 @@ impl ReadPlan {
                 self.failures.retain(|earlier| earlier.node != failure.node);
                 self.failures.push(failure);
             }
+            // A replica that is behind keeps no load from the primary.
+            Unserved::Behind | Unserved::Exhausted if asked.tier == Tier::Behind => {
+                self.behind.push(asked.node);
+            }
+            Unserved::Behind => self.behind.push(asked.node),
             // The primary is asked again in its own tier, if no other node serves.
             Unserved::Exhausted | Unserved::NoPermit { .. } if asked.tier == Tier::Preferred => {}
             Unserved::Exhausted => {
@@ -161,6 +188,16 @@ impl ReadPlan {
         }
     }
 
+    /// Returns the nodes of this round that have not reached the position.
+    pub(super) fn behind(&self) -> &[usize] {
+        &self.behind
+    }
+
+    /// Goes on after a wait in which no node reached the position.
+    pub(super) fn on_waited(&mut self) {
+        self.has_waited = true;
+    }
+
     /// Returns the last failure of each node, oldest first.
     pub(super) fn failures(&self) -> &[NodeFailure] {
         &self.failures
@@ -168,10 +205,12 @@ impl ReadPlan {
 
     fn end_round(&mut self) -> Step {
         self.was_exhausted = self.exhausted.is_some();
-        let pause = if self.permit_limit.is_some() { PAUSE_FOR_PERMIT } else { PAUSE };
+        let pause =
+            if self.permit_limit.is_some() || !self.behind.is_empty() { PAUSE_FOR_PERMIT } else { PAUSE };
         let shortage = match (self.exhausted, self.permit_limit) {
             (Some(node), _) => Shortage::Exhausted { node },
             (None, Some(limit)) => Shortage::NoPermit { limit },
+            (None, None) if !self.behind.is_empty() => Shortage::Behind,
             (None, None) => Shortage::NoNode,
         };
         Step::Pause(pause, shortage)

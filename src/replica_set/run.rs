@@ -16,6 +16,8 @@ use crate::wire::WireState;
 pub(super) enum Run<R, E> {
     /// The function returned, with a value or its own error.
     Answered(Result<R, E>),
+    /// The node had not reached the required position, so what the function read does not count.
+    Behind,
     /// The node caused the error, so another node may answer.
     Failed(E, NodeId, Failure),
 }
@@ -75,9 +77,13 @@ where
 {
     conn.forget_sqlstate();
     conn.wire().take_longest_wait();
+    let (wire, unproven) = (Arc::clone(conn.wire()), conn.take_unproven());
     // The function may replace this connection with another one.
     let node = node_of(&conn);
     let outcome = function(&mut conn).await;
+    if unproven.is_some_and(|required| !wire.is_proven(required)) && !conn.is_closed() {
+        return Run::Behind;
+    }
     let error = match outcome {
         Err(error) => error,
         answer => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::hedge;
+use super::read::Proof;
 use super::repeat::{Decision, Failure, Reason, Repeats};
 use super::run::{Run, answered_within, is_alive, node_of, run_on};
 use super::{Live, ReplicaSet};
@@ -46,6 +47,8 @@ enum Try<R, E> {
     Failed(E),
     /// The session had ended before the function got it, which was recorded.
     Stale,
+    /// The node had not reached the position of the causal token, so what the function read does not count.
+    Behind,
     /// No connection was available.
     NoConnection(CheckoutError),
 }
@@ -173,14 +176,19 @@ impl ReplicaSet {
             let limit = options.within.map(|limit| Instant::now() + limit);
             let call = Call { options: &options, limit, live: &live };
             let mut confined = false;
+            let mut proof = Proof::InFlight;
             let mut last = None;
             loop {
-                match self.try_hedged(function.clone(), &call, &mut repeats, confined).await {
+                match self.try_hedged(function.clone(), &call, &mut repeats, proof, confined).await {
                     Try::Answered(outcome) => return outcome,
                     // The node's error explains more than the lack of another node.
                     Try::NoConnection(error) => return Err(last.unwrap_or_else(|| error.into())),
                     Try::Failed(error) => last = Some(error),
                     Try::Stale => {}
+                    Try::Behind => {
+                        proof = Proof::Before;
+                        continue;
+                    }
                 }
                 self.acquit(&mut repeats).await;
                 let decision = match repeats.decide(&live.limits.repeats) {
@@ -212,6 +220,7 @@ impl ReplicaSet {
         function: F,
         call: &Call<'_>,
         repeats: &mut Repeats,
+        proof: Proof,
         confined: bool,
     ) -> Try<R, E>
     where
@@ -231,7 +240,7 @@ impl ReplicaSet {
             nodes if confined => NodeFilter::OnlyReplicas(nodes),
             nodes => NodeFilter::Avoid(nodes),
         };
-        let conn = match self.read_from(nodes, options, deadline).await {
+        let conn = match self.read_from(nodes, options, proof, deadline).await {
             Ok(conn) => conn,
             Err(error) => return Try::NoConnection(error),
         };
@@ -265,7 +274,8 @@ impl ReplicaSet {
         // No caller asked for a hedge, so it must not take the primary's permits.
         let options = ReadOptions { prefer_primary: false, ..options.clone() };
         let second = async {
-            match self.read_from(NodeFilter::Except(&avoided), &options, call.deadline()).await {
+            match self.read_from(NodeFilter::Except(&avoided), &options, Proof::Before, call.deadline()).await
+            {
                 Ok(conn) => Some(run_on(conn, function).await),
                 Err(_) => None,
             }
@@ -274,7 +284,7 @@ impl ReplicaSet {
         let (failed, other) = tokio::select! {
             outcome = &mut first => match outcome {
                 Run::Answered(outcome) => return Try::Answered(outcome),
-                failed @ Run::Failed(..) => (Some(failed), second.await),
+                failed @ (Run::Failed(..) | Run::Behind) => (Some(failed), second.await),
             },
             outcome = &mut second => match outcome {
                 Some(Run::Answered(outcome)) => return Try::Answered(outcome),
@@ -290,7 +300,7 @@ impl ReplicaSet {
     /// Returns `true` if another node may serve a read.
     fn has_other_than(&self, node: &Arc<Node>, options: &ReadOptions) -> bool {
         let others = [node.id()];
-        !self.snapshot().candidates(options, NodeFilter::Except(&others), Instant::now()).is_empty()
+        !self.snapshot().candidates(options, NodeFilter::Except(&others), None, Instant::now()).is_empty()
     }
 
     /// Clears a suspect if its nodes went down, because then the sessions ended for that reason.
@@ -342,6 +352,7 @@ impl ReplicaSet {
 fn note<R, E>(repeats: &mut Repeats, run: Run<R, E>) -> Try<R, E> {
     match run {
         Run::Answered(outcome) => Try::Answered(outcome),
+        Run::Behind => Try::Behind,
         Run::Failed(error, node, failure) => {
             repeats.note(node, failure);
             Try::Failed(error)

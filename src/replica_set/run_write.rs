@@ -6,6 +6,7 @@ use super::ReplicaSet;
 use crate::Write;
 use crate::conn::{AsyncFunc, Conn};
 use crate::error::CheckoutError;
+use crate::lsn::SharedLog;
 use crate::options::WriteOptions;
 
 impl ReplicaSet {
@@ -101,6 +102,26 @@ impl ReplicaSet {
         R: Send + 'a,
         'a: 'set,
     {
+        self.run_write_recorded(options, SharedLog::none(), function)
+    }
+
+    /// As [`run_write_with`](Self::run_write_with), and records the position of the COMMIT.
+    pub(crate) fn run_write_recorded<'a, 'set, R, E, F>(
+        &'set self,
+        options: &WriteOptions,
+        log: SharedLog,
+        function: F,
+    ) -> impl Future<Output = Result<R, E>> + Send + 'set + use<'a, 'set, R, E, F>
+    where
+        for<'r> F: AsyncFnOnce(&'r mut Conn<Write>) -> Result<R, E>
+            + AsyncFunc<&'r mut Conn<Write>, Result<R, E>, Fut: Send>
+            + Clone
+            + Send
+            + 'a,
+        E: From<CheckoutError> + From<diesel::result::Error> + Send + 'a,
+        R: Send + 'a,
+        'a: 'set,
+    {
         let options = *options;
         async move {
             let config = self.config();
@@ -108,7 +129,7 @@ impl ReplicaSet {
             let mut runs = 0;
             let limit = options.within.map(|limit| Instant::now() + limit);
             loop {
-                let mut conn = self.write_before(&options, limit).await?;
+                let mut conn = self.write_before(&options, limit, &log).await?;
                 match conn.transaction_with(&options, function.clone()).await {
                     Err(error) if conn.conflicted() && runs < config.writes().retries => {
                         runs += 1;

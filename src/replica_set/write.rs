@@ -10,10 +10,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{ReplicaSet, failures};
 use crate::conn::Conn;
-use crate::error::{CheckoutError, ConnectError, NodeFailure};
+use crate::error::{CausalError, CheckoutError, ConnectError, NodeFailure};
+use crate::lsn::SharedLog;
 use crate::options::WriteOptions;
 use crate::pool::{PoolError, Queueing};
-use crate::topology::{PrimaryStatus, Role};
+use crate::topology::{Known, PrimaryStatus, Role};
 use crate::{IntentKind, Write};
 
 /// Longest pause before the primary is tried again; a change of the topology ends it.
@@ -54,7 +55,7 @@ impl ReplicaSet {
     /// # }
     /// ```
     pub async fn write(&self) -> Result<Conn<Write>, CheckoutError> {
-        self.write_before(&WriteOptions::new(), None).await
+        self.write_before(&WriteOptions::new(), None, &SharedLog::none()).await
     }
 
     /// Checks out a connection to write, with options for this call.
@@ -87,23 +88,27 @@ impl ReplicaSet {
         let options = *options;
         async move {
             let limit = options.within.map(|limit| Instant::now() + limit);
-            self.write_before(&options, limit).await
+            self.write_before(&options, limit, &SharedLog::none()).await
         }
     }
 
     /// As [`write_with`](Self::write_with), with a deadline that was set when the call began.
-    pub(super) async fn write_before(
+    ///
+    /// The positions of what is written are recorded in the log, if there is one.
+    pub(crate) async fn write_before(
         &self,
         options: &WriteOptions,
         limit: Option<Instant>,
+        log: &SharedLog,
     ) -> Result<Conn<Write>, CheckoutError> {
-        self.while_open(pin!(self.find_writer(options, limit))).await
+        self.while_open(pin!(self.find_writer(options, limit, log))).await
     }
 
     async fn find_writer(
         &self,
         options: &WriteOptions,
         limit: Option<Instant>,
+        log: &SharedLog,
     ) -> Result<Conn<Write>, CheckoutError> {
         let began = Instant::now();
         let live = self.live();
@@ -122,7 +127,14 @@ impl ReplicaSet {
             let checkout = live.config.timeouts().checkout;
             let until = limit.unwrap_or_else(|| Instant::now() + checkout);
             match self.ask_primary(began, until, queueing).await {
-                Attempt::Served(conn) => return Ok(conn),
+                Attempt::Served(conn) => match self.begin_recording(&conn, log, began).await? {
+                    true => return Ok(conn),
+                    // What the session has seen is on no history that this set knows yet.
+                    false if Instant::now() >= deadline => {
+                        return Err(self.no_primary(&[], began));
+                    }
+                    false => {}
+                },
                 Attempt::Final(error) => return Err(error),
                 Attempt::Refused(refusal) => {
                     let since = *refused_since.get_or_insert_with(Instant::now);
@@ -151,6 +163,38 @@ impl ReplicaSet {
             };
             let _ = timeout_at(deadline.min(Instant::now() + PAUSE), changes.changed()).await;
         }
+    }
+
+    /// Records what is written on a connection, once its history is known to contain what the session has seen.
+    ///
+    /// Returns `false` if that is not known yet.
+    async fn begin_recording(
+        &self,
+        conn: &Conn<Write>,
+        log: &SharedLog,
+        began: Instant,
+    ) -> Result<bool, CheckoutError> {
+        let Some(log) = &log.0 else { return Ok(true) };
+        let snapshot = self.snapshot();
+        if let Some(token) = snapshot.token(log) {
+            let mut required = snapshot.requirement(&token)?;
+            if required.known == Known::Ahead {
+                // Another program may have written it since the last probe.
+                let asked = conn.ask_position().await;
+                let is_written = asked.is_some_and(|position| position >= required.position);
+                required.known = if is_written { Known::Written } else { Known::Ahead };
+            }
+            if required.known != Known::Written {
+                if snapshot.was_observed_since(began, required.known) {
+                    return Err(CausalError::from(required).into());
+                }
+                snapshot.wake_monitors();
+                return Ok(false);
+            }
+            snapshot.forget_ancestors(log);
+        }
+        conn.track(log, snapshot.ancestry.timeline());
+        Ok(true)
     }
 
     /// Returns the error of a write that found no primary before its deadline.

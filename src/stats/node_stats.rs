@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::LatencyEwma;
 use super::heartbeat::Heartbeat;
 use super::server::LastSeenServer;
+use crate::lsn::Lsn;
 
 /// Signs of life and of trouble, collected without an extra query.
 #[derive(Debug, Default)]
@@ -30,6 +31,14 @@ pub(crate) struct NodeStats {
     pub(crate) answers: AtomicU64,
     /// Open sessions of the pools, as far as this machine knows.
     sessions: AtomicU32,
+    /// Highest known position: replayed by a standby, written by a primary.
+    position: AtomicU64,
+    /// Wakes the callers that wait for a position.
+    advanced: Notify,
+    /// Callers that wait for a position.
+    awaiting: AtomicU32,
+    /// `true` while a task asks for the position on their behalf.
+    asking: AtomicBool,
     /// The server behind the node's address.
     pub(crate) server: LastSeenServer,
     suspected: AtomicBool,
@@ -39,6 +48,8 @@ pub(crate) struct NodeStats {
     probed: Moment,
     /// When a slow answer last woke the monitor.
     looked: Moment,
+    /// When the monitor was last woken to learn a position.
+    located: Moment,
     wake: Notify,
 }
 
@@ -46,6 +57,9 @@ pub(crate) struct NodeStats {
 ///
 /// Slow is not down, and some answers are always slow.
 const SLOW_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Shortest time between two wakes of the monitor to learn a position.
+const POSITIONS: Duration = Duration::from_millis(100);
 
 /// Time after which a probe can be overdue.
 ///
@@ -110,6 +124,17 @@ impl NodeStats {
         }
     }
 
+    /// Wakes the monitor to learn the node's position, ten times a second at most.
+    ///
+    /// Made-up tokens must not make it probe more often.
+    pub(crate) fn wake_monitor_for_position(&self) {
+        let now = Instant::now();
+        if self.located.elapsed(now).is_none_or(|elapsed| elapsed >= POSITIONS) {
+            self.located.set(now);
+            self.wake_monitor();
+        }
+    }
+
     /// Counts an answer as overdue for as long as the guard lives.
     pub(crate) fn overdue(&self) -> Overdue<'_> {
         self.overdue.fetch_add(1, Ordering::AcqRel);
@@ -138,9 +163,77 @@ impl NodeStats {
             })
     }
 
+    /// Records that the node reached a position.
+    pub(crate) fn note_position(&self, position: Lsn) {
+        if self.position.fetch_max(position.as_u64(), Ordering::AcqRel) < position.as_u64() {
+            self.advanced.notify_waiters();
+        }
+    }
+
+    /// Replaces the known position, because the node's data may have been rewound or rebuilt.
+    pub(crate) fn reset_position(&self, position: Lsn) {
+        self.position.store(position.as_u64(), Ordering::Release);
+        self.advanced.notify_waiters();
+    }
+
+    /// Returns the highest position that the node is known to have reached.
+    ///
+    /// What was replayed stays replayed, so this is never too high.
+    pub(crate) fn position(&self) -> Lsn {
+        Lsn::new(self.position.load(Ordering::Acquire))
+    }
+
+    /// Counts a caller that waits for a position, until the guard is dropped.
+    pub(crate) fn await_position(&self) -> AwaitedPosition<'_> {
+        self.awaiting.fetch_add(1, Ordering::AcqRel);
+        AwaitedPosition(self)
+    }
+
+    /// Returns `true` if a caller waits for a position.
+    pub(crate) fn is_position_awaited(&self) -> bool {
+        self.awaiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Records that no task asks for the position any more.
+    pub(crate) fn end_of_questions(&self) {
+        self.asking.store(false, Ordering::Release);
+    }
+
+    /// Waits until the node is known to have reached a position.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped.
+    pub(crate) async fn reached(&self, position: Lsn) {
+        loop {
+            let advanced = self.advanced.notified();
+            if self.position() >= position {
+                return;
+            }
+            advanced.await;
+        }
+    }
+
     /// Waits for a sign of trouble.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
+    }
+}
+
+/// A caller that waits for a position.
+#[derive(Debug)]
+pub(crate) struct AwaitedPosition<'v>(&'v NodeStats);
+
+impl AwaitedPosition<'_> {
+    /// Returns `true` if no task asks for the position yet, so that the caller has to start one.
+    pub(crate) fn is_first(&self) -> bool {
+        !self.0.asking.swap(true, Ordering::AcqRel)
+    }
+}
+
+impl Drop for AwaitedPosition<'_> {
+    fn drop(&mut self) {
+        self.0.awaiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

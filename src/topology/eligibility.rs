@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Health, Lag, NodeId, NodeRole};
 use crate::config::{Config, Fallback};
+use crate::lsn::Lsn;
 use crate::options::ReadOptions;
 
 /// Suitability of a node for a read, best first.
@@ -21,6 +22,10 @@ pub(crate) enum Tier {
     Near,
     /// Fit.
     Fit,
+    /// A replica that is not known to have reached the position that the read requires.
+    ///
+    /// It may have reached it since, so it is asked.
+    Behind,
     /// The primary, for reads that no fit replica can serve.
     Fallback,
     /// Fit, but just back and at its current read limit; or flapping.
@@ -124,6 +129,10 @@ pub(crate) struct NodeFacts<'n> {
     /// Reads in flight on the node.
     pub(crate) in_flight: u32,
     pub(crate) zone: Option<&'n str>,
+    /// `true` if the replica's history is known to be that of the primary.
+    pub(crate) follows: bool,
+    /// The highest position that the node is known to have reached.
+    pub(crate) position: Lsn,
 }
 
 /// The demands of one read, with the configuration's defaults filled in.
@@ -138,6 +147,11 @@ pub(crate) struct ReadDemand<'r> {
     nodes: NodeFilter<'r>,
     /// `true` if there is a primary, so that a fresher node may exist.
     has_primary: bool,
+    /// The position that a replica must have reached, because of a causal token.
+    ///
+    /// It counts instead of the lag, unless the caller limits that as well.
+    position: Option<Lsn>,
+    limits_lag: bool,
 }
 
 impl<'r> ReadDemand<'r> {
@@ -145,6 +159,7 @@ impl<'r> ReadDemand<'r> {
         options: &'r ReadOptions,
         config: &'r Config,
         nodes: NodeFilter<'r>,
+        position: Option<Lsn>,
         has_primary: bool,
     ) -> Self {
         let reads = config.reads();
@@ -158,6 +173,8 @@ impl<'r> ReadDemand<'r> {
             zone: options.zone.as_deref().or_else(|| config.zone().filter(|_| reads.prefer_zone)),
             nodes,
             has_primary,
+            position,
+            limits_lag: position.is_none() || options.max_lag.is_some(),
         }
     }
 }
@@ -172,6 +189,7 @@ pub(crate) fn eligibility(node: &NodeFacts<'_>, read: &ReadDemand<'_>) -> Eligib
         (NodeRole::Primary, Fallback::WhenUnfit) => Ok(Tier::Fallback),
         (NodeRole::Primary, Fallback::Always) => Ok(tier_if_fit(node, read)),
         (NodeRole::Replica, _) => match misfit(node, read) {
+            None if is_behind(node, read) => Ok(Tier::Behind),
             None => Ok(tier_if_fit(node, read)),
             Some(exclusion) => last_resort(node, read).ok_or(exclusion),
         },
@@ -194,15 +212,25 @@ pub(crate) fn eligibility(node: &NodeFacts<'_>, read: &ReadDemand<'_>) -> Eligib
 
 /// Returns why a replica is not fit; `None` if it is healthy and fresh enough.
 fn misfit(node: &NodeFacts<'_>, read: &ReadDemand<'_>) -> Option<Exclusion> {
-    let is_fresh = node.lag.is_some_and(|lag| lag.is_within(read.max_lag, read.max_lag_bytes));
+    let is_fresh =
+        !read.limits_lag || node.lag.is_some_and(|lag| lag.is_within(read.max_lag, read.max_lag_bytes));
     match node.health {
         _ if node.diverged => Some(Exclusion::Diverged),
+        // Its position says nothing about what it has of the primary's history.
+        _ if read.position.is_some() && !node.follows => Some(Exclusion::Diverged),
+        // Without a primary, an answer of the node could belong to a history that no monitor has seen yet.
+        _ if !read.has_primary && is_behind(node, read) => Some(Exclusion::TooFarBehind),
         Health::Up | Health::TooManyConnections | Health::Unchecked if is_fresh => None,
         Health::Up | Health::TooManyConnections | Health::Unchecked => Some(Exclusion::TooFarBehind),
         Health::Unknown | Health::Suspect | Health::LoginRejected | Health::Starting | Health::Down => {
             Some(Exclusion::Unhealthy)
         }
     }
+}
+
+/// Returns `true` if a node is not known to have reached the position that the read requires.
+fn is_behind(node: &NodeFacts<'_>, read: &ReadDemand<'_>) -> bool {
+    read.position.is_some_and(|required| node.position < required)
 }
 
 /// Returns the tier of a fit node, by its recent trouble and its zone.
@@ -225,7 +253,8 @@ fn tier_if_fit(node: &NodeFacts<'_>, read: &ReadDemand<'_>) -> Tier {
 fn last_resort(node: &NodeFacts<'_>, read: &ReadDemand<'_>) -> Option<Tier> {
     let has_sessions =
         matches!(node.health, Health::Up | Health::TooManyConnections | Health::Unchecked | Health::Suspect);
-    (!read.has_primary && !node.diverged && has_sessions).then_some(Tier::Stale)
+    let is_current = read.position.is_none() || node.follows && !is_behind(node, read);
+    (!read.has_primary && !node.diverged && has_sessions && is_current).then_some(Tier::Stale)
 }
 
 /// Returns `true` if the read asks for the primary first, and this is a primary without trouble.

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ancestry::TimelineFork;
 use super::{LastSeen, NodeRole, Observation};
 use crate::lsn::Lsn;
 
@@ -60,6 +61,10 @@ struct Fork {
     end: Lsn,
     /// The new primary's place, until the places change.
     primary: Option<usize>,
+    /// `true` if `end` is the fork for certain, and not the end of a later crash recovery.
+    exact: bool,
+    /// The timeline that the new primary is proven to have followed before, at least.
+    parent: Option<u32>,
 }
 
 /// Recent observations of one node.
@@ -130,6 +135,15 @@ impl Lineages {
         }
     }
 
+    /// Returns the forks that are certain, in ascending order of their timelines.
+    pub(crate) fn certain_forks(&self) -> impl Iterator<Item = TimelineFork> + '_ {
+        self.forks.iter().filter(|fork| fork.exact).map(|fork| TimelineFork {
+            timeline: fork.timeline,
+            fork: fork.end,
+            parent: fork.parent,
+        })
+    }
+
     /// Returns when the node was last asked and still in recovery.
     pub(crate) fn last_in_recovery(&self, place: usize) -> Option<Instant> {
         let samples = &self.tracks.get(place)?.samples;
@@ -190,15 +204,23 @@ impl Lineages {
     fn note_promotion(&mut self, primary: usize, observation: &Observation) {
         let Some(end) = observation.recovered_to.filter(|_| observation.timeline > 1) else { return };
         let known = self.forks.iter().position(|fork| fork.timeline == observation.timeline);
+        let was_standby = self.last_in_recovery(primary).is_some();
+        let exact = was_standby || observation.promoted_since_start;
+        let parent = self.tracks.get(primary).filter(|_| was_standby).map(|track| track.proven);
+        let parent = parent.filter(|parent| *parent > 0 && *parent < observation.timeline);
         match known.map(|known| &mut self.forks[known]) {
             // A later restart recovers to another position, which is no fork.
             Some(fork) if fork.primary.is_none_or(|place| place == primary) => {
                 fork.primary = Some(primary);
                 return;
             }
-            Some(fork) => (fork.end, fork.primary) = (end, Some(primary)),
+            Some(fork) => {
+                // Two nodes were promoted to one timeline, so the one number names two histories.
+                *fork = Fork { end, primary: Some(primary), exact: false, ..fork.clone() };
+            }
             None => {
-                self.forks.push(Fork { timeline: observation.timeline, end, primary: Some(primary) });
+                let timeline = observation.timeline;
+                self.forks.push(Fork { timeline, end, primary: Some(primary), exact, parent });
                 self.forks.sort_by_key(|fork| fork.timeline);
                 if self.forks.len() > FORKS {
                     self.forks.remove(0);
@@ -242,7 +264,7 @@ impl Lineages {
             (track.proven, track.parted) = (observation.timeline, Some(timeline));
         }
         let rivals = Rivals::of(&self.tracks, all_last_seen, by_node, place, primary);
-        let unseen = Fork { timeline, end: Lsn::default(), primary };
+        let unseen = Fork { timeline, end: Lsn::default(), primary, exact: false, parent: None };
         let is_seen = self.forks.iter().any(|fork| fork.timeline == timeline);
         // If no probe saw the promotion, suspect a standby only if it may follow another server.
         let unseen = Some(&unseen).filter(|_| !is_seen && !rivals.alive.is_empty());

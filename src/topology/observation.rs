@@ -35,6 +35,10 @@ pub(crate) struct Observation {
     ///
     /// A promotion counts as a start.
     pub(crate) recovered_to: Option<Lsn>,
+    /// `true` if a primary was promoted and not restarted since, so `recovered_to` is the fork of its timeline.
+    ///
+    /// It is certain only for a server that streamed before its promotion.
+    pub(crate) promoted_since_start: bool,
     /// `true` if a WAL receiver runs.
     ///
     /// Then the standby is connected to a primary, or tries to be.
@@ -65,6 +69,7 @@ impl Observation {
             position: Lsn::new(position),
             received: Some(Lsn::new(position)),
             recovered_to: None,
+            promoted_since_start: false,
             streaming: true,
             receiver_pid: Some(100),
             received_timeline: None,

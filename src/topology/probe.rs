@@ -35,6 +35,7 @@ const STATE: &str = "\
             ELSE pg_catalog.pg_current_wal_flush_lsn() END)::pg_catalog.text AS position, \
         (CASE WHEN r.in_recovery THEN pg_catalog.pg_last_wal_receive_lsn() END)::pg_catalog.text AS received, \
         (CASE WHEN NOT r.in_recovery THEN pg_catalog.pg_last_wal_replay_lsn() END)::pg_catalog.text AS recovered_to, \
+        NOT r.in_recovery AND pg_catalog.pg_last_wal_receive_lsn() IS NOT NULL AS promoted_since_start, \
         w.pid AS receiver_pid, w.received_tli AS received_timeline, \
         CASE WHEN r.in_recovery THEN pg_catalog.pg_is_wal_replay_paused() ELSE false END AS replay_paused, ";
 
@@ -69,6 +70,8 @@ struct Row {
     received: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     recovered_to: Option<String>,
+    #[diesel(sql_type = Bool)]
+    promoted_since_start: bool,
     #[diesel(sql_type = Nullable<Integer>)]
     receiver_pid: Option<i32>,
     #[diesel(sql_type = Nullable<Integer>)]
@@ -205,6 +208,7 @@ impl Row {
             position: self.position.map_or(Some(Lsn::default()), |lsn| lsn.parse().ok())?,
             received: self.received.and_then(|lsn| lsn.parse().ok()),
             recovered_to: self.recovered_to.and_then(|lsn| lsn.parse().ok()),
+            promoted_since_start: self.promoted_since_start,
             streaming: self.receiver_pid.is_some(),
             receiver_pid: self.receiver_pid,
             received_timeline: self.received_timeline.and_then(|timeline| u32::try_from(timeline).ok()),

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::alias;
+use super::ancestry::Ancestry;
 use super::history::{Answer, LostHistory, RoleHistory, Unrecorded};
 use super::identity::{Vote, vote};
 use super::lineage::{Lineage, Lineages};
@@ -60,6 +61,8 @@ pub(crate) struct Roles {
     pub(crate) mismatch: Option<Vec<Option<u64>>>,
     /// The identifier that the set has adopted.
     pub(crate) system_identifier: Option<u64>,
+    /// The timelines from which the present history descends.
+    pub(crate) ancestry: Ancestry,
     /// The lost history, if the highest timeline fell.
     pub(crate) lost: Option<LostHistory>,
 }
@@ -193,6 +196,7 @@ pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: 
         conflicting,
         mismatch,
         system_identifier: identity,
+        ancestry: Ancestry { timeline: highest, forks: history.lineages.certain_forks().collect() },
         lost,
     }
 }

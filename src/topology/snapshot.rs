@@ -5,14 +5,18 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
+use super::ancestry::{Ancestry, Containment};
 use super::ejection::OutlierEjection;
 use super::eligibility::{Eligibility, NodeFacts, NodeFilter, Rank, ReadDemand, Tier, eligibility};
+use super::requirement::{History, Known, Requirement, requirement};
 use crate::config::Config;
-use crate::error::ConnectError;
+use crate::error::{CausalError, ConnectError};
+use crate::lsn::{Lsn, PositionLog};
 use crate::options::ReadOptions;
+use crate::token::CausalToken;
 use crate::topology::Node;
 use crate::topology::routing::Candidate;
-use crate::topology::{NodeRole, ProbeError, Topology};
+use crate::topology::{Health, NodeRole, ProbeError, Topology};
 
 /// The nodes at one moment, for the set's internal use.
 #[derive(Debug)]
@@ -23,6 +27,10 @@ pub(crate) struct Snapshot {
     pub(crate) nodes: Vec<NodeView>,
     /// The index of the primary, if there is exactly one.
     pub(crate) primary: Option<usize>,
+    /// The identifier of the cluster, once it is known.
+    pub(crate) system_identifier: Option<u64>,
+    /// The timelines from which the present history descends.
+    pub(crate) ancestry: Ancestry,
     pub(super) config: Arc<Config>,
 }
 
@@ -33,6 +41,10 @@ pub(crate) struct NodeView {
     pub(crate) role: NodeRole,
     /// `true` if the node's history has parted from the primary's.
     pub(super) diverged: bool,
+    /// `true` if the node's history is known to be that of the primary.
+    pub(super) follows: bool,
+    /// When the last answered probe of the node was sent.
+    pub(crate) observed_at: Option<Instant>,
     pub(super) ejection: OutlierEjection,
     pub(super) probe_error: Option<ProbeError>,
 }
@@ -66,9 +78,10 @@ impl Snapshot {
         &self,
         options: &ReadOptions,
         nodes: NodeFilter<'_>,
+        position: Option<Lsn>,
         now: Instant,
     ) -> Vec<Candidate> {
-        let read = ReadDemand::new(options, &self.config, nodes, self.primary.is_some());
+        let read = ReadDemand::new(options, &self.config, nodes, position, self.primary.is_some());
         let mut candidates = Vec::with_capacity(self.nodes.len() + 1);
         for (node, view) in self.nodes.iter().enumerate() {
             let facts = self.facts(node, now);
@@ -109,6 +122,61 @@ impl Snapshot {
             read_limit: self.read_limit(view, now),
             in_flight: stats.in_flight.load(Ordering::Relaxed),
             zone: view.node.config().zone(),
+            follows: view.follows,
+            position: stats.position(),
+        }
+    }
+
+    /// Returns the token of what a session has seen; `None` if it has seen nothing, or the cluster is unknown.
+    pub(crate) fn token(&self, log: &PositionLog) -> Option<CausalToken> {
+        CausalToken::of(log.cluster().or(self.system_identifier)?, log.positions())
+    }
+
+    /// Removes what the present history is known to contain, once the session has seen something newer.
+    pub(crate) fn forget_ancestors(&self, log: &PositionLog) {
+        let present = self.ancestry.timeline();
+        let positions = log.positions();
+        if positions.iter().any(|(timeline, _)| timeline == present) {
+            log.retain(|timeline, position| {
+                timeline >= present || self.ancestry.containment(timeline, position) != Containment::Contained
+            });
+        }
+    }
+
+    /// Returns what a token requires of a node.
+    pub(crate) fn requirement(&self, token: &CausalToken) -> Result<Requirement, CausalError> {
+        let is_own = |view: &&NodeView| matches!(view.role, NodeRole::Primary | NodeRole::Replica);
+        let positions = self.nodes.iter().filter(is_own).map(|view| view.node.stats().position());
+        requirement(
+            token,
+            &History {
+                system_identifier: self.system_identifier,
+                ancestry: &self.ancestry,
+                highest: positions.max().unwrap_or_default(),
+            },
+        )
+    }
+
+    /// Wakes the monitors, because a node may be further than its last probe showed.
+    pub(crate) fn wake_monitors(&self) {
+        for view in &self.nodes {
+            view.node.stats().wake_monitor_for_position();
+        }
+    }
+
+    /// Returns `true` if every node that could have shown a position was probed since.
+    ///
+    /// For a position on the present timeline, that is the primary alone.
+    pub(crate) fn was_observed_since(&self, since: Instant, known: Known) -> bool {
+        let is_later = |view: &NodeView| view.observed_at.is_some_and(|at| at >= since);
+        match (known, self.primary) {
+            (Known::Written, _) => true,
+            (Known::Ahead, Some(primary)) => is_later(&self.nodes[primary]),
+            (Known::Ahead | Known::Unseen, _) => {
+                let is_up = |node: &usize| self.topology.nodes[*node].health == Health::Up;
+                self.primary.is_some()
+                    && (0..self.nodes.len()).filter(is_up).all(|node| is_later(&self.nodes[node]))
+            }
         }
     }
 }

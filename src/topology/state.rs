@@ -13,6 +13,7 @@ use super::reason::{UNIDENTIFIED, conflict, parting, staleness};
 use super::search::Search;
 use super::snapshot::{NodeView, Snapshot};
 use crate::config::Config;
+use crate::lsn::Lsn;
 use crate::options::ReadOptions;
 use crate::topology::{
     Health, Lineage, NodeRole, NodeStatus, PrimaryStatus, Recoveries, RoleHistory, Roles, Seen,
@@ -51,6 +52,20 @@ pub(super) struct NodeEntry {
 }
 
 impl NodeEntry {
+    /// Records the position that a probe showed.
+    ///
+    /// The same server process never goes back.
+    fn note_position(&self, outcome: &ProbeOutcome) {
+        let ProbeOutcome::Answered(now) = outcome else { return };
+        let before = self.node_health.last_seen.observation().and_then(|before| before.server);
+        let is_same = before.zip(now.server).is_some_and(|(before, now)| before.is_same_server(&now));
+        if is_same {
+            self.node.stats().note_position(now.position);
+        } else {
+            self.node.stats().reset_position(now.position);
+        }
+    }
+
     /// Returns `true` if this primary took over from a removed primary.
     ///
     /// The removed node writes, or did so in its last observation.
@@ -129,6 +144,7 @@ impl TopologyState {
         if matches!(outcome, ProbeOutcome::Answered(_)) {
             node.stats().clear_suspicion();
         }
+        entry.note_position(&outcome);
         let change = entry.node_health.on(outcome, &reads, now);
         let after = entry.node_health.health;
         if before != after {
@@ -140,6 +156,8 @@ impl TopologyState {
         }
         // Callers would wait for a server that may never answer.
         if change == Transition::Down {
+            // It may be rewound or rebuilt before it is back.
+            node.stats().reset_position(Lsn::default());
             node.close_now();
         }
         self.publish(&mut state, now);
@@ -278,6 +296,8 @@ impl State {
             node: Arc::clone(&entry.node),
             role: status.role,
             diverged: has_diverged(i, &roles),
+            follows: roles.lineages[i] == Lineage::Shared,
+            observed_at: entry.node_health.last_seen.observation().map(|observation| observation.at),
             ejection: entry.node_health.ejection.clone(),
             probe_error: entry.node_health.probe_error.clone(),
         };
@@ -293,7 +313,14 @@ impl State {
             },
         };
         let topology = Arc::new(Topology { version: self.version, primary, nodes: statuses });
-        Snapshot { topology, nodes, primary: roles.primary, config: Arc::clone(&self.config) }
+        Snapshot {
+            topology,
+            nodes,
+            primary: roles.primary,
+            system_identifier: roles.system_identifier,
+            ancestry: roles.ancestry,
+            config: Arc::clone(&self.config),
+        }
     }
 
     /// Returns the name of the node that this one is an alias of.
@@ -355,7 +382,7 @@ impl State {
     /// Decides whether a node may serve a read without options, apart from passing trouble.
     fn eligibility(&self, status: &NodeStatus, i: usize, roles: &Roles) -> Eligibility {
         let options = ReadOptions::new();
-        let read = ReadDemand::new(&options, &self.config, NodeFilter::All, roles.primary.is_some());
+        let read = ReadDemand::new(&options, &self.config, NodeFilter::All, None, roles.primary.is_some());
         let facts = NodeFacts {
             id: self.entries[i].node.id(),
             role: status.role,
@@ -367,6 +394,8 @@ impl State {
             read_limit: None,
             in_flight: 0,
             zone: status.zone.as_deref(),
+            follows: roles.lineages[i] == Lineage::Shared,
+            position: Lsn::default(),
         };
         eligibility(&facts, &read)
     }

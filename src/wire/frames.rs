@@ -55,56 +55,62 @@ impl Frames {
     /// Feeds bytes, and calls `message` with the kind and the kept part of each complete message.
     pub(in crate::wire) fn feed(&mut self, mut bytes: &[u8], mut message: impl FnMut(u8, &[u8])) {
         while !bytes.is_empty() {
-            if self.skip > 0 {
-                let n = self.skip.min(bytes.len());
-                self.skip -= n;
-                message(TLS_ANSWER, &bytes[..n]);
-                bytes = &bytes[n..];
-                continue;
-            }
-            let start = usize::from(self.untyped);
-            if self.have < start {
-                self.have = start;
-            }
-            if self.have < 5 {
-                let n = (5 - self.have).min(bytes.len());
-                self.header[self.have..self.have + n].copy_from_slice(&bytes[..n]);
-                self.have += n;
-                bytes = &bytes[n..];
-                if self.have < 5 {
-                    return;
-                }
-                let [kind, length @ ..] = self.header;
-                self.header[0] = if self.untyped { 0 } else { kind };
-                self.remaining = (u32::from_be_bytes(length) as usize).saturating_sub(4);
-                self.body.clear();
-            }
-            let n = self.remaining.min(bytes.len());
-            if matches!(
-                self.header[0],
-                0 | b'Z' | b'C' | b'E' | b'S' | b'N' | b'K' | b'R' | b'P' | b'Q' | b'B'
-            ) {
-                let limit = match self.header[0] {
-                    b'N' => NOTICE_KEPT,
-                    b'P' | b'Q' => STATEMENT_KEPT,
-                    _ => BODY_KEPT,
-                };
-                let keep = n.min(limit.saturating_sub(self.body.len()));
-                self.body.extend_from_slice(&bytes[..keep]);
-            }
-            self.remaining -= n;
+            let n = self.step(bytes, &mut message);
             bytes = &bytes[n..];
-            if self.remaining == 0 {
-                self.have = 0;
-                if self.untyped {
-                    // A request for TLS is followed by another untyped message, the start-up by typed ones.
-                    self.untyped = self.body.get(..4) == Some(&SSL_REQUEST[..]);
-                }
-                message(self.header[0], &self.body);
-                // A long statement is rare, so its memory is not kept for the next one.
-                self.body.shrink_to(NOTICE_KEPT);
-            }
         }
+    }
+
+    /// Feeds bytes up to the end of the current message; returns how many.
+    pub(super) fn step(&mut self, bytes: &[u8], message: &mut impl FnMut(u8, &[u8])) -> usize {
+        if self.skip > 0 {
+            let n = self.skip.min(bytes.len());
+            self.skip -= n;
+            message(TLS_ANSWER, &bytes[..n]);
+            return n;
+        }
+        let start = usize::from(self.untyped);
+        if self.have < start {
+            self.have = start;
+        }
+        let mut of_header = 0;
+        if self.have < 5 {
+            of_header = (5 - self.have).min(bytes.len());
+            self.header[self.have..self.have + of_header].copy_from_slice(&bytes[..of_header]);
+            self.have += of_header;
+            if self.have < 5 {
+                return of_header;
+            }
+            let [kind, length @ ..] = self.header;
+            self.header[0] = if self.untyped { 0 } else { kind };
+            self.remaining = (u32::from_be_bytes(length) as usize).saturating_sub(4);
+            self.body.clear();
+        }
+        let bytes = &bytes[of_header..];
+        let n = self.remaining.min(bytes.len());
+        if matches!(
+            self.header[0],
+            0 | b'Z' | b'C' | b'E' | b'S' | b'N' | b'K' | b'R' | b'P' | b'Q' | b'B' | b'V'
+        ) {
+            let limit = match self.header[0] {
+                b'N' => NOTICE_KEPT,
+                b'P' | b'Q' => STATEMENT_KEPT,
+                _ => BODY_KEPT,
+            };
+            let keep = n.min(limit.saturating_sub(self.body.len()));
+            self.body.extend_from_slice(&bytes[..keep]);
+        }
+        self.remaining -= n;
+        if self.remaining == 0 {
+            self.have = 0;
+            if self.untyped {
+                // A request for TLS is followed by another untyped message, the start-up by typed ones.
+                self.untyped = self.body.get(..4) == Some(&SSL_REQUEST[..]);
+            }
+            message(self.header[0], &self.body);
+            // A long statement is rare, so its memory is not kept for the next one.
+            self.body.shrink_to(NOTICE_KEPT);
+        }
+        of_header + n
     }
 }
 

@@ -28,8 +28,8 @@ impl std::fmt::Debug for Remains {
 const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 
 impl Remains {
-    pub(super) fn new(stream: impl Stream, sent: &Frames, received: Frames) -> Self {
-        Self { stream: Box::new(stream), between_messages: sent.is_between_messages(), received }
+    pub(super) fn new(stream: impl Stream, between_messages: bool, received: Frames) -> Self {
+        Self { stream: Box::new(stream), between_messages, received }
     }
 
     /// Asks the server to end the session, and waits until it has.

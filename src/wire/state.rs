@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::asks::Asks;
 use super::frames::{Frames, TLS_ANSWER, field};
 use super::remains::{Remains, Stream};
 use super::session_state::Leftover;
@@ -94,6 +95,8 @@ pub(crate) struct WireState {
     /// It is 0 if there was no answer.
     longest_wait: AtomicU64,
     created: Instant,
+    /// The WAL positions that are asked for.
+    pub(super) asks: Asks,
     /// Statistics of the node, with its average latency.
     stats: Arc<NodeStats>,
 }
@@ -126,6 +129,7 @@ impl WireState {
             asked: AtomicU64::new(0),
             longest_wait: AtomicU64::new(0),
             created: Instant::now(),
+            asks: Asks::default(),
             stats,
         }
     }
@@ -148,6 +152,25 @@ impl WireState {
     /// Returns `true` if the server owes no answer, and last reported no open transaction.
     pub(crate) fn is_idle(&self) -> bool {
         self.status.load(Ordering::Acquire) == b'I' && !self.has_pending()
+    }
+
+    /// Returns the transaction status that the server last reported.
+    pub(super) fn status(&self) -> u8 {
+        self.status.load(Ordering::Acquire)
+    }
+
+    /// Returns the number of requests sent.
+    pub(super) fn requests_sent(&self) -> u64 {
+        self.requests_sent.load(Ordering::Acquire)
+    }
+
+    /// Returns the number of requests that the server has answered.
+    pub(super) fn requests_answered(&self) -> u64 {
+        self.answered.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stats(&self) -> &NodeStats {
+        &self.stats
     }
 
     /// Returns `true` if the server last reported an open transaction, even a failed one.
@@ -275,6 +298,7 @@ impl WireState {
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.drained.notify_waiters();
+        self.asks.close();
     }
 
     /// Stops all output but the end of the session; returns `false` if it was abandoned before.
@@ -285,10 +309,10 @@ impl WireState {
     }
 
     /// Keeps the driver's stream if the session was abandoned, and drops it otherwise.
-    pub(super) fn left<S: Stream>(&self, stream: S, sent: &Frames, received: Frames) {
+    pub(super) fn left<S: Stream>(&self, stream: S, between_messages: bool, received: Frames) {
         self.close();
         if self.given_up.load(Ordering::Acquire) {
-            let remains = Remains::new(stream, sent, received);
+            let remains = Remains::new(stream, between_messages, received);
             *self.remains.lock().unwrap_or_else(PoisonError::into_inner) = Some(remains);
         } else {
             drop(stream);
@@ -368,13 +392,17 @@ impl WireState {
     pub(super) fn received(&self, kind: u8, body: &[u8]) {
         match kind {
             b'Z' => {
-                self.status.store(body.first().copied().unwrap_or(0), Ordering::Release);
+                let status = body.first().copied().unwrap_or(0);
+                let before = self.status.swap(status, Ordering::AcqRel);
                 // The first one ends the start-up and answers no request.
                 if self.answered.load(Ordering::Acquire) == self.requests_sent.load(Ordering::Acquire) {
                     return;
                 }
                 let owed = self.has_pending();
                 self.answered.fetch_add(1, Ordering::AcqRel);
+                if self.asks.is_active() {
+                    self.note_transaction_status(before, status);
+                }
                 if owed && !self.has_pending() {
                     let micros = self.age_micros().saturating_sub(self.asked.load(Ordering::Relaxed));
                     self.stats.answers.fetch_add(1, Ordering::Relaxed);

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 use super::WireState;
+use super::asks::Passage;
 use super::frames::{Frames, SSL_REQUEST};
 use super::remains::Stream;
 use super::session_state::{Leftover, Prepared};
@@ -22,7 +23,26 @@ pub(crate) struct ProtocolTap<S: Stream> {
     sent: Frames,
     received: Frames,
     prepared: Prepared,
+    /// Bytes that were taken over from the driver, with questions between them.
+    outbox: Vec<u8>,
+    inbox: Inbox,
 }
+
+/// Bytes from the server while questions are to be answered.
+#[derive(Debug, Default)]
+struct Inbox {
+    /// Bytes for the driver.
+    passed: Vec<u8>,
+    /// The part of `passed` that the driver has.
+    taken: usize,
+    /// The part that arrived of a message that may have to be removed.
+    held: Vec<u8>,
+    /// `true` if the current message may belong to an answer to a question.
+    holds: bool,
+}
+
+/// Bytes read at once while questions are to be answered.
+const CHUNK: usize = 8 * 1024;
 
 impl<S: Stream> ProtocolTap<S> {
     /// Watches a stream from its first byte on.
@@ -33,6 +53,96 @@ impl<S: Stream> ProtocolTap<S> {
             sent: Frames::new(true),
             received: Frames::new(false),
             prepared: Prepared::default(),
+            outbox: Vec::new(),
+            inbox: Inbox::default(),
+        }
+    }
+
+    /// Takes bytes over from the driver, and puts questions between its requests.
+    fn take_over(&mut self, mut bytes: &[u8]) {
+        let ProtocolTap { wire, sent, prepared, outbox, .. } = self;
+        if sent.is_between_messages() {
+            wire.ask_before(outbox);
+        }
+        while !bytes.is_empty() {
+            let mut question = Vec::new();
+            let n = sent.step(bytes, &mut |kind, body| {
+                if prepared.sent(kind, body) {
+                    wire.leave(Leftover::State);
+                }
+                wire.sent_and_ask(kind, body, &mut question);
+            });
+            outbox.extend_from_slice(&bytes[..n]);
+            outbox.append(&mut question);
+            bytes = &bytes[n..];
+        }
+    }
+
+    /// Writes the bytes that were taken over.
+    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outbox.is_empty() {
+            let stream = self.stream.as_mut().ok_or_else(gone)?;
+            let n = self.wire.closed_by(ready!(Pin::new(stream).poll_write(cx, &self.outbox)))?;
+            if n == 0 {
+                return Poll::Ready(self.wire.closed_by(Err(io::ErrorKind::WriteZero.into())));
+            }
+            self.outbox.drain(..n);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Returns the bytes that the driver has not read yet.
+    #[cfg(test)]
+    pub(super) fn passed(&self) -> &[u8] {
+        &self.inbox.passed[self.inbox.taken..]
+    }
+
+    /// Removes the answers to questions from bytes of the server.
+    pub(super) fn filter(&mut self, mut bytes: &[u8]) {
+        let ProtocolTap { wire, received, inbox, .. } = self;
+        while !bytes.is_empty() {
+            if received.is_between_messages() && inbox.held.is_empty() {
+                inbox.holds = wire.is_answering();
+            }
+            let holds = inbox.holds;
+            let mut passage = None;
+            let n = received.step(bytes, &mut |kind, body| {
+                passage = Some(if holds { wire.answer(kind, body) } else { Passage::Pass });
+                if passage == Some(Passage::Pass) {
+                    wire.received(kind, body);
+                }
+            });
+            let (now, rest) = bytes.split_at(n);
+            inbox.holds &= passage.is_none();
+            match passage {
+                _ if !holds => inbox.passed.extend_from_slice(now),
+                None => inbox.held.extend_from_slice(now),
+                Some(Passage::Pass) => {
+                    inbox.passed.append(&mut inbox.held);
+                    inbox.passed.extend_from_slice(now);
+                }
+                Some(Passage::Remove) => inbox.held.clear(),
+            }
+            bytes = rest;
+        }
+    }
+
+    /// Reads while questions are to be answered.
+    fn poll_filtered(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut chunk = [0; CHUNK];
+        loop {
+            if self.inbox.deliver(buf) {
+                return Poll::Ready(Ok(()));
+            }
+            let mut read = ReadBuf::new(&mut chunk);
+            let stream = self.stream.as_mut().ok_or_else(gone)?;
+            let outcome = ready!(Pin::new(stream).poll_read(cx, &mut read));
+            let bytes = read.filled();
+            if outcome.is_err() || bytes.is_empty() {
+                self.wire.close();
+                return Poll::Ready(outcome);
+            }
+            self.filter(bytes);
         }
     }
 
@@ -55,8 +165,31 @@ impl<S: Stream> Drop for ProtocolTap<S> {
         // A stream that TLS has taken over continues there.
         if let Some(stream) = self.stream.take() {
             let received = std::mem::replace(&mut self.received, Frames::new(false));
-            self.wire.left(stream, &self.sent, received);
+            let between_messages = self.sent.is_between_messages() && self.outbox.is_empty();
+            self.wire.left(stream, between_messages, received);
         }
+    }
+}
+
+impl Inbox {
+    fn is_empty(&self) -> bool {
+        self.passed.is_empty() && self.held.is_empty()
+    }
+
+    /// Gives the driver what it may have; returns `false` if there is nothing.
+    fn deliver(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let rest = &self.passed[self.taken..];
+        if rest.is_empty() {
+            return false;
+        }
+        let n = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..n]);
+        self.taken += n;
+        if self.taken == self.passed.len() {
+            self.passed.clear();
+            self.taken = 0;
+        }
+        true
     }
 }
 
@@ -71,6 +204,9 @@ impl<S: Stream> AsyncRead for ProtocolTap<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.wire.has_questions() || !this.inbox.is_empty() {
+            return this.poll_filtered(cx, buf);
+        }
         let before = buf.filled().len();
         let stream = this.stream.as_mut().ok_or_else(gone)?;
         let outcome = ready!(Pin::new(stream).poll_read(cx, buf));
@@ -92,6 +228,15 @@ impl<S: Stream> AsyncWrite for ProtocolTap<S> {
         if this.wire.is_closed() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        if this.wire.is_asking() || !this.outbox.is_empty() {
+            ready!(this.poll_outbox(cx))?;
+            this.take_over(buf);
+            // The rest is written by the flush that follows.
+            if let Poll::Ready(Err(error)) = this.poll_outbox(cx) {
+                return Poll::Ready(Err(error));
+            }
+            return Poll::Ready(Ok(buf.len()));
+        }
         let stream = this.stream.as_mut().ok_or_else(gone)?;
         let n = this.wire.closed_by(ready!(Pin::new(stream).poll_write(cx, buf)))?;
         let ProtocolTap { wire, sent, received, prepared, .. } = this;
@@ -109,11 +254,13 @@ impl<S: Stream> AsyncWrite for ProtocolTap<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        ready!(this.poll_outbox(cx))?;
         let stream = this.stream.as_mut().ok_or_else(gone)?;
         Pin::new(stream).poll_flush(cx).map(|outcome| this.wire.closed_by(outcome))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_outbox(cx))?;
         Pin::new(self.stream.as_mut().ok_or_else(gone)?).poll_shutdown(cx)
     }
 }

@@ -5,6 +5,7 @@
 mod aliases;
 mod borrowed;
 mod cancel;
+mod causality;
 mod cli;
 mod config;
 mod conflicts;

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::payments;
-use crate::{CheckoutError, Conn, Intent};
+use crate::{CausalError, CheckoutError, Conn, Intent};
 
 /// Seconds a caller should wait before it repeats a request that found no node.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -98,6 +98,7 @@ impl ApiError {
 impl From<CheckoutError> for ApiError {
     fn from(error: CheckoutError) -> Self {
         let code = match &error {
+            CheckoutError::Causal(error) => return error.into(),
             CheckoutError::NoPrimary { .. } | CheckoutError::Stale { .. } => "no_primary",
             CheckoutError::NoNode { .. } => "no_node",
             CheckoutError::CannotConnect { .. } => "cannot_connect",
@@ -124,6 +125,37 @@ impl From<CheckoutError> for ApiError {
             _ => "the service is ending",
         };
         Self::unavailable(code, format!("{message}; nothing was changed: repeat it later"))
+    }
+}
+
+impl From<&CausalError> for ApiError {
+    fn from(error: &CausalError) -> Self {
+        let conflict = |code, message: &str| Self::new(StatusCode::CONFLICT, code, message.to_owned());
+        match error {
+            CausalError::Foreign | CausalError::Ahead { .. } => Self::bad_request("invalid_token", error),
+            CausalError::Lost { .. } => {
+                tracing::error!(%error, "an acknowledged write was lost");
+                conflict(
+                    "write_lost",
+                    "an earlier write of yours was lost by a failover: look what is missing",
+                )
+            }
+            CausalError::HistoryUnknown { .. } => conflict(
+                "history_unknown",
+                "it is not known if an earlier write of yours survived a failover: look what is there",
+            ),
+            CausalError::NotCaughtUp { .. } => {
+                tracing::warn!(%error, "no node was far enough for a read");
+                Self::unavailable(
+                    "not_caught_up",
+                    "no server has your last write yet that may answer this; repeat it later".to_owned(),
+                )
+            }
+            _ => {
+                tracing::error!(%error, "a request failed");
+                Self::internal()
+            }
+        }
     }
 }
 

@@ -196,3 +196,35 @@ fn a_retired_pool_ends_the_round_at_once() {
     plan.begin_round(candidates.to_vec());
     assert_eq!(nodes_asked(&mut plan, |_| failed("a")), [1, 2]);
 }
+
+#[test]
+fn the_primary_serves_only_after_one_wait_for_the_replicas_that_are_behind() {
+    let round = [candidate(1, Tier::Behind), candidate(2, Tier::Behind), candidate(PRIMARY, Tier::Fallback)];
+    let mut plan = plan(&round);
+    let mut asked = nodes_asked(&mut plan, |_| Unserved::Behind);
+    asked.sort_unstable();
+    assert_eq!(asked, [1, 2]);
+    assert_eq!(plan.next(), Step::AwaitPosition);
+    assert_eq!(plan.behind().len(), 2);
+    plan.on_waited();
+    assert_eq!(ask(&mut plan).node, PRIMARY);
+    // The second round asks them again, and does not wait again.
+    plan.begin_round(round.to_vec());
+    assert_eq!(nodes_asked(&mut plan, |_| Unserved::Behind).len(), 3);
+}
+
+#[test]
+fn a_read_that_the_primary_must_not_serve_waits_for_its_replicas_and_says_so() {
+    let mut plan = plan(&[candidate(1, Tier::Behind)]);
+    assert_eq!(nodes_asked(&mut plan, |_| Unserved::Behind), [1]);
+    assert_eq!(plan.next(), Step::AwaitPosition);
+    plan.on_waited();
+    assert_eq!(plan.next(), Step::Pause(PAUSE_FOR_PERMIT, Shortage::Behind));
+}
+
+#[test]
+fn a_read_without_a_token_never_waits_for_a_position() {
+    let mut plan = plan(&[candidate(1, Tier::Fit), candidate(PRIMARY, Tier::Fallback)]);
+    assert_eq!(nodes_asked(&mut plan, |_| failed("a")), [1, PRIMARY]);
+    assert!(matches!(plan.next(), Step::Pause(..)));
+}

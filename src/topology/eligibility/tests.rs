@@ -20,6 +20,8 @@ fn replica() -> Node {
         read_limit: None,
         in_flight: 3,
         zone: Some("b"),
+        follows: true,
+        position: Lsn::new(500),
     }
 }
 
@@ -80,6 +82,8 @@ fn read() -> Read {
         zone: None,
         nodes: NodeFilter::All,
         has_primary: true,
+        position: None,
+        limits_lag: true,
     }
 }
 
@@ -112,6 +116,11 @@ impl Read {
         Self { zone: Some(zone), ..self }
     }
 
+    /// With a causal token of a position.
+    fn after(self, position: u64) -> Self {
+        Self { position: Some(Lsn::new(position)), limits_lag: false, ..self }
+    }
+
     fn without_primary(self) -> Self {
         Self { has_primary: false, ..self }
     }
@@ -135,6 +144,14 @@ fn the_policy_for_reads() {
         ("a fresh replica of the preferred zone serves before others", replica(), read().zone("b"), tier(Near)),
         ("a fresh replica of another zone serves after those", replica(), read().zone("a"), tier(Fit)),
         ("a node without a zone is in no preferred one", Node { zone: None, ..replica() }, read().zone("a"), tier(Fit)),
+        ("a replica that is as far as the token serves", replica(), read().after(500), tier(Fit)),
+        ("one that is not is asked", replica(), read().after(501), tier(Behind)),
+        ("of such replicas, lag does not matter", replica().lag_unknown(), read().after(500), tier(Fit)),
+        ("unless the call limits it", replica().lag(MINUTE), Read { limits_lag: true, ..read().after(500) }, Excluded(TooFarBehind)),
+        ("a position on a history that may be another proves nothing", Node { follows: false, ..replica() }, read().after(500), Excluded(Diverged)),
+        ("without a primary, a replica that is far enough serves", replica(), read().after(500).without_primary(), tier(Fit)),
+        ("without a primary, a replica is not asked", replica(), read().after(501).without_primary(), Excluded(TooFarBehind)),
+        ("the primary has every position of its history", primary(), read().after(501), tier(Fallback)),
         ("a replica at the maximum lag is fresh", replica().lag(MINUTE), read().max_lag(MINUTE), tier(Fit)),
         ("a replica beyond the maximum lag is excluded", replica().lag(MINUTE), read(), Excluded(TooFarBehind)),
         ("a replica of unknown lag is excluded", replica().lag_unknown(), read(), Excluded(TooFarBehind)),
@@ -231,7 +248,7 @@ fn options_override_the_configuration() {
     };
     let reads = || ReadSettings { fallback: Fallback::Never, max_lag: MINUTE, ..ReadSettings::default() };
     let demand = |options: &ReadOptions, config: &Config| {
-        let read = ReadDemand::new(options, config, NodeFilter::All, true);
+        let read = ReadDemand::new(options, config, NodeFilter::All, None, true);
         (read.fallback, read.max_lag, read.zone.map(str::to_owned), read.prefer_primary)
     };
     let zone = |zone: &str| Some(zone.to_owned());

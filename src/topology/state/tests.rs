@@ -84,7 +84,7 @@ impl Fixture {
     /// Returns the tier in which the node would serve a read now.
     fn tier(&self, node: usize) -> Option<Tier> {
         let candidates =
-            self.topology.snapshot().candidates(&ReadOptions::new(), NodeFilter::All, Instant::now());
+            self.topology.snapshot().candidates(&ReadOptions::new(), NodeFilter::All, None, Instant::now());
         candidates.iter().find(|candidate| candidate.node == node).map(|candidate| candidate.rank.tier)
     }
 
