@@ -9,7 +9,7 @@
 //! * `server`: the server behind the node's address, as its monitor last saw it
 
 pub(crate) use self::latency::LatencyEwma;
-pub(crate) use self::node_stats::NodeStats;
+pub(crate) use self::node_stats::{Asking, NodeStats};
 pub(crate) use self::percentile::P99Estimator;
 pub(crate) use self::server::SeenServer;
 pub(crate) use self::server::ServerIdentity;

@@ -8,10 +8,10 @@ use diesel_async::{AsyncConnection, AsyncPgConnection};
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 use pointsman::testkit::Cluster;
-use pointsman::{Conn, ReplicaSet};
+use pointsman::{CausalToken, Conn, ReplicaSet};
 use tokio::sync::Mutex;
 
-use super::measure::{Case, Conflicting, timed};
+use super::measure::{Case, Contender, timed};
 use super::setup::{self, Bb8, Error, ROWS, Result, User, users};
 
 /// A connection that the tasks hold one after the other.
@@ -21,7 +21,7 @@ type Held<C> = Arc<Mutex<C>>;
 macro_rules! contender {
     ($name:expr, $held:ident, |$conn:ident, $n:ident| $body:expr) => {{
         let held = Arc::clone($held);
-        Conflicting {
+        Contender {
             name: $name,
             batch: Box::new(move |$n| {
                 let held = Arc::clone(&held);
@@ -38,7 +38,7 @@ macro_rules! contender {
     }};
     ($name:expr, of $pool:ident, |$n:ident| $body:expr) => {{
         let pool = $pool.clone();
-        Conflicting {
+        Contender {
             name: $name,
             batch: Box::new(move |$n| {
                 let $pool = pool.clone();
@@ -65,6 +65,8 @@ pub(crate) struct Field {
     set: ReplicaSet,
     /// Over two replicas, so that there is a choice.
     choice: ReplicaSet,
+    /// A position that the replica has reached.
+    token: CausalToken,
 }
 
 impl Field {
@@ -84,6 +86,7 @@ impl Field {
             fast: setup::bb8(&urls[1], RecyclingMethod::Fast).await?,
             verified: setup::bb8(&urls[1], RecyclingMethod::Verified).await?,
             choice: setup::set(cluster, 2).await?,
+            token: token(cluster, &set).await?,
             set,
         })
     }
@@ -91,8 +94,46 @@ impl Field {
     pub(crate) fn cases(&self) -> Vec<Case> {
         let mut cases = vec![self.one_row(), self.many_rows(), self.pipeline()];
         cases.extend([1, 8, 32].map(|tasks| self.checkout_and_query(tasks)));
+        cases.extend([1, 8].map(|tasks| self.causal(tasks)));
         cases.extend([self.checkout(), self.transaction(), self.write_transaction()]);
         cases
+    }
+
+    /// A question for the position costs the same before a statement and behind it, as a session asks.
+    fn causal(&self, tasks: usize) -> Case {
+        let Self { set, token, .. } = self;
+        let token = *token;
+        let query = || users::table.find(anyone());
+        let session = set.session();
+        Case {
+            name: format!("a read with a causal token; {tasks} at once"),
+            tasks,
+            batch: if tasks == 1 { 20 } else { 5 },
+            per_operation: 1,
+            contenders: vec![
+                contender!("run_read(), no token", of set, |n| timed!(n, {
+                    set.run_read(async |conn| {
+                        let user = pointsman::RunQueryDsl::first::<User>(query(), conn).await;
+                        user.map_err(pointsman::Error::from)
+                    })
+                    .await?;
+                })),
+                contender!("a token that is satisfied", of set, |n| timed!(n, {
+                    set.run_read_with(&pointsman::ReadOptions::new().after(&token), async |conn| {
+                        let user = pointsman::RunQueryDsl::first::<User>(query(), conn).await;
+                        user.map_err(pointsman::Error::from)
+                    })
+                    .await?;
+                })),
+                contender!("a session: one question in flight", of session, |n| timed!(n, {
+                    session.run_read(async |conn| {
+                        let user = pointsman::RunQueryDsl::first::<User>(query(), conn).await;
+                        user.map_err(pointsman::Error::from)
+                    })
+                    .await?;
+                })),
+            ],
+        }
     }
 
     fn one_row(&self) -> Case {
@@ -274,4 +315,13 @@ impl Field {
             ],
         }
     }
+}
+
+/// A token of a write that all replicas have.
+async fn token(cluster: &Cluster, set: &ReplicaSet) -> Result<CausalToken> {
+    let session = set.session();
+    let update = diesel::update(users::table.find(1)).set(users::name.eq("Ada"));
+    pointsman::RunExecuteDsl::execute(update, &session.write().await?).await?;
+    cluster.wait_caught_up().await?;
+    session.token().ok_or_else(|| "a session that has written has a token".into())
 }

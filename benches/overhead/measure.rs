@@ -21,7 +21,7 @@ use super::setup::Result;
 pub(crate) type Batch = Box<dyn Fn(usize) -> BoxFuture<'static, Result<Vec<Duration>>> + Send + Sync>;
 
 /// One way to do the operation of a case.
-pub(crate) struct Conflicting {
+pub(crate) struct Contender {
     pub(crate) name: &'static str,
     pub(crate) batch: Batch,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Case {
     pub(crate) batch: usize,
     /// Number of counted items in one operation.
     pub(crate) per_operation: u32,
-    pub(crate) contenders: Vec<Conflicting>,
+    pub(crate) contenders: Vec<Contender>,
 }
 
 /// The measurements of one contender.
@@ -101,7 +101,7 @@ impl Case {
             nanos
         };
         let p99_of_baseline = at(&nanos(&times[0]), 0.99);
-        let measured = |(i, contender): (usize, &Conflicting)| {
+        let measured = |(i, contender): (usize, &Contender)| {
             let nanos = nanos(&times[i]);
             let mut ratios: Vec<f64> =
                 walls[i].iter().zip(&walls[0]).map(|(wall, base)| wall / base).collect();

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::lsn::Lsn;
 use crate::pool::Queueing;
+use crate::stats::Asking;
 use crate::topology::Node;
 
 /// Pause between two questions for a node's position, while callers wait for it.
@@ -32,9 +33,9 @@ pub(super) async fn await_position(nodes: &[Arc<Node>], position: Lsn, deadline:
     }
     let reached = nodes.iter().map(|node| {
         Box::pin(async move {
-            let waiting = node.stats().await_position();
-            if waiting.is_first() {
-                tokio::spawn(ask_repeatedly(Arc::clone(node)));
+            let _awaited = node.stats().await_position();
+            if let Some(asking) = node.stats().begin_asking() {
+                tokio::spawn(ask_repeatedly(Arc::clone(node), asking));
             }
             node.stats().reached(position).await;
         })
@@ -45,7 +46,16 @@ pub(super) async fn await_position(nodes: &[Arc<Node>], position: Lsn, deadline:
 /// Asks a node for its position until no caller waits for it.
 ///
 /// The monitor is too rare for this, and a question of each caller would be too many.
-async fn ask_repeatedly(node: Arc<Node>) {
+async fn ask_repeatedly(node: Arc<Node>, asking: Asking) {
+    ask_while_awaited(&node).await;
+    drop(asking);
+    // A caller that came just before saw a task, and started none.
+    while let Some(_asking) = node.stats().begin_asking() {
+        ask_while_awaited(&node).await;
+    }
+}
+
+async fn ask_while_awaited(node: &Node) {
     let mut pause = PAUSE;
     while node.stats().is_position_awaited() {
         let deadline = Instant::now() + LIMIT;
@@ -60,5 +70,4 @@ async fn ask_repeatedly(node: Arc<Node>) {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    node.stats().end_of_questions();
 }

@@ -185,18 +185,19 @@ impl NodeStats {
 
     /// Counts a caller that waits for a position, until the guard is dropped.
     pub(crate) fn await_position(&self) -> AwaitedPosition<'_> {
-        self.awaiting.fetch_add(1, Ordering::AcqRel);
+        self.awaiting.fetch_add(1, Ordering::SeqCst);
         AwaitedPosition(self)
     }
 
     /// Returns `true` if a caller waits for a position.
     pub(crate) fn is_position_awaited(&self) -> bool {
-        self.awaiting.load(Ordering::Acquire) > 0
+        self.awaiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Records that no task asks for the position any more.
-    pub(crate) fn end_of_questions(&self) {
-        self.asking.store(false, Ordering::Release);
+    /// Takes the task of asking for the position, if a caller waits for it and no task asks.
+    pub(crate) fn begin_asking(self: &Arc<Self>) -> Option<Asking> {
+        let begins = self.is_position_awaited() && !self.asking.swap(true, Ordering::SeqCst);
+        begins.then(|| Asking(Arc::clone(self)))
     }
 
     /// Waits until the node is known to have reached a position.
@@ -224,16 +225,19 @@ impl NodeStats {
 #[derive(Debug)]
 pub(crate) struct AwaitedPosition<'v>(&'v NodeStats);
 
-impl AwaitedPosition<'_> {
-    /// Returns `true` if no task asks for the position yet, so that the caller has to start one.
-    pub(crate) fn is_first(&self) -> bool {
-        !self.0.asking.swap(true, Ordering::AcqRel)
+impl Drop for AwaitedPosition<'_> {
+    fn drop(&mut self) {
+        self.0.awaiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Drop for AwaitedPosition<'_> {
+/// The task of asking for a position, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Asking(Arc<NodeStats>);
+
+impl Drop for Asking {
     fn drop(&mut self) {
-        self.0.awaiting.fetch_sub(1, Ordering::AcqRel);
+        self.0.asking.store(false, Ordering::SeqCst);
     }
 }
 
