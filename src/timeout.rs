@@ -56,7 +56,7 @@ mod tests {
         // No thread of this process runs for ten seconds; the answer comes right after.
         advance(Duration::from_secs(10)).await;
         tokio::task::yield_now().await;
-        sender.send("here").expect("somebody waits");
+        sender.send("here").expect("the receiver waits");
         assert_eq!(waiting.await.expect("no panic"), Some(Ok("here")));
     }
 }

@@ -84,7 +84,7 @@ impl WireConnection {
         &mut self.conn
     }
 
-    /// Asks the server for its position, in a round trip of its own.
+    /// Asks the server for its position, which takes a round trip.
     ///
     /// Returns `None` if the server does not tell it, or the connection fails.
     pub(crate) async fn ask_position(&self) -> Option<Lsn> {

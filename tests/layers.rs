@@ -135,7 +135,7 @@ fn arrows(source: &Path) -> Vec<Arrow> {
     for file in files(source) {
         let module = module_path(source, &file);
         let from = module[0].clone();
-        // The program is a crate of its own.
+        // The program is a separate crate.
         if OUTSIDE.contains(&from.as_str()) || from == "main" || from == "bin" {
             continue;
         }

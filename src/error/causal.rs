@@ -10,7 +10,7 @@ use crate::lsn::Lsn;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CausalError {
-    /// What the token covers was acknowledged, and then lost by a failover.
+    /// A failover lost something that was acknowledged and that the token covers.
     ///
     /// The new primary had not received it. The caller must find out what is missing, and do it again; a
     /// [`Session`](crate::Session) goes on after [`forget`](crate::Session::forget). A write that other sessions made at

@@ -35,7 +35,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
     headings.map(|line| slug(line.trim_start_matches('#').trim())).collect()
 }
 
-/// What stands between each `before` and the next `after`.
+/// Returns the text between each `before` and the next `after`.
 fn between<'t>(text: &'t str, before: &str, after: char) -> Vec<&'t str> {
     text.split(before).skip(1).filter_map(|rest| rest.split(after).next()).collect()
 }

@@ -23,7 +23,7 @@ impl fmt::Display for IsolationLevel {
     }
 }
 
-/// Whether the server permits writes in a transaction.
+/// The access mode of a transaction: if the server permits writes in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AccessMode {
     /// The server rejects writes.

@@ -19,7 +19,7 @@ use crate::pool::{Lease, PoolError, Queueing};
 use crate::topology::{Known, NodeFilter, NodeRole, NodeView, Requirement, Role, Snapshot, Tier};
 use crate::{IntentKind, Read};
 
-/// How a replica proves that it has reached a position that it is not known to have reached.
+/// The way in which a replica proves that it has reached a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
     /// By an answer before the connection is handed out, which takes a round trip.

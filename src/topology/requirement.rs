@@ -1,11 +1,11 @@
-//! What a causal token requires of a node (pure).
+//! The position that a causal token requires of a node (pure).
 
 use super::ancestry::{Ancestry, Containment};
 use crate::error::CausalError;
 use crate::lsn::Lsn;
 use crate::token::CausalToken;
 
-/// What a token requires of a node.
+/// A position that a token requires of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Requirement {
     /// The position that a replica must have replayed.
@@ -16,7 +16,7 @@ pub(crate) struct Requirement {
     pub(crate) known: Known,
 }
 
-/// What the set knows of a position that a token names.
+/// The set's knowledge of a position that a token names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Known {
     /// A node has written it.

@@ -73,7 +73,7 @@ pub(crate) fn config_of<'s>(servers: impl IntoIterator<Item = &'s Server>) -> Co
     servers.into_iter().enumerate().map(node).fold(Config::builder(), ConfigBuilder::node)
 }
 
-/// A replica with a name of its own choice.
+/// A replica with another name.
 pub(crate) fn replica(url: String, name: &str) -> NodeConfig {
     NodeConfig::replica(url).expect("the URL of a server is valid").with_name(name)
 }

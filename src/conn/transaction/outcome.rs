@@ -1,6 +1,6 @@
-//! What the signs around a COMMIT prove about the transaction.
+//! Decides from the signs around a COMMIT if the transaction was committed (pure).
 
-/// What the connection showed of a COMMIT.
+/// The signs that the connection showed of a COMMIT.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CommitSigns {
     /// The connection had ended before the COMMIT.

@@ -6,7 +6,7 @@ use super::super::state::tests::{config, primary, refused, set, standby, timed_o
 use super::*;
 use crate::topology::{Health, NodeRole};
 
-/// What a node does with a probe.
+/// The reaction of a node to a probe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Behavior {
     Primary { timeline: u32 },

@@ -242,16 +242,16 @@ fn a_node_that_is_not_promotable_fences_no_other_node_by_what_it_showed_first() 
 fn the_identity_is_that_of_the_majority_and_a_tie_is_refused() {
     let now = Instant::now();
     let other = |observation| LastSeen::Observed(Observation { system_identifier: Some(8), ..observation });
-    let anew = || other(Observation::primary(1, 0, now));
-    let four = [anew(), primary(3, now), replica(3, now), replica(3, now)];
+    let of_new_cluster = || other(Observation::primary(1, 0, now));
+    let four = [of_new_cluster(), primary(3, now), replica(3, now), replica(3, now)];
     let (_, by_node, at) = run(&RoleHistory::default(), &four, now);
     assert_eq!((by_node[0], at), (NodeRole::Foreign, Some(1)));
 
     let mut history = RoleHistory::default();
-    let roles = resolve_roles(&mut history, &seen(&[anew(), primary(3, now)]), now);
+    let roles = resolve_roles(&mut history, &seen(&[of_new_cluster(), primary(3, now)]), now);
     assert_eq!((roles.primary, roles.mismatch), (None, Some(vec![Some(8), Some(7)])));
     // Once seen, an identifier counts while its node is away.
-    let roles = resolve_roles(&mut history, &seen(&[anew(), LastSeen::Down]), now);
+    let roles = resolve_roles(&mut history, &seen(&[of_new_cluster(), LastSeen::Down]), now);
     assert_eq!((roles.primary, roles.by_node[0]), (None, NodeRole::Unknown));
 
     // Most nodes contradict the adopted identifier.
@@ -259,7 +259,7 @@ fn the_identity_is_that_of_the_majority_and_a_tie_is_refused() {
         run(&RoleHistory::default(), &[primary(1, now), replica(1, now), LastSeen::Down], now);
     assert_eq!(at, Some(0));
     let mut history = history;
-    let most = [primary(1, now), other(standby(1, 0, now)), anew()];
+    let most = [primary(1, now), other(standby(1, 0, now)), of_new_cluster()];
     let roles = resolve_roles(&mut history, &seen(&most), now);
     assert_eq!(roles.primary, None);
     assert_eq!(roles.by_node, [NodeRole::Conflicting, NodeRole::Foreign, NodeRole::Foreign]);

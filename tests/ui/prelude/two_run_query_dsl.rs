@@ -5,7 +5,7 @@
 use diesel_async::AsyncPgConnection;
 use fixture::users;
 use pointsman::prelude::*;
-use diesel_async::RunQueryDsl as _; // fixed: // Each in a module of its own.
+use diesel_async::RunQueryDsl as _; // fixed: // Each in a separate module.
 
 pub async fn moved(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
     users::table.select(users::id).load(conn).await

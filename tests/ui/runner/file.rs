@@ -37,7 +37,7 @@ pub(crate) struct Case {
     replacements: Vec<(String, String)>,
 }
 
-/// Introduces a note to the runner, on a line of its own.
+/// Introduces a note to the runner, on a separate line.
 const NOTE: &str = "//~";
 
 /// Introduces, at the end of a line, this line of the fixed version.
@@ -119,7 +119,7 @@ impl Notes {
         }
     }
 
-    /// Adds the notes of the file: its words always, its codes and replacements if the case has none of its own.
+    /// Adds the notes of the file: its words always, its codes and replacements if the case has none.
     fn into_case(self, lines: RangeInclusive<usize>, all: &Self, has_fixed_line: bool) -> Case {
         let codes = if self.codes.is_empty() { &all.codes } else { &self.codes };
         let is_fixed = has_fixed_line || !self.replacements.is_empty();
