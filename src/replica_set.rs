@@ -90,6 +90,9 @@ struct Inner {
     reviving: Arc<AtomicBool>,
     closed: CancellationToken,
     started: Instant,
+    /// `true` if reads ignore causal tokens, which tests of the tests need.
+    #[cfg(feature = "testkit")]
+    ignores_tokens: AtomicBool,
 }
 
 /// The part of the set that a change of the configuration replaces.
@@ -156,6 +159,8 @@ impl ReplicaSet {
             topology,
             closed: CancellationToken::new(),
             started: Instant::now(),
+            #[cfg(feature = "testkit")]
+            ignores_tokens: AtomicBool::new(false),
         };
         let set = Self { inner: Arc::new(inner) };
         set.settled().await;

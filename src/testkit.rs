@@ -27,6 +27,7 @@
 //! - `NetworkNamespace` (on Linux, as root): an address that stops answering, as a lost machine does.
 //! - [`RollbackSet`]: a set whose work is rolled back at the end of a test.
 //! - [`Load`]: steady reads and writes, and what their users noticed.
+//! - [`ignore_causal_tokens`]: breaks a set on purpose, to show that a test can fail.
 //! - [`wait`]: waits for a condition of a set, with an error that names it.
 //! - [`TestkitError`]: the errors, each with a remedy.
 //!
@@ -64,6 +65,21 @@ pub use network_namespace::NetworkNamespace;
 pub use proxy::Proxy;
 pub use rollback::RollbackSet;
 pub use server::{ExhaustedConnections, Server};
+
+use crate::ReplicaSet;
+
+/// Lets all reads of a set ignore causal tokens from now on.
+///
+/// A test of causality should fail then. It shows that the test can fail.
+///
+/// ```no_run
+/// # fn example(set: pointsman::ReplicaSet) {
+/// pointsman::testkit::ignore_causal_tokens(&set);
+/// # }
+/// ```
+pub fn ignore_causal_tokens(set: &ReplicaSet) {
+    set.ignore_tokens();
+}
 
 /// The superuser.
 const ADMIN: &str = "postgres";

@@ -221,7 +221,8 @@ impl ReplicaSet {
         let snapshot = self.snapshot();
         // Data read may be old anyway, so the read uses the last known topology while monitors are restarted.
         let _ = self.is_up_to_date(&snapshot, now);
-        let required = options.after.as_ref().map(|token| snapshot.requirement(token)).transpose()?;
+        let token = options.after.as_ref().filter(|_| !self.ignores_tokens());
+        let required = token.map(|token| snapshot.requirement(token)).transpose()?;
         let position = required.map(|required| required.position);
         let mut candidates = snapshot.candidates(options, nodes, position, now);
         if let Some(required) = required.filter(|required| required.known != Known::Written) {
@@ -234,6 +235,24 @@ impl ReplicaSet {
         }
         plan.begin_round(candidates);
         Ok(Round { snapshot, required })
+    }
+
+    /// Returns `true` if reads ignore causal tokens: see `testkit::ignore_causal_tokens`.
+    #[cfg(feature = "testkit")]
+    fn ignores_tokens(&self) -> bool {
+        self.inner.ignores_tokens.load(Ordering::Relaxed)
+    }
+
+    #[cfg(not(feature = "testkit"))]
+    #[expect(clippy::unused_self, reason = "the test kit's variant looks at the set")]
+    const fn ignores_tokens(&self) -> bool {
+        false
+    }
+
+    /// Lets all reads ignore causal tokens from now on.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn ignore_tokens(&self) {
+        self.inner.ignores_tokens.store(true, Ordering::Relaxed);
     }
 
     /// Waits a little until one of the nodes that are behind has reached the position; returns `false` if none has.

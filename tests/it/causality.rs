@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pointsman::config::{Fallback, ReadSettings};
 use pointsman::prelude::*;
-use pointsman::testkit::Cluster;
 use pointsman::testkit::wait::{until, until_writable};
+use pointsman::testkit::{Cluster, ignore_causal_tokens};
 use pointsman::{
     CausalError, CausalToken, CheckoutError, Error, Lsn, ReadOptions, ReplicaSet, Role, Session, WriteOptions,
 };
@@ -328,4 +328,16 @@ async fn a_server_that_does_not_tell_its_position_fails_the_session_and_no_other
     let error = causal(value(&session).await.unwrap_err());
     assert_eq!(error, CausalError::NoPosition);
     set.write().await.unwrap();
+}
+
+/// The other tests of this file are worth nothing if this one fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_that_ignores_tokens_serves_stale_reads() {
+    let (cluster, set) = fixture(1, ReadSettings::default()).await;
+    cluster.replica(0).pause_replay().await.unwrap();
+    let session = set.session();
+    let written = increment(&session).await;
+    assert_eq!(value(&session).await.unwrap().0, written);
+    ignore_causal_tokens(&set);
+    assert_eq!(value(&session).await.unwrap(), (written - 1, Role::Replica));
 }
