@@ -3,6 +3,7 @@
 //! Each test is an incident: break, assert, restore, assert; comments mark where it breaks and restores. They run one at a time (`--test-threads=1`), because they
 //! measure, and print their measurements.
 
+mod causality;
 mod cuts;
 mod events;
 mod fixture;
