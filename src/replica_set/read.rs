@@ -16,6 +16,7 @@ use crate::conn::Conn;
 use crate::error::{CausalError, CheckoutError, ConnectError, NodeFailure};
 use crate::options::ReadOptions;
 use crate::pool::{Lease, PoolError, Queueing};
+use crate::token::CausalToken;
 use crate::topology::{Known, NodeFilter, NodeRole, NodeView, Requirement, Role, Snapshot, Tier};
 use crate::{IntentKind, Read};
 
@@ -113,6 +114,30 @@ impl ReplicaSet {
     /// ```
     pub async fn read_prefer_primary(&self) -> Result<Conn<Read>, CheckoutError> {
         self.read_with(&ReadOptions::new().prefer_primary()).await
+    }
+
+    /// Checks out a connection to read, from a node that has everything that a token covers.
+    ///
+    /// Short for [`read_with`](Self::read_with) and [`ReadOptions::after`], which documents which node serves.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read), and [`CheckoutError::Causal`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`read`](Self::read).
+    ///
+    /// ```no_run
+    /// # use pointsman::{CausalToken, CheckoutError, ReplicaSet};
+    /// # async fn example(set: ReplicaSet, token: CausalToken) -> Result<(), CheckoutError> {
+    /// let conn = set.read_after(&token).await?;
+    /// println!("served by {} ({})", conn.node(), conn.role());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn read_after(&self, token: &CausalToken) -> Result<Conn<Read>, CheckoutError> {
+        self.read_with(&ReadOptions::new().after(token)).await
     }
 
     /// Checks out a connection to read, with options for this call.

@@ -271,8 +271,7 @@ impl WireState {
     /// Returns `true` if the next message of the server may belong to an answer to a question.
     pub(super) fn is_answering(&self) -> bool {
         let answered = self.requests_answered();
-        self.asks.is_pending()
-            && self.asks.queue().questions.front().is_some_and(|question| question.after <= answered)
+        self.asks.queue().questions.front().is_some_and(|question| question.after <= answered)
     }
 
     /// Handles a message of the server while a question is to be answered.

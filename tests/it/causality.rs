@@ -187,6 +187,9 @@ async fn a_token_carries_what_was_seen_to_another_program() {
         let written = increment(&session).await;
         let text = session.token().unwrap().to_string();
         let token: CausalToken = text.parse().unwrap();
+        let conn = other_program.read_after(&token).await.unwrap();
+        let read: i32 = counters::table.find(1).select(counters::value).first(&conn).await.unwrap();
+        assert_eq!(read, written);
         let there = other_program.session_from(&token);
         assert_eq!(value(&there).await.unwrap().0, written);
         // What is read is seen as well.

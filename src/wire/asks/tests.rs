@@ -226,6 +226,22 @@ fn a_transaction_that_ends_without_a_question_is_noticed() {
     assert!(!out.is_empty());
 }
 
+/// The statement of an abandoned session was taken for answered, so it was not cancelled.
+#[tokio::test]
+async fn the_answer_to_a_question_does_not_end_the_statement_of_an_abandoned_session() {
+    let (mut tap, wire, mut stream) = connected(1024, true).await;
+    wire.ask_before_next();
+    tap.write_all(&message(b'Q', b"SELECT pg_sleep(60)\0")).await.expect("an open stream");
+    tap.flush().await.expect("an open stream");
+    wire.give_up();
+    drop(tap);
+    let remains = wire.take_remains().expect("an abandoned session");
+    stream.write_all(&[value(&400_u64.to_be_bytes()), ready(b'I')].concat()).await.expect("an open stream");
+    drop(stream);
+    remains.end(&wire).await;
+    assert!(wire.has_pending(), "the statement is still running");
+}
+
 proptest! {
     /// However the answers are cut, the driver gets those to its own requests, byte by byte.
     #[test]
