@@ -10,6 +10,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use diesel::result::QueryResult;
 use diesel_async::AsyncPgConnection;
@@ -81,6 +82,8 @@ pub(crate) struct ConnInner {
     conflicted: bool,
     /// The position that the server has to prove in the flight of the first request.
     unproven: Option<Lsn>,
+    /// Time until a node had reached the position that the read required.
+    causal_wait: Duration,
 }
 
 impl<I: Intent> Conn<I> {
@@ -90,7 +93,13 @@ impl<I: Intent> Conn<I> {
 
     fn of(source: Source) -> Self {
         Self {
-            inner: ConnInner { source, unusable: false, conflicted: false, unproven: None },
+            inner: ConnInner {
+                source,
+                unusable: false,
+                conflicted: false,
+                unproven: None,
+                causal_wait: Duration::ZERO,
+            },
             intent: PhantomData,
         }
     }
@@ -172,6 +181,17 @@ impl<I: Intent> Conn<I> {
     /// It is [`Role::Unmanaged`] if the caller opened the connection.
     pub fn role(&self) -> Role {
         self.inner.source.role()
+    }
+
+    /// Returns the time that the read took until a node had reached the position of its causal token.
+    ///
+    /// It is zero if the first node that was asked was far enough, and for everything but a read with a token. Otherwise
+    /// it is the time from the beginning of the checkout, or of the first run of [`run_read`], until this connection was
+    /// handed out. `reads.causal_wait` limits the part of it in which the read only waits.
+    ///
+    /// [`run_read`]: crate::ReplicaSet::run_read
+    pub fn causal_wait(&self) -> Duration {
+        self.inner.causal_wait
     }
 
     /// Returns the SQLSTATE of the last error that the server sent on this connection.
@@ -261,6 +281,11 @@ impl<I: Intent> Conn<I> {
     /// Takes the position that the server has to prove.
     pub(crate) fn take_unproven(&mut self) -> Option<Lsn> {
         self.inner.unproven.take()
+    }
+
+    /// Records how long the read took until a node had reached its position.
+    pub(crate) fn set_causal_wait(&mut self, wait: Duration) {
+        self.inner.causal_wait = wait;
     }
 
     /// Waits until the position of what was read or written is recorded, which arrives right behind the answer.

@@ -7,7 +7,13 @@
 //! * [`Ledger`]: reads and checks a whole file before anything is stored (pure)
 //! * [`Replay`]: records it and compares
 //! * [`Report`], [`Difference`]: the results
-//! * `verify`: the last balances, from the replicas; `position`: the WAL position they must reach first
+//! * `access`: one account's way to the set, through a session or without one
+//! * `tally`: counts of the reads; `verify`: the last balances, from the replicas
+//!
+//! # Stale reads
+//!
+//! The balance after each line is read from the replicas, through a session of the account, so it must be the new one.
+//! [`Settings::with_tokens`] turns the sessions off, to show what they are for.
 //!
 //! # Twice
 //!
@@ -21,9 +27,10 @@ pub use self::file::{Entry, Fault, Ledger, LedgerError};
 pub use self::report::{Difference, DifferenceAt, ReplayError, Report};
 pub use self::run::{Replay, Settings};
 
+mod access;
 mod file;
 mod first;
-mod position;
 mod report;
 mod run;
+mod tally;
 mod verify;

@@ -193,19 +193,27 @@ impl ReplicaSet {
         let began = Instant::now();
         let mut plan = ReadPlan::new(fastrand::Rng::new());
         let mut changes = None;
+        let mut was_behind = false;
         let mut round = self.begin_round(&mut plan, nodes, options, began)?;
         loop {
             match plan.next() {
                 Step::Ask(ask) => match self.ask(&round, ask, proof, deadline).await {
-                    Ok(conn) => {
+                    Ok(mut conn) => {
+                        if was_behind {
+                            conn.set_causal_wait(began.elapsed());
+                        }
                         if let Some(log) = &options.log.0 {
                             conn.track(log, round.snapshot.ancestry.timeline());
                         }
                         return Ok(conn);
                     }
-                    Err(unserved) => plan.on(ask, unserved),
+                    Err(unserved) => {
+                        was_behind |= matches!(unserved, Unserved::Behind);
+                        plan.on(ask, unserved);
+                    }
                 },
                 Step::AwaitPosition => {
+                    was_behind = true;
                     if self.await_position(&plan, &round, options, deadline).await {
                         round = self.begin_round(&mut plan, nodes, options, Instant::now())?;
                     } else {

@@ -24,6 +24,8 @@ struct Call<'c> {
     options: &'c ReadOptions,
     /// The time at which the call stops waiting for connections, if its options set one.
     limit: Option<Instant>,
+    /// The beginning of the try whose node had not reached the position.
+    behind_since: Option<Instant>,
     live: &'c Live,
 }
 
@@ -174,11 +176,12 @@ impl ReplicaSet {
             live.limits.repeats.deposit();
             let mut repeats = Repeats::new(live.config.reads().retries);
             let limit = options.within.map(|limit| Instant::now() + limit);
-            let call = Call { options: &options, limit, live: &live };
+            let mut call = Call { options: &options, limit, behind_since: None, live: &live };
             let mut confined = false;
             let mut proof = Proof::InFlight;
             let mut last = None;
             loop {
+                let began = Instant::now();
                 match self.try_hedged(function.clone(), &call, &mut repeats, proof, confined).await {
                     Try::Answered(outcome) => return outcome,
                     // The node's error explains more than the lack of another node.
@@ -187,6 +190,7 @@ impl ReplicaSet {
                     Try::Stale => {}
                     Try::Behind => {
                         proof = Proof::Before;
+                        call.behind_since.get_or_insert(began);
                         continue;
                     }
                 }
@@ -240,10 +244,13 @@ impl ReplicaSet {
             nodes if confined => NodeFilter::OnlyReplicas(nodes),
             nodes => NodeFilter::Avoid(nodes),
         };
-        let conn = match self.read_from(nodes, options, proof, deadline).await {
+        let mut conn = match self.read_from(nodes, options, proof, deadline).await {
             Ok(conn) => conn,
             Err(error) => return Try::NoConnection(error),
         };
+        if let Some(since) = call.behind_since {
+            conn.set_causal_wait(since.elapsed());
+        }
         let node = node_of(&conn);
         // A session that had already died unnoticed must not count against the read.
         if repeats.is_blamed() && !is_alive(&conn, live.config.probe().timeout).await {

@@ -110,7 +110,20 @@ async fn migrate_replay_and_status_on_configured_servers() {
         (&120.into(), &12.into(), &0.into())
     );
     assert!(report["lines_per_second"].as_f64().is_some_and(|rate| rate > 0.0));
-    assert_eq!(report["reads"].as_object().unwrap().len(), 2);
+    assert_eq!((&report["stale_reads"], &report["with_tokens"]), (&0.into(), &true.into()));
+    assert_eq!(report["replica_reads"].as_u64().unwrap() + report["primary_reads"].as_u64().unwrap(), 120);
+    let waits = ["wait_p50_ms", "wait_p99_ms", "wait_max_ms"].map(|key| report[key].as_f64().unwrap());
+    assert!(waits.is_sorted() && report["waited_reads"].is_u64(), "{report}");
+
+    // The servers are not the replay's own, so it must not delay them.
+    let delayed =
+        run(on(&cluster, program(&folder, &["replay", "ledger.csv", "--replay-delay", "200ms"]))).await;
+    assert_eq!(delayed.code, Some(2), "{}", delayed.err);
+    assert!(
+        delayed.err.contains("--replay-delay") && delayed.err.contains("DATABASE_URL"),
+        "{}",
+        delayed.err
+    );
 
     cluster.wait_caught_up().await.unwrap();
     let status = run(on(&cluster, program(&folder, &["status"]))).await;
@@ -148,6 +161,11 @@ async fn a_replay_without_servers_brings_its_own_and_removes_them() {
         "{}",
         ended.out
     );
+    let arguments = ["replay", "ledger.csv", "--replay-delay", "200ms", "--without-tokens", "--json"];
+    let ended = run(program(&folder, &arguments)).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    assert!(report["stale_reads"].as_u64().unwrap() > 0, "{report}");
 }
 
 #[tokio::test]

@@ -1,8 +1,12 @@
 //! Replaying ledgers into real clusters.
 
-use pointsman::payments::MIGRATIONS;
+use std::time::Duration;
+
+use pointsman::health::Status;
 use pointsman::payments::ledger::{DifferenceAt, Ledger, Replay, ReplayError, Report, Settings};
+use pointsman::payments::{MIGRATIONS, Provider};
 use pointsman::testkit::Cluster;
+use pointsman::testkit::wait::until;
 use pointsman::{ReplicaSet, migrate};
 
 use crate::support::fixture;
@@ -36,8 +40,25 @@ async fn migrated_fixture(replicas: usize) -> (Cluster, ReplicaSet) {
 }
 
 async fn replay(set: &ReplicaSet, text: &str) -> Result<Report, ReplayError> {
+    replay_with(set, text, Settings::default()).await
+}
+
+async fn replay_with(set: &ReplicaSet, text: &str, settings: Settings) -> Result<Report, ReplayError> {
     let ledger = Ledger::read(text.as_bytes()).unwrap();
-    Replay::new(set, &ledger, Settings::default(), &|| {}).run().await
+    Replay::new(set, &ledger, settings, &|| {}).run().await
+}
+
+/// The same ledger for other accounts, under another provider, so that a set can replay it as well.
+async fn replay_without_tokens(set: &ReplicaSet) -> Report {
+    let provider = Provider::new("without-tokens").unwrap();
+    let settings = Settings { provider, with_tokens: false, ..Settings::default() };
+    replay_with(set, &ledger().replace(",acc-", ",other-"), settings).await.unwrap()
+}
+
+/// Every line was read back, and no answer was stale.
+fn assert_nothing_stale(report: &Report) {
+    assert_eq!((report.recorded, report.replica_reads + report.primary_reads), (120, 120), "{report:?}");
+    assert_eq!((report.stale_reads, &report.first_difference), (0, &None), "{report:?}");
 }
 
 #[tokio::test]
@@ -47,12 +68,12 @@ async fn a_ledger_is_recorded_on_the_primary_and_compared_on_the_replicas() {
     assert_eq!(report.first_difference, None);
     assert_eq!((report.lines, report.accounts, report.recorded, report.already_there), (120, 12, 120, 0));
     assert!(report.compared_on_replicas);
-    let primary = set.health().nodes[0].status.name.clone();
-    assert_eq!(report.reads[&primary], 120);
-    assert_eq!(
-        report.reads.iter().filter(|(node, _)| **node != primary).map(|(_, reads)| reads).sum::<u64>(),
-        12
-    );
+    // After each line, and once more for each account at the end.
+    assert_eq!((report.replica_reads + report.primary_reads, report.stale_reads), (120, 0));
+    assert!(report.replica_reads >= 60, "the replicas serve most of the reads: {report:?}");
+    assert_eq!(report.reads.values().sum::<u64>(), 120 + 12);
+    let primary = &set.health().nodes[0].status.name;
+    assert_eq!(report.reads.get(primary).copied().unwrap_or_default(), report.primary_reads);
 
     // A second run finds everything there, and goes on with what was added.
     let longer = ledger() + "120,acc-new,1993-02-01,deposit,5,5\n";
@@ -118,4 +139,63 @@ async fn a_replica_is_waited_for_until_it_has_replayed_everything() {
     let report = run.await.unwrap();
     assert!(report.compared_on_replicas);
     assert_eq!(report.differences, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_balance_is_stale_on_delayed_replicas_and_without_tokens_some_are() {
+    let (cluster, set) = migrated_fixture(2).await;
+    cluster.wait_caught_up().await.unwrap();
+    for replica in cluster.replicas() {
+        replica.set_replay_delay(Duration::from_millis(200)).await.unwrap();
+    }
+    let report = replay(&set, &ledger()).await.unwrap();
+    assert_nothing_stale(&report);
+    assert!(report.waited_reads > 0, "the replicas were behind: {report:?}");
+    assert!(report.wait_p50_ms <= report.wait_p99_ms && report.wait_p99_ms <= report.wait_max_ms);
+
+    let report = replay_without_tokens(&set).await;
+    assert!(report.stale_reads > 0 && report.differences == 0, "{report:?}");
+    assert_eq!((report.waited_reads, report.wait_max_ms), (0, 0.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_balance_is_stale_while_one_replica_stands_still_and_without_tokens_some_are() {
+    let (cluster, set) = migrated_fixture(2).await;
+    cluster.wait_caught_up().await.unwrap();
+    cluster.replica(0).pause_replay().await.unwrap();
+    let report = replay(&set, &ledger()).await.unwrap();
+    assert_nothing_stale(&report);
+    assert!(report.replica_reads > 0, "the other replica serves: {report:?}");
+
+    let report = replay_without_tokens(&set).await;
+    assert!(report.stale_reads > 0 && report.differences == 0, "{report:?}");
+
+    // A stale balance is one that the primary has right: a wrong ledger stays a difference.
+    let wrong = "wrong,acc-0,1993-02-01,deposit,5,1\n";
+    let report = replay(&set, &(ledger() + wrong)).await.unwrap();
+    let difference = report.first_difference.unwrap();
+    assert_eq!((difference.line, difference.at), (122, DifferenceAt::Recording));
+    cluster.replica(0).resume_replay().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_balance_is_stale_when_a_replica_is_killed_meanwhile() {
+    let (cluster, set) = migrated_fixture(2).await;
+    cluster.wait_caught_up().await.unwrap();
+    cluster.replica(1).set_replay_delay(Duration::from_millis(200)).await.unwrap();
+    let run = tokio::spawn({
+        let set = set.clone();
+        async move { replay(&set, &ledger()).await.unwrap() }
+    });
+    let lines = async || cluster.primary().query_value("SELECT count(*) FROM transactions").await;
+    until("some lines are recorded", async || lines().await.unwrap().parse::<u32>().unwrap() >= 20)
+        .await
+        .unwrap();
+    cluster.replica(0).kill().await.unwrap();
+    assert_nothing_stale(&run.await.unwrap());
+
+    cluster.replica(0).start().await.unwrap();
+    until("both replicas serve", async || set.health().status == Status::Healthy).await.unwrap();
+    let report = replay_without_tokens(&set).await;
+    assert!(report.stale_reads > 0, "{report:?}");
 }

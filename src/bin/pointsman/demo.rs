@@ -3,6 +3,7 @@
 //! * `fixture`: the cluster, the set and the service
 //! * `traffic`: the requests of its users
 //! * `chaos`: the walk through the faults, with `--chaos`
+//! * `tokens`: stale reads with and without causal tokens
 //! * `verdict`: the effects that users may notice of each fault
 
 use std::fmt::Write as _;
@@ -16,11 +17,13 @@ use tokio::time::{Instant, interval, sleep};
 
 use self::fixture::Fixture;
 use self::traffic::Traffic;
+use super::duration;
 use super::failure::Outcome;
 use super::signals::End;
 
 mod chaos;
 mod fixture;
+mod tokens;
 mod traffic;
 mod verdict;
 
@@ -30,7 +33,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// Ends by itself after this time, such as 30s.
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
     limit: Option<Duration>,
     /// Walks through the faults while traffic runs, and reports what the users noticed. It fails if that is more than
     /// the faults explain.
@@ -39,14 +42,6 @@ pub(super) struct Arguments {
     /// Writes the users' results to this file, as JSON.
     #[arg(long, value_name = "FILE", requires = "chaos")]
     json: Option<PathBuf>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    use serde::de::IntoDeserializer;
-    use serde::de::value::{Error, StrDeserializer};
-    let text: StrDeserializer<'_, Error> = text.into_deserializer();
-    humantime_serde::deserialize(text)
-        .map_err(|_| "write a number with its unit, such as 30s or 2min".to_owned())
 }
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
@@ -81,8 +76,9 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
     Ok(())
 }
 
-/// Prints the addresses and commands to try, and shows the traffic until Ctrl-C.
+/// Compares reads with and without tokens, prints what to try, and shows the traffic until Ctrl-C.
 async fn present(fixture: &Fixture) -> Outcome {
+    println!("{}", tokens::compare(fixture).await?);
     let url = fixture.url();
     let mut text = format!("\nThe payments service runs on {url}, on these servers:\n\n");
     for server in fixture.cluster().servers() {

@@ -7,7 +7,7 @@
 //! * `demo`: the service on a temporary cluster with traffic, and with faults on request
 //! * `servers`: the servers of a command, either configured or a temporary cluster
 //! * `failure`: the end of a command, and its exit code
-//! * `logging`, `signals`: shared by all of them
+//! * `duration`, `logging`, `signals`: shared by all of them
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +20,7 @@ use self::logging::LogFormat;
 mod config;
 #[cfg(feature = "testkit")]
 mod demo;
+mod duration;
 mod failure;
 mod forget_history;
 mod logging;
@@ -56,7 +57,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Applies the pending migrations, on the primary.
     Migrate,
-    /// Records a ledger and compares every balance, on the primary and on the replicas.
+    /// Records a ledger, and compares every balance with what the replicas answer.
     Replay(replay::Arguments),
     /// Shows the state of the nodes.
     Status(status::Arguments),

@@ -10,6 +10,7 @@ use pointsman::ReplicaSet;
 use pointsman::payments::ledger::{Ledger, Replay, Report, Settings};
 use pointsman::payments::{Asset, Provider};
 
+use super::duration;
 use super::failure::{Failure, Outcome};
 use super::servers;
 use super::signals::End;
@@ -33,9 +34,21 @@ pub(super) struct Arguments {
     /// The provider under whose name the lines are recorded.
     #[arg(long, default_value = "ledger")]
     provider: Provider,
+    /// Reads without causal tokens, and counts the stale balances instead of failing.
+    #[arg(long)]
+    without_tokens: bool,
+    /// Delays the replicas of the replay's own cluster by this time, such as 200ms.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    replay_delay: Option<Duration>,
 }
 
 pub(super) async fn run(config: Option<&Path>, arguments: Arguments) -> Outcome {
+    if arguments.replay_delay.is_some() && servers::are_configured(config) {
+        return Err(Failure::Usage(anyhow::anyhow!(
+            "--replay-delay needs a cluster that the replay starts itself, but servers are configured: leave out \
+             --replay-delay, or --config, DATABASE_URL, POINTSMAN_CONFIG and pointsman.toml"
+        )));
+    }
     let mut end = End::listen()?;
     let path = arguments.file.display().to_string();
     let file = File::open(&arguments.file).with_context(|| format!("cannot read {path}"))?;
@@ -50,6 +63,8 @@ pub(super) async fn run(config: Option<&Path>, arguments: Arguments) -> Outcome 
             );
             let (set, cluster) = servers::start_own(REPLICAS).await?;
             servers::migrate(&set).await?;
+            // Without a token, a read could meet a replica that has no tables yet.
+            servers::delay_replay(&cluster, arguments.replay_delay.unwrap_or_default()).await?;
             (set, Some(cluster))
         };
         let report = replay(&set, &ledger, &arguments).await;
@@ -83,6 +98,7 @@ async fn replay(set: &ReplicaSet, ledger: &Ledger, arguments: &Arguments) -> Out
         provider: arguments.provider.clone(),
         asset: arguments.asset.clone(),
         concurrency: usize::from(arguments.concurrency),
+        with_tokens: !arguments.without_tokens,
     };
     let bar =
         ProgressBar::with_draw_target(Some(ledger.entries().len() as u64), ProgressDrawTarget::stderr());
@@ -109,6 +125,9 @@ fn words(report: &Report) -> String {
     }
     let reads: Vec<String> = report.reads.iter().map(|(node, reads)| format!("{node} {reads}")).collect();
     text += &format!("reads       {}\n", reads.join(", "));
+    if *recorded > 0 {
+        text += &after_writes(report);
+    }
     if report.compared_at_end > 0 {
         let from = if report.compared_on_replicas {
             "the replicas"
@@ -122,4 +141,20 @@ fn words(report: &Report) -> String {
         _ => "stopped at the first difference\n".to_owned(),
     };
     text
+}
+
+/// Returns the lines about the reads after each write.
+fn after_writes(report: &Report) -> String {
+    let Report { replica_reads, primary_reads, stale_reads, waited_reads, .. } = report;
+    let reads = replica_reads + primary_reads;
+    let mut text =
+        format!("after write {replica_reads} balances from replicas, {primary_reads} from the primary\n");
+    if !report.with_tokens {
+        return text + &format!("stale       {stale_reads} of {reads}, without tokens\n");
+    }
+    text += &format!(
+        "waited      {waited_reads} of {reads} longer than 5 ms; median {} ms, 99th percentile {} ms, longest {} ms\n",
+        report.wait_p50_ms, report.wait_p99_ms, report.wait_max_ms
+    );
+    text + &format!("stale       {stale_reads} of {reads}\n")
 }

@@ -66,6 +66,21 @@ pub(super) async fn start_own(_replicas: usize) -> Outcome<(ReplicaSet, OwnClust
     )))
 }
 
+/// Delays the replay of every replica, once they have what was written so far.
+#[cfg(feature = "testkit")]
+pub(super) async fn delay_replay(cluster: &OwnCluster, delay: std::time::Duration) -> Outcome {
+    cluster.wait_caught_up().await.context("the replicas do not follow")?;
+    for replica in cluster.replicas() {
+        replica.set_replay_delay(delay).await.context("a replica's replay cannot be delayed")?;
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "testkit"))]
+pub(super) async fn delay_replay(cluster: &OwnCluster, _delay: std::time::Duration) -> Outcome {
+    match *cluster {}
+}
+
 /// Applies the pending migrations of the payments tables, and returns their names.
 pub(super) async fn migrate(set: &ReplicaSet) -> Outcome<Vec<String>> {
     let primary = set.write().await.context("no primary to migrate")?;

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::access::Failed;
+use super::tally::Tally;
 use crate::CheckoutError;
 use crate::payments::{self, AccountId, Balance};
 
 /// The replayed lines, the speed, and the nodes that were asked.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Report {
     /// Lines of the ledger, without the header.
@@ -27,6 +29,27 @@ pub struct Report {
     pub lines_per_second: f64,
     /// Balances that were read, by the node that served them.
     pub reads: BTreeMap<String, u64>,
+    /// `true` if each account had a session, so that its reads see its writes.
+    pub with_tokens: bool,
+    /// Balances of a replica that lacked a line, though it was recorded before the read began.
+    ///
+    /// The primary had the right balance. With tokens, the first one ends the replay as a difference.
+    pub stale_reads: u64,
+    /// Balances after a line that replicas served.
+    pub replica_reads: u64,
+    /// Balances after a line that the primary served.
+    pub primary_reads: u64,
+    /// Balances after a line whose read waited longer than 5 ms.
+    ///
+    /// A wait is the time that [`Conn::causal_wait`](crate::Conn::causal_wait) reports. It is zero if the first node
+    /// that was asked had the line.
+    pub waited_reads: u64,
+    /// Median of the waits of all balances after a line.
+    pub wait_p50_ms: f64,
+    /// 99th percentile of these waits.
+    pub wait_p99_ms: f64,
+    /// The longest of these waits.
+    pub wait_max_ms: f64,
     /// Accounts whose last balance was compared at the end.
     pub compared_at_end: u64,
     /// `true` if replicas were asked at the end.
@@ -45,6 +68,16 @@ impl Report {
         self.seconds = round(time.as_secs_f64(), 1000.0);
         let lines = (self.recorded + self.already_there) as f64;
         self.lines_per_second = round(lines / time.as_secs_f64().max(1e-6), 10.0);
+    }
+
+    pub(super) fn counted(&mut self, tally: &Tally) {
+        self.reads = tally.by_node.clone();
+        (self.stale_reads, self.replica_reads, self.primary_reads) =
+            (tally.stale, tally.by_replicas, tally.by_primary);
+        let waits = tally.waits();
+        self.waited_reads = waits.waited;
+        [self.wait_p50_ms, self.wait_p99_ms, self.wait_max_ms] =
+            [waits.p50, waits.p99, waits.max].map(|wait| round(wait.as_secs_f64() * 1000.0, 100.0));
     }
 
     pub(super) fn differs(&mut self, difference: Option<Difference>) {
@@ -81,6 +114,8 @@ pub struct Difference {
 pub enum DifferenceAt {
     /// Directly after the line was recorded.
     Recording,
+    /// Directly after the line was recorded, on a replica that lacked it. The primary had it.
+    StaleRead,
     /// At the end, when the last balances were compared.
     End,
 }
@@ -90,6 +125,7 @@ impl fmt::Display for Difference {
         let Self { line, account, expected, found, node, .. } = self;
         let when = match self.at {
             DifferenceAt::Recording => "after this line",
+            DifferenceAt::StaleRead => "after this line (a stale read: the primary has it)",
             DifferenceAt::End => "at the end",
         };
         write!(f, "line {line}: account {account} has {found} on {node} {when}, and {expected} in the ledger")
@@ -116,23 +152,24 @@ pub enum ReplayError {
         /// The cause.
         source: CheckoutError,
     },
-    /// The primary did not report its WAL position.
-    #[error("the primary did not say how far it has written: {0}")]
-    Position(diesel::result::Error),
-    /// Replicas are configured, but none of them served a read.
-    #[error("no replica served a read within {waited:?}: `pointsman status` shows how they are")]
-    NoReplica {
-        /// The time waited.
-        waited: Duration,
-    },
-    /// A replica serves reads, but did not replay the recorded lines.
+    /// Replicas are configured, but none of them served a read at the end.
+    #[error("no replica served a read: `pointsman status` shows how they are: {0}")]
+    NoReplica(CheckoutError),
+    /// No replica replayed the recorded lines in time.
     #[error(
-        "{node} did not replay what was recorded within {waited:?}: see whether its replay is paused or delayed"
+        "no replica had replayed what was recorded within {waited:?}: see whether its replay is paused or delayed"
     )]
     NotCaughtUp {
-        /// The replica.
-        node: String,
         /// The time waited.
         waited: Duration,
     },
+}
+
+impl ReplayError {
+    pub(super) fn of(line: u64, failed: Failed) -> Self {
+        match failed {
+            Failed::Checkout(source) => Self::Checkout { line, source },
+            Failed::Lost(source) | Failed::Other(source) => Self::Line { line, source },
+        }
+    }
 }

@@ -1,20 +1,20 @@
 //! Recording a ledger, line by line, account by account.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use super::access::{Access, Failed, ReadBack};
 use super::file::{Entry, Ledger};
 use super::first::First;
 use super::report::{Difference, DifferenceAt, ReplayError, Report};
-use crate::payments::{
-    self, Asset, Balance, Conflict, NewTransaction, Provider, Status, Transaction, TransactionRepository,
-};
-use crate::{Conn, ReplicaSet, Write};
+use super::tally::Tally;
+use crate::payments::{Asset, NewTransaction, Provider, Status, TransactionRepository};
+use crate::{Conn, ReadOptions, ReplicaSet, Role, Write};
 
 /// Attempts for a line whose connection is lost.
 ///
@@ -32,6 +32,10 @@ pub struct Settings {
     pub asset: Asset,
     /// Number of accounts that are worked on at once.
     pub concurrency: usize,
+    /// `true` if each account is replayed through a session of its own.
+    ///
+    /// Without sessions, a balance may be stale. The replay then counts stale balances instead of ending at the first.
+    pub with_tokens: bool,
 }
 
 impl Default for Settings {
@@ -42,6 +46,7 @@ impl Default for Settings {
             asset: Asset::new("CZK").expect(valid),
             // Fewer than a pool's default connections, so none waits for one.
             concurrency: 8,
+            with_tokens: true,
         }
     }
 }
@@ -53,7 +58,7 @@ pub struct Replay<'a> {
     pub(super) settings: Settings,
     /// Called for each line that is done.
     pub(super) on_line: &'a (dyn Fn() + Send + Sync),
-    pub(super) reads: Mutex<BTreeMap<String, u64>>,
+    tally: Mutex<Tally>,
     recorded: AtomicU64,
     already_there: AtomicU64,
 }
@@ -73,7 +78,7 @@ impl<'a> Replay<'a> {
         on_line: &'a (dyn Fn() + Send + Sync),
     ) -> Self {
         let (recorded, already_there) = Default::default();
-        Self { set, ledger, settings, on_line, reads: Mutex::default(), recorded, already_there }
+        Self { set, ledger, settings, on_line, tally: Mutex::default(), recorded, already_there }
     }
 
     /// Records every line and compares every balance, and then the last ones on the replicas.
@@ -106,14 +111,12 @@ impl<'a> Replay<'a> {
             accounts: self.ledger.accounts() as u64,
             recorded: self.recorded.load(Ordering::Relaxed),
             already_there: self.already_there.load(Ordering::Relaxed),
-            seconds: 0.0,
-            lines_per_second: 0.0,
-            reads: self.reads().clone(),
+            with_tokens: self.settings.with_tokens,
             compared_at_end: compared,
             compared_on_replicas: compared > 0 && self.has_replicas(),
-            differences: 0,
-            first_difference: None,
+            ..Report::default()
         };
+        report.counted(&self.tally());
         report.took(time);
         report.differs(difference);
         Ok(report)
@@ -131,11 +134,14 @@ impl<'a> Replay<'a> {
     }
 
     async fn work(&self, share: Vec<&Entry>, first: &First<Result<Difference, ReplayError>>) {
+        let mut accounts = HashMap::new();
         for entry in share {
             if first.is_before(entry.line) {
                 return;
             }
-            match self.record(entry).await {
+            let new = || Access::new(self.set, self.settings.with_tokens);
+            let access = accounts.entry(&entry.account).or_insert_with(new);
+            match self.record(entry, access).await {
                 Ok(None) => (self.on_line)(),
                 Ok(Some(difference)) => return first.put(entry.line, Ok(difference)),
                 Err(error) => return first.put(entry.line, Err(error)),
@@ -144,50 +150,69 @@ impl<'a> Replay<'a> {
     }
 
     /// Records one line, and compares the balance if this run was the one that recorded it.
-    async fn record(&self, entry: &Entry) -> Result<Option<Difference>, ReplayError> {
+    async fn record(&self, entry: &Entry, access: &Access<'_>) -> Result<Option<Difference>, ReplayError> {
         let new = self.transaction(entry);
         let mut tried = 0;
         // A line that is stored now, but lost its connection when it was recorded before, is ours as well.
         let mut is_ours = false;
         loop {
             tried += 1;
-            let checkout = |source| ReplayError::Checkout { line: entry.line, source };
-            let conn = self.set.write().await.map_err(checkout)?;
-            let outcome = async {
-                is_ours |= self.record_once(&conn, &new).await?;
-                if !is_ours {
-                    return Ok(None);
+            match access.record(&new).await {
+                Ok(is_new) => {
+                    is_ours |= is_new;
+                    break;
                 }
-                conn.balance(&entry.account, &self.settings.asset).await.map(Some)
-            }
-            .await;
-            match outcome {
-                Ok(None) => {
-                    self.already_there.fetch_add(1, Ordering::Relaxed);
-                    return Ok(None);
-                }
-                Ok(Some(balance)) => {
-                    self.recorded.fetch_add(1, Ordering::Relaxed);
-                    return Ok(self.compare(entry, balance, DifferenceAt::Recording, conn.node()));
-                }
-                Err(error) if tried < TRIES && conn.is_closed() => {
-                    tracing::warn!(line = entry.line, node = conn.node(), %error, "a line is recorded again");
+                Err(Failed::Lost(error)) if tried < TRIES => {
+                    tracing::warn!(line = entry.line, %error, "a line is recorded again");
                     is_ours = true;
                 }
-                Err(source) => return Err(ReplayError::Line { line: entry.line, source }),
+                Err(failed) => return Err(ReplayError::of(entry.line, failed)),
             }
         }
+        if !is_ours {
+            self.already_there.fetch_add(1, Ordering::Relaxed);
+            return Ok(None);
+        }
+        self.recorded.fetch_add(1, Ordering::Relaxed);
+        let read = self.read(entry, access, &ReadOptions::new()).await?;
+        self.tally().count_after_write(&read);
+        if read.balance == entry.balance_after {
+            return Ok(None);
+        }
+        self.judge(entry, read).await
     }
 
-    /// Records a transaction, unless an equal one is stored; returns `true` if it did.
-    async fn record_once(&self, conn: &Conn<Write>, new: &NewTransaction) -> Result<bool, payments::Error> {
-        let taken = match conn.record_transaction(new).await {
-            Ok(_) => return Ok(true),
-            Err(error @ payments::Error::Conflict(Conflict::ProviderId { .. })) => error,
-            Err(error) => return Err(error),
+    /// Reads the balance of a line's account.
+    pub(super) async fn read(
+        &self,
+        entry: &Entry,
+        access: &Access<'_>,
+        options: &ReadOptions,
+    ) -> Result<ReadBack, ReplayError> {
+        let read = access.balance(options, &entry.account, &self.settings.asset).await;
+        read.map_err(|failed| ReplayError::of(entry.line, failed))
+    }
+
+    /// Finds out if a balance is wrong, or only stale.
+    ///
+    /// It is stale if the primary has the right one. Without tokens, that is no difference.
+    async fn judge(&self, entry: &Entry, read: ReadBack) -> Result<Option<Difference>, ReplayError> {
+        if read.role != Role::Replica {
+            return Ok(Some(difference(entry, read, DifferenceAt::Recording)));
+        }
+        let ask = async |tx: &mut Conn<Write>| {
+            let balance = tx.balance(&entry.account, &self.settings.asset).await.map_err(Failed::Other)?;
+            Ok::<_, Failed>((balance, tx.node().to_owned()))
         };
-        let there = conn.find_transaction_by_provider_id(&new.provider, &new.provider_id).await?;
-        if there.is_some_and(|there| is_same(&there, new)) { Ok(false) } else { Err(taken) }
+        let asked = self.set.run_write(ask).await;
+        let (balance, node) = asked.map_err(|failed| ReplayError::of(entry.line, failed))?;
+        if balance != entry.balance_after {
+            let at_primary = ReadBack { balance, node, ..read };
+            return Ok(Some(difference(entry, at_primary, DifferenceAt::Recording)));
+        }
+        self.tally().stale += 1;
+        let is_failure = self.settings.with_tokens;
+        Ok(is_failure.then(|| difference(entry, read, DifferenceAt::StaleRead)))
     }
 
     fn transaction(&self, entry: &Entry) -> NewTransaction {
@@ -203,41 +228,23 @@ impl<'a> Replay<'a> {
         .with_occurred_at(entry.occurred_at())
     }
 
-    /// Counts a read, and compares its result.
-    pub(super) fn compare(
-        &self,
-        entry: &Entry,
-        found: Balance,
-        at: DifferenceAt,
-        node: &str,
-    ) -> Option<Difference> {
-        *self.reads().entry(node.to_owned()).or_default() += 1;
-        (found != entry.balance_after).then(|| Difference {
-            line: entry.line,
-            account: entry.account.clone(),
-            expected: entry.balance_after.clone(),
-            found,
-            at,
-            node: node.to_owned(),
-        })
-    }
-
     /// Returns `true` if there are nodes besides the primary.
     pub(super) fn has_replicas(&self) -> bool {
         self.set.config().nodes().len() > 1
     }
 
-    fn reads(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, u64>> {
-        self.reads.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Returns `true` if a stored line equals the one in the ledger.
-fn is_same(there: &Transaction, new: &NewTransaction) -> bool {
-    there.account == new.account
-        && there.kind == new.kind
-        && there.amount == new.amount
-        && there.asset == new.asset
-        && there.status == new.status
-        && Some(there.occurred_at) == new.occurred_at
+pub(super) fn difference(entry: &Entry, read: ReadBack, at: DifferenceAt) -> Difference {
+    Difference {
+        line: entry.line,
+        account: entry.account.clone(),
+        expected: entry.balance_after.clone(),
+        found: read.balance,
+        at,
+        node: read.node,
+    }
 }
