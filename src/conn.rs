@@ -298,6 +298,9 @@ impl<I: Intent> Conn<I> {
                 self.ask_position().await;
                 wire.positions_answered().await;
             }
+            if wire.has_missed_position() {
+                wire.note_gap();
+            }
         }
     }
 

@@ -126,7 +126,7 @@ impl Session {
     /// # }
     /// ```
     pub fn forget(&self) {
-        self.log.retain(|_, _| false);
+        self.log.forget();
     }
 
     /// Checks out a connection to read, from a node that has everything that the session has seen.
@@ -168,8 +168,8 @@ impl Session {
         &'s self,
         options: &ReadOptions,
     ) -> impl Future<Output = Result<Conn<Read>, CheckoutError>> + Send + use<'s> {
-        let options = self.follow(options);
-        async move { self.set.read_with(&options?).await }
+        let options = options.clone();
+        async move { self.set.read_with(&self.follow(options).await?).await }
     }
 
     /// Runs a function that only reads, on a node that has everything that the session has seen.
@@ -222,8 +222,8 @@ impl Session {
         R: Send + 'a,
         'a: 's,
     {
-        let options = self.follow(options);
-        async move { self.set.run_read_with(&options?, function).await }
+        let options = options.clone();
+        async move { self.set.run_read_with(&self.follow(options).await?, function).await }
     }
 
     /// Checks out a connection to write, on a primary that has everything that the session has seen.
@@ -271,7 +271,7 @@ impl Session {
     ) -> impl Future<Output = Result<Conn<Write>, CheckoutError>> + Send + use<'s> {
         let options = *options;
         async move {
-            self.check_recorded()?;
+            self.complete().await?;
             let limit = options.within.map(|limit| Instant::now() + limit);
             self.set.write_before(&options, limit, &self.shared_log()).await
         }
@@ -326,14 +326,14 @@ impl Session {
     {
         let options = *options;
         async move {
-            self.check_recorded()?;
+            self.complete().await?;
             self.set.run_write_recorded(&options, self.shared_log(), function).await
         }
     }
 
     /// Returns the options of a read that follows this session.
-    fn follow(&self, options: &ReadOptions) -> Result<ReadOptions, CheckoutError> {
-        self.check_recorded()?;
+    async fn follow(&self, options: ReadOptions) -> Result<ReadOptions, CheckoutError> {
+        self.complete().await?;
         let snapshot = self.set.snapshot();
         snapshot.forget_ancestors(&self.log);
         let own = snapshot.token(&self.log);
@@ -341,12 +341,30 @@ impl Session {
             (Some(own), Some(other)) => Some(own.merge(&other).ok_or(CausalError::Foreign)?),
             (own, other) => own.or(other),
         };
-        Ok(ReadOptions { after, log: self.shared_log(), ..options.clone() })
+        Ok(ReadOptions { after, log: self.shared_log(), ..options })
     }
 
-    /// Fails if a write of the session is not covered, because the server did not tell its position.
-    fn check_recorded(&self) -> Result<(), CheckoutError> {
-        if self.log.is_refused() { Err(CausalError::NoPosition.into()) } else { Ok(()) }
+    /// Covers what the session has seen and whose position never arrived.
+    ///
+    /// A later position of the same timeline covers it.
+    async fn complete(&self) -> Result<(), CheckoutError> {
+        if self.log.is_refused() {
+            return Err(CausalError::NoPosition.into());
+        }
+        while let Some(timeline) = self.log.gap() {
+            let conn = self.set.write().await?;
+            let present = self.set.snapshot().ancestry.timeline();
+            if present != timeline {
+                return Err(CausalError::PositionUnknown { timeline }.into());
+            }
+            match conn.ask_position().await {
+                Some(position) => self.log.close_gap(timeline, position),
+                // The primary was lost in between: the next one decides.
+                None if conn.is_closed() => {}
+                None => return Err(CausalError::NoPosition.into()),
+            }
+        }
+        Ok(())
     }
 
     fn shared_log(&self) -> SharedLog {

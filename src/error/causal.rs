@@ -65,6 +65,17 @@ pub enum CausalError {
         /// Time waited.
         waited: Duration,
     },
+    /// The connection ended between a write's answer and its position, and then came a failover.
+    ///
+    /// So it is not known if the write survived.
+    #[error(
+        "the position of a write on timeline {timeline} was lost with its connection, and a failover followed: find out if the \
+         write is there, and call `Session::forget` to go on"
+    )]
+    PositionUnknown {
+        /// The timeline of the write.
+        timeline: u32,
+    },
     /// The server refused to tell its position, so no token can be made.
     #[error(
         "the server did not tell its WAL position after a write: grant the role EXECUTE on pg_current_wal_insert_lsn(), \

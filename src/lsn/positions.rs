@@ -77,17 +77,25 @@ impl Positions {
 /// The positions that a session has seen, recorded by its connections.
 #[derive(Debug, Default)]
 pub(crate) struct PositionLog {
-    positions: Mutex<Positions>,
-    /// `true` if a server refused to tell its position.
+    seen: Mutex<Seen>,
+    /// `true` if the role may not ask for a position.
     refused: AtomicBool,
     /// The cluster of the positions that the log began with.
     cluster: Option<u64>,
 }
 
+#[derive(Debug, Default)]
+struct Seen {
+    positions: Positions,
+    /// The timeline of something that was seen and whose position never arrived.
+    gap: Option<u32>,
+}
+
 impl PositionLog {
     /// Creates a log that has seen some positions of a cluster already.
     pub(crate) fn new(cluster: u64, positions: Positions) -> Self {
-        Self { positions: Mutex::new(positions), refused: AtomicBool::new(false), cluster: Some(cluster) }
+        let seen = Mutex::new(Seen { positions, gap: None });
+        Self { seen, refused: AtomicBool::new(false), cluster: Some(cluster) }
     }
 
     /// Returns the cluster of the positions that the log began with.
@@ -97,37 +105,61 @@ impl PositionLog {
 
     /// Adds a position.
     pub(crate) fn record(&self, timeline: u32, position: Lsn) {
-        self.lock().record(timeline, position);
+        self.lock().positions.record(timeline, position);
     }
 
     /// Adds all positions of a token.
     pub(crate) fn merge(&self, positions: &Positions) {
-        self.lock().merge(positions);
+        self.lock().positions.merge(positions);
     }
 
     /// Keeps the positions that fulfil a condition.
     pub(crate) fn retain(&self, keep: impl FnMut(u32, Lsn) -> bool) {
-        self.lock().retain(keep);
+        self.lock().positions.retain(keep);
+    }
+
+    /// Forgets everything.
+    pub(crate) fn forget(&self) {
+        *self.lock() = Seen::default();
     }
 
     /// Returns the positions seen until now.
     pub(crate) fn positions(&self) -> Positions {
-        *self.lock()
+        self.lock().positions
     }
 
-    /// Records that a server refused to tell its position, so what it wrote is not covered.
+    /// Records that a position never arrived, because the connection ended.
+    pub(crate) fn note_gap(&self, timeline: u32) {
+        let mut seen = self.lock();
+        // The older one decides if a failover came in between.
+        seen.gap = Some(seen.gap.map_or(timeline, |gap| gap.min(timeline)));
+    }
+
+    /// Returns the timeline of something whose position never arrived.
+    pub(crate) fn gap(&self) -> Option<u32> {
+        self.lock().gap
+    }
+
+    /// Closes the gap by a later position of its timeline, which covers it.
+    pub(crate) fn close_gap(&self, timeline: u32, position: Lsn) {
+        let mut seen = self.lock();
+        seen.positions.record(timeline, position);
+        seen.gap = seen.gap.filter(|gap| *gap != timeline);
+    }
+
+    /// Records that the role may not ask for a position.
     pub(crate) fn refuse(&self) {
         self.refused.store(true, Ordering::Release);
     }
 
-    /// Returns `true` if a position is missing.
+    /// Returns `true` if the role may not ask for a position.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Acquire)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Positions> {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
         // No code under this lock panics half-way through a change.
-        self.positions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

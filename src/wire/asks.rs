@@ -82,6 +82,15 @@ enum Function {
     Timeline,
 }
 
+impl Question {
+    /// Records that the position never arrives, so a token does not cover what is before it.
+    fn fail(&self) {
+        if let Some(tracking) = &self.tracking {
+            tracking.log.note_gap(tracking.timeline);
+        }
+    }
+}
+
 impl Function {
     fn oid(self) -> u32 {
         match self {
@@ -144,6 +153,11 @@ impl Asks {
 
     /// Fails all questions, because the connection has ended.
     pub(super) fn close(&self) {
+        if self.is_pending() {
+            for question in &self.queue().questions {
+                question.fail();
+            }
+        }
         self.pending.store(0, Ordering::Release);
         self.answered.notify_waiters();
     }
@@ -283,7 +297,7 @@ impl WireState {
                 if matches!(severity, Some(b"FATAL" | b"PANIC")) {
                     return Passage::Pass;
                 }
-                self.refuse();
+                self.on_error(field(body, b'C'));
             }
             b'Z' => {
                 self.asks.queue().questions.pop_front();
@@ -335,11 +349,22 @@ impl WireState {
         self.stats().note_position(position);
     }
 
-    /// Handles an error of the server: without the position, no token can be made.
-    fn refuse(&self) {
+    /// Handles an error of the server instead of a position.
+    fn on_error(&self, sqlstate: Option<&[u8]>) {
         let queue = self.asks.queue();
-        if let Some(tracking) = queue.questions.front().and_then(|question| question.tracking.as_ref()) {
-            tracking.log.refuse();
+        let Some(question) = queue.questions.front() else { return };
+        match &question.tracking {
+            // 42501, insufficient privilege: it will fail again.
+            Some(tracking) if sqlstate == Some(b"42501") => tracking.log.refuse(),
+            // A late cancel request, for example.
+            _ => question.fail(),
+        }
+    }
+
+    /// Records that the position of what was read or written is not known.
+    pub(crate) fn note_gap(&self) {
+        if let Some(tracking) = &self.asks.queue().tracking {
+            tracking.log.note_gap(tracking.timeline);
         }
     }
 

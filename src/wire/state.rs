@@ -296,9 +296,10 @@ impl WireState {
 
     /// Stops all further output.
     pub(crate) fn close(&self) {
+        // First, so that a caller who sees the end also sees which positions never arrive.
+        self.asks.close();
         self.closed.store(true, Ordering::Release);
         self.drained.notify_waiters();
-        self.asks.close();
     }
 
     /// Stops all output but the end of the session; returns `false` if it was abandoned before.

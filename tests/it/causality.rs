@@ -333,6 +333,31 @@ async fn a_server_that_does_not_tell_its_position_fails_the_session_and_no_other
     set.write().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_connection_was_lost_asks_the_primary_or_says_that_it_does_not_know() {
+    let (cluster, set) = fixture(1, ReadSettings::default()).await;
+    let lose_a_connection = async |session: &Session| {
+        let conn = session.write().await.unwrap();
+        let terminate = diesel::sql_query("SELECT pg_terminate_backend(pg_backend_pid())");
+        terminate.execute(&conn).await.unwrap_err();
+    };
+    // The primary goes on: its present position covers whatever the session did.
+    let session = set.session();
+    let written = increment(&session).await;
+    lose_a_connection(&session).await;
+    assert_eq!(value(&session).await.unwrap().0, written);
+
+    // After a failover, it cannot be known if what was done on the connection survived.
+    lose_a_connection(&session).await;
+    cluster.primary().kill().await.unwrap();
+    cluster.replica(0).promote().await.unwrap();
+    until_writable(&set).await.unwrap();
+    let error = causal(value(&session).await.unwrap_err());
+    assert_eq!(error, CausalError::PositionUnknown { timeline: 1 });
+    session.forget();
+    assert_eq!(value(&session).await.unwrap().0, written);
+}
+
 /// The other tests of this file are worth nothing if this one fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_that_ignores_tokens_serves_stale_reads() {

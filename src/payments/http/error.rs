@@ -140,7 +140,7 @@ impl From<&CausalError> for ApiError {
                     "an earlier write of yours was lost by a failover: look what is missing",
                 )
             }
-            CausalError::HistoryUnknown { .. } => conflict(
+            CausalError::HistoryUnknown { .. } | CausalError::PositionUnknown { .. } => conflict(
                 "history_unknown",
                 "it is not known if an earlier write of yours survived a failover: look what is there",
             ),

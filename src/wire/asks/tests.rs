@@ -20,8 +20,8 @@ fn value(bytes: &[u8]) -> Vec<u8> {
     message(b'V', &[&length[..], bytes].concat())
 }
 
-fn failed(severity: &str) -> Vec<u8> {
-    message(b'E', format!("S{severity}\0V{severity}\0C57014\0Mwords\0\0").as_bytes())
+fn failed(severity: &str, code: &str) -> Vec<u8> {
+    message(b'E', format!("S{severity}\0V{severity}\0C{code}\0Mwords\0\0").as_bytes())
 }
 
 /// A connection after its start-up, whose stream is cut into pieces of `cut` bytes.
@@ -156,30 +156,53 @@ async fn the_position_before_a_statement_of_a_standby_is_that_of_its_replay() {
 }
 
 #[tokio::test]
-async fn a_question_that_fails_fails_no_statement() {
+async fn a_question_that_fails_fails_no_statement_and_leaves_a_gap() {
+    for (code, refused) in [("57014", false), ("42501", true)] {
+        let (mut tap, wire, stream) = connected(1024, true).await;
+        let log = tracked(&wire);
+        let server = calls(vec![[failed("ERROR", code), ready(b'I')].concat()]);
+        let client = async {
+            query(&mut tap, "SELECT 1").await;
+            answered(&mut tap, &wire).await;
+            drop(tap);
+        };
+        tokio::join!(serve(stream, server), client);
+        assert_eq!((log.is_refused(), log.gap()), (refused, (!refused).then_some(2)), "{code}");
+        assert!(log.positions().is_empty());
+        assert_eq!(wire.sqlstate(), None, "it is no error of the user");
+    }
+}
+
+/// The answer to a COMMIT arrived, and the session ended before its position did.
+#[tokio::test]
+async fn a_connection_that_ends_before_the_position_leaves_a_gap() {
     let (mut tap, wire, stream) = connected(1024, true).await;
     let log = tracked(&wire);
-    let server = calls(vec![[failed("ERROR"), ready(b'I')].concat()]);
+    let server = calls(vec![Vec::new()]);
     let client = async {
-        query(&mut tap, "SELECT 1").await;
-        answered(&mut tap, &wire).await;
+        query(&mut tap, "COMMIT").await;
+        assert_eq!(log.gap(), None);
         drop(tap);
     };
     tokio::join!(serve(stream, server), client);
-    assert!(log.is_refused() && log.positions().is_empty());
-    assert_eq!(wire.sqlstate(), None, "it is no error of the user");
+    assert_eq!(log.gap(), Some(2));
+    // A later position of the same timeline covers it, and one of another does not.
+    log.close_gap(3, Lsn::new(500));
+    assert_eq!(log.gap(), Some(2));
+    log.close_gap(2, Lsn::new(500));
+    assert_eq!(log.gap(), None);
 }
 
 #[tokio::test]
 async fn an_error_that_ends_the_session_reaches_the_driver() {
     let (mut tap, wire, stream) = connected(1024, true).await;
     tracked(&wire);
-    let server = calls(vec![failed("FATAL")]);
+    let server = calls(vec![failed("FATAL", "57P01")]);
     let client = async {
         query(&mut tap, "SELECT 1").await;
-        let mut read = vec![0; failed("FATAL").len()];
+        let mut read = vec![0; failed("FATAL", "57P01").len()];
         tap.read_exact(&mut read).await.expect("the error");
-        assert_eq!(read, failed("FATAL"));
+        assert_eq!(read, failed("FATAL", "57P01"));
         assert!(wire.is_ending());
         drop(tap);
     };
@@ -268,7 +291,7 @@ proptest! {
                 expected.extend(&notice);
             }
             match answer {
-                0 => all.extend(failed("ERROR")),
+                0 => all.extend(failed("ERROR", "57014")),
                 1 => all.extend(value(&[])),
                 _ => {
                     highest = i as u64 * 64 + 512;
