@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use pointsman::{CausalError, CheckoutError, Error, ReplicaSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Served, insert, served};
@@ -73,7 +73,11 @@ impl Worker {
             0..45 => self.run_read().await,
             45..55 => self.read_twice().await,
             55..60 => self.read_both().await,
-            60..80 => self.run_write().await,
+            60..77 => self.run_write(None).await,
+            77..80 => {
+                let limit = Duration::from_micros(self.rng.u64(100..10_000));
+                self.run_write(Some(limit)).await;
+            }
             80..92 => self.write().await,
             _ => self.hand_over(),
         }
@@ -107,15 +111,18 @@ impl Worker {
         self.record_read(began, other);
     }
 
-    async fn run_write(&mut self) {
+    /// A transaction, which the session drops after a while if there is a limit, as a service whose client has left.
+    async fn run_write(&mut self, limit: Option<Duration>) {
         let (keys, (write, key), began) = (self.some_keys(), self.next_write(), self.now());
-        let (outcome, seen) = match self.client.run_write(&keys, write, key).await {
-            Ok(seen) => (Outcome::Acknowledged, Some(seen)),
-            Err(error) => {
+        let transaction = self.client.run_write(&keys, write, key);
+        let (outcome, seen) = match timeout(limit.unwrap_or(Duration::MAX), transaction).await {
+            Ok(Ok(seen)) => (Outcome::Acknowledged, Some(seen)),
+            Ok(Err(error)) => {
                 self.record_error(began, &error);
                 let is_unknown = matches!(error, Error::OutcomeUnknown(_));
                 (if is_unknown { Outcome::Unknown } else { Outcome::Failed }, None)
             }
+            Err(_) => (Outcome::Unknown, None),
         };
         self.record_write(began, write, key, outcome, seen);
     }
