@@ -5,8 +5,8 @@ use std::time::Duration;
 use pointsman::health::Status;
 use pointsman::payments::ledger::{DifferenceAt, Ledger, Replay, ReplayError, Report, Settings};
 use pointsman::payments::{MIGRATIONS, Provider};
-use pointsman::testkit::Cluster;
 use pointsman::testkit::wait::until;
+use pointsman::testkit::{Cluster, ignore_causal_tokens};
 use pointsman::{ReplicaSet, migrate};
 
 use crate::support::fixture;
@@ -198,4 +198,18 @@ async fn no_balance_is_stale_when_a_replica_is_killed_meanwhile() {
     until("both replicas serve", async || set.health().status == Status::Healthy).await.unwrap();
     let report = replay_without_tokens(&set).await;
     assert!(report.stale_reads > 0, "{report:?}");
+}
+
+/// The tests for stale balances are worth nothing if this one fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_balance_in_spite_of_tokens_is_a_difference() {
+    let (cluster, set) = migrated_fixture(1).await;
+    cluster.wait_caught_up().await.unwrap();
+    cluster.replica(0).pause_replay().await.unwrap();
+    ignore_causal_tokens(&set);
+    let report = replay(&set, &ledger()).await.unwrap();
+    let difference = report.first_difference.as_ref().unwrap();
+    assert_eq!((difference.at, report.differences), (DifferenceAt::StaleRead, 1));
+    assert!(report.stale_reads > 0 && difference.to_string().contains("the primary has it"), "{report:?}");
+    cluster.replica(0).resume_replay().await.unwrap();
 }
