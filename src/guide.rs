@@ -35,7 +35,7 @@ pages! {
     api: "docs/api.md",
     architecture: "docs/architecture.md",
     benchmarks: "docs/benchmarks.md",
-    consistency: "docs/consistency.md",
+    consistency needs "tower": "docs/consistency.md",
     configuration: "docs/configuration.md",
     deployment: "docs/deployment.md",
     failover: "docs/failover.md",

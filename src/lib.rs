@@ -58,6 +58,7 @@
 //! # Features
 //!
 //! * `tls`: TLS towards the servers, with rustls
+//! * `tower`: a layer that runs each request of a service in a session
 //! * `migrate`: Diesel's migrations from inside the program, on the primary only
 //! * `testkit`: real clusters with streaming replicas, faults, and sets that are rolled back, for tests
 //! * `payments`, `service`: a payments service that demonstrates the crate
@@ -125,6 +126,15 @@ pub mod health {
 /// Notifications of the primary, as [`ReplicaSet::listen`] yields them.
 pub mod listen {
     pub use crate::replica_set::listen::{Gap, Interruption, ListenEvent, Listener, Notification};
+}
+
+/// A session for each request of a [tower](https://docs.rs/tower) service, such as one of axum or hyper.
+#[cfg(feature = "tower")]
+pub mod tower {
+    pub use crate::causal::layer::{
+        CausalCookie, CausalFuture, CausalLayer, CausalService, InvalidCookieName, OnInvalidToken,
+        RefusedToken,
+    };
 }
 
 /// The imports that a file needs to run statements.

@@ -45,6 +45,8 @@ pub(crate) mod listen;
 mod read;
 mod read_plan;
 mod reconfigure;
+#[cfg(feature = "tower")]
+mod refute;
 mod repeat;
 mod report;
 mod resolve;

@@ -16,6 +16,8 @@ use serde::{Serialize, Serializer};
 
 pub use self::key::{InvalidTokenKey, TokenKey};
 pub use self::text::InvalidToken;
+#[cfg(feature = "tower")]
+pub(crate) use self::text::LONGEST;
 use crate::lsn::{Lsn, Positions};
 
 mod key;

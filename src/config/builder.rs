@@ -9,6 +9,7 @@ use super::{
     UncheckedConfig, WriteSettings, nodes,
 };
 use crate::backoff::Backoff;
+use crate::token::TokenKey;
 
 /// Builds a [`Config`] in code, with neither a file nor the environment.
 ///
@@ -103,6 +104,12 @@ impl ConfigBuilder {
     /// Sets how writes outlive a failover and conflicts.
     pub fn writes(mut self, writes: WriteSettings) -> Self {
         self.config.settings.writes = writes;
+        self
+    }
+
+    /// Sets the key that signs causal tokens.
+    pub fn token_key(mut self, key: TokenKey) -> Self {
+        self.config.settings.causal.token_key = Some(key);
         self
     }
 

@@ -5,10 +5,14 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
+
 use super::declare::{Group, settings};
+use super::file;
 use super::reader::{Diagnostics, Reader};
-use super::value::spelled;
+use super::value::{Setting, spelled};
 use crate::backoff::{Backoff, BackoffError};
+use crate::token::TokenKey;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -258,6 +262,17 @@ settings! {
         /// Transactions that collided are many in one place, and must not collide again.
         jitter: f64 = 1.0, in 0.0..=1.0;
     }
+
+    /// The causal tokens that leave the program.
+    pub(super) struct CausalSettings in "causal", "Causal tokens" {
+        /// The key that signs causal tokens, at least 16 bytes; `none` leaves them unsigned.
+        ///
+        /// Without a key, a client can make a token up, which costs it an error or a short wait. All programs that
+        /// exchange tokens need the same key.
+        pub(super) token_key: Option<TokenKey> = None;
+        /// The path of a file that holds the key, instead of `causal.token_key`.
+        pub(super) token_key_file: Option<String> = None, example "\"/run/secrets/token_key\"";
+    }
 }
 
 /// Converts between a `Backoff` and the settings that are its parts.
@@ -306,6 +321,7 @@ pub(super) struct Settings {
     pub(super) backoff: Backoff,
     pub(super) reads: ReadSettings,
     pub(super) writes: WriteSettings,
+    pub(super) causal: CausalSettings,
 }
 
 impl Default for Settings {
@@ -318,6 +334,7 @@ impl Default for Settings {
             backoff: NodeBackoff::default().schedule(None).expect("a valid default"),
             reads: ReadSettings::default(),
             writes: WriteSettings::default(),
+            causal: CausalSettings::default(),
         }
     }
 }
@@ -331,6 +348,32 @@ impl Group for Settings {
         NodeBackoff::visit_backoff(&mut self.backoff, reader);
         self.reads.visit(reader);
         self.writes.visit(reader);
+        self.causal.visit(reader);
+    }
+}
+
+impl CausalSettings {
+    /// Reads the key from the file that holds it, if there is one.
+    pub(super) fn read_file(&mut self, diagnostics: &mut Diagnostics) {
+        const KEY: &str = "causal.token_key";
+        const FILE: &str = "causal.token_key_file";
+        // Taken, because a key that stands in the place of the path must not be shown later.
+        let Some(path) = self.token_key_file.take() else { return };
+        if diagnostics.is_written(KEY) {
+            let problem = format!("is set beside {}", diagnostics.key(KEY));
+            return diagnostics.report(FILE, problem, "remove one of the two");
+        }
+        match file::read_secret(&diagnostics.key(FILE), &path) {
+            Ok(key) => match TokenKey::new(key.expose_secret()) {
+                Ok(key) => self.token_key = Some(key),
+                Err(_) => diagnostics.report(
+                    FILE,
+                    "names a file with a key that is too short",
+                    <TokenKey as Setting>::REMEDY,
+                ),
+            },
+            Err(issue) => diagnostics.issues.push(issue),
+        }
     }
 }
 

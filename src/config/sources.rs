@@ -6,6 +6,7 @@ use std::path::Path;
 use toml::Table;
 
 use super::reader::{self, Diagnostics, PREFIX, Reader};
+use super::settings::Settings;
 use super::{Config, ConfigError, ConfigIssue, UncheckedConfig, file, nodes};
 
 /// The file that is read if it exists.
@@ -93,7 +94,8 @@ pub(super) fn read(
 /// Reads the nodes and all settings.
 pub(super) fn read_all(mut reader: Reader, env: &[(String, String)]) -> (UncheckedConfig, Diagnostics) {
     let nodes = nodes::read(&mut reader, env);
-    let settings = reader.group();
+    let mut settings: Settings = reader.group();
+    settings.causal.read_file(&mut reader.diagnostics);
     (UncheckedConfig { nodes, settings }, reader.finish())
 }
 

@@ -10,6 +10,7 @@ use super::{
     TimeoutSettings, WriteSettings, nodes, sources,
 };
 use crate::backoff::Backoff;
+use crate::token::TokenKey;
 
 /// A valid configuration of a replica set.
 ///
@@ -151,6 +152,12 @@ impl Config {
     #[must_use]
     pub fn writes(&self) -> &WriteSettings {
         &self.settings.writes
+    }
+
+    /// Returns the key that signs causal tokens, if there is one.
+    #[must_use]
+    pub fn token_key(&self) -> Option<&TokenKey> {
+        self.settings.causal.token_key.as_ref()
     }
 
     /// Returns `true` if there are nodes besides the primary.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use humantime_serde::re::humantime;
 use toml::Value;
 
+use crate::token::TokenKey;
+
 /// A type that a setting can have.
 pub(super) trait Setting: Clone {
     /// The expected value, after "is not".
@@ -144,6 +146,23 @@ impl Setting for Vec<String> {
 
     fn read(value: &Value, env: bool) -> Option<Self> {
         value.as_array()?.iter().map(|text| String::read(text, env)).collect()
+    }
+
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Setting for TokenKey {
+    const WHAT: &'static str = "a token key";
+    const REMEDY: &'static str =
+        "write at least 16 bytes of text, such as the output of `openssl rand -hex 32`";
+    const VALUES: &'static str = "text of at least 16 bytes";
+    type Bound = u32;
+
+    fn read(value: &Value, _: bool) -> Option<Self> {
+        // As from a file: line ends at its end do not count.
+        Self::new(value.as_str()?.trim_end_matches(['\n', '\r'])).ok()
     }
 
     fn show(&self) -> String {

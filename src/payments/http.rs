@@ -37,7 +37,7 @@ use tokio::sync::oneshot;
 pub use self::admin::ADMIN_HEADER;
 pub use self::health::{Availability, Health, Readiness};
 pub use self::settings::{KNOWN_ASSETS, Settings};
-use crate::{Conn, ReplicaSet, Write};
+use crate::ReplicaSet;
 
 mod accounts;
 mod admin;
@@ -76,11 +76,12 @@ impl Service {
 
     /// Returns all endpoints, to be served alone or inside a larger program.
     pub fn router(&self) -> Router {
-        let routes = Router::new()
+        let status = Router::new()
             .route("/", get(page::page))
             .route("/live", get(health::live))
             .route("/ready", get(health::ready))
-            .route("/health", get(health::health))
+            .route("/health", get(health::health));
+        let data = Router::new()
             .route("/callbacks", post(transactions::callback))
             .route("/transactions", get(transactions::list).post(transactions::record))
             .route("/transactions/{id}", get(transactions::find))
@@ -92,7 +93,8 @@ impl Service {
             .route("/settlements/{id}", get(settlements::find))
             .route("/settlements/{id}/paid", post(settlements::paid))
             .route("/audit", get(audit::list))
-            .with_state(self.clone());
+            .route_layer(layers::session(&self.set));
+        let routes = status.merge(data).with_state(self.clone());
         layers::around(routes, &self.settings)
     }
 
@@ -136,9 +138,5 @@ impl Service {
                 format!("requests were still in flight {limit:?} after the end was asked for: they are cut off"),
             )),
         }
-    }
-
-    async fn write(&self) -> Result<Conn<Write>, error::ApiError> {
-        Ok(self.set.write().await?)
     }
 }

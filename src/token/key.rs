@@ -65,6 +65,13 @@ impl TokenKey {
     }
 }
 
+/// Compares two settings; signatures are compared in constant time.
+impl PartialEq for TokenKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
 impl fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TokenKey(…)")

@@ -46,7 +46,7 @@ const HEAD: usize = 9;
 const POSITION: usize = 12;
 
 /// Characters of the longest token.
-const LONGEST: usize = (HEAD + Positions::MAX * POSITION + SIGNATURE).div_ceil(3) * 4;
+pub(crate) const LONGEST: usize = (HEAD + Positions::MAX * POSITION + SIGNATURE).div_ceil(3) * 4;
 
 pub(super) fn write(token: &CausalToken, key: Option<&TokenKey>) -> String {
     let mut bytes = vec![if key.is_some() { SIGNED } else { PLAIN }];

@@ -18,6 +18,12 @@ use crate::topology::Node;
 use crate::topology::routing::Candidate;
 use crate::topology::{Health, NodeRole, ProbeError, Topology};
 
+/// Bytes of WAL that a cluster writes at most between two probes (`probe.interval`, 400 ms).
+///
+/// Few disks write more than 2 GB/s. A higher position is checked with a probe before it is believed.
+#[cfg(feature = "tower")]
+const MAX_UNSEEN: u64 = 1 << 30;
+
 /// The nodes at one moment, for the set's internal use.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
@@ -145,16 +151,34 @@ impl Snapshot {
 
     /// Returns what a token requires of a node.
     pub(crate) fn requirement(&self, token: &CausalToken) -> Result<Requirement, CausalError> {
-        let is_own = |view: &&NodeView| matches!(view.role, NodeRole::Primary | NodeRole::Replica);
-        let positions = self.nodes.iter().filter(is_own).map(|view| view.node.stats().position());
         requirement(
             token,
             &History {
                 system_identifier: self.system_identifier,
                 ancestry: &self.ancestry,
-                highest: positions.max().unwrap_or_default(),
+                highest: self.highest_position(),
             },
         )
+    }
+
+    /// Returns the highest position that any node of the set is known to have reached.
+    fn highest_position(&self) -> Lsn {
+        let is_own = |view: &&NodeView| matches!(view.role, NodeRole::Primary | NodeRole::Replica);
+        let positions = self.nodes.iter().filter(is_own).map(|view| view.node.stats().position());
+        positions.max().unwrap_or_default()
+    }
+
+    /// Returns `true` if the required position may have been written since the nodes were last probed.
+    #[cfg(feature = "tower")]
+    pub(crate) fn is_plausible(&self, required: &Requirement) -> bool {
+        match required.known {
+            Known::Written => true,
+            Known::Ahead => {
+                let ahead = required.position.as_u64().saturating_sub(self.highest_position().as_u64());
+                ahead <= MAX_UNSEEN
+            }
+            Known::Unseen => false,
+        }
     }
 
     /// Wakes the monitors, because a node may be further than its last probe showed.

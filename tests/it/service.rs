@@ -3,6 +3,7 @@
 mod api;
 mod docs;
 mod health;
+mod sessions;
 
 use axum::Router;
 use axum::body::Body;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Service;
 use super::error::ApiError;
-use super::extract::{Params, Segment, value};
+use super::extract::{InSession, Params, Segment, value};
 use super::served::Served;
 use super::transactions::known_asset;
 use crate::payments::{AccountId, Asset, Balance, DayTotal, TransactionRepository};
@@ -34,11 +34,11 @@ struct AssetBalance {
 }
 
 pub(super) async fn balances(
-    State(service): State<Service>,
+    InSession(session): InSession,
     Segment(account): Segment<String>,
 ) -> Result<Served<AccountBalances>, ApiError> {
     let account: AccountId = value("account", "invalid_account", &account)?;
-    let read = service.set.run_read(async |conn| Served::read(conn, conn.balances(&account).await)).await?;
+    let read = session.run_read(async |conn| Served::read(conn, conn.balances(&account).await)).await?;
     Ok(read.map(|balances| {
         let balances = balances.into_iter().map(|(asset, balance)| AssetBalance { asset, balance }).collect();
         AccountBalances { account, balances }
@@ -47,12 +47,13 @@ pub(super) async fn balances(
 
 pub(super) async fn balance(
     State(service): State<Service>,
+    InSession(session): InSession,
     Segment((account, asset)): Segment<(String, String)>,
 ) -> Result<Served<AccountBalance>, ApiError> {
     let account: AccountId = value("account", "invalid_account", &account)?;
     let asset = known_asset(&asset, &service.settings.assets)?;
     let read =
-        service.set.run_read(async |conn| Served::read(conn, conn.balance(&account, &asset).await)).await?;
+        session.run_read(async |conn| Served::read(conn, conn.balance(&account, &asset).await)).await?;
     Ok(read.map(|balance| AccountBalance { account, asset, balance }))
 }
 
@@ -74,6 +75,7 @@ pub(super) struct Totals {
 
 pub(super) async fn totals(
     State(service): State<Service>,
+    InSession(session): InSession,
     Params(params): Params<TotalsParams>,
 ) -> Result<Served<Totals>, ApiError> {
     let asset = known_asset(&params.asset, &service.settings.assets)?;
@@ -83,8 +85,7 @@ pub(super) async fn totals(
         let message = format!("`from` comes before `to`, and at most {MAX_DAYS} days lie between them");
         return Err(ApiError::invalid("invalid_date", message));
     }
-    let read = service
-        .set
+    let read = session
         .run_read(async |conn| Served::read(conn, conn.totals_per_day(&asset, from, to).await))
         .await?;
     Ok(read.map(|days| Totals { asset, from, to, days }))

@@ -1,11 +1,9 @@
 //! The audit log: actions and their actors.
 
-use axum::extract::State;
 use serde::Deserialize;
 
-use super::Service;
 use super::error::ApiError;
-use super::extract::{Params, optional};
+use super::extract::{InSession, Params, optional};
 use super::served::Served;
 use super::transactions::page;
 use crate::payments::{AuditEntry, AuditFilter, AuditRepository, Page};
@@ -20,7 +18,7 @@ pub(super) struct ListParams {
 }
 
 pub(super) async fn list(
-    State(service): State<Service>,
+    InSession(session): InSession,
     Params(params): Params<ListParams>,
 ) -> Result<Served<Page<AuditEntry>>, ApiError> {
     let page = page(params.limit, params.cursor.as_deref())?;
@@ -28,5 +26,5 @@ pub(super) async fn list(
         entity: optional("entity", "invalid_entity", params.entity.as_deref())?,
         entity_id: optional("entity_id", "invalid_id", params.entity_id.as_deref())?,
     };
-    service.set.run_read(async |conn| Served::read(conn, conn.list_audit(&filter, page).await)).await
+    session.run_read(async |conn| Served::read(conn, conn.list_audit(&filter, page).await)).await
 }

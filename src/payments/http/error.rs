@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::causal::layer::RefusedToken;
 use crate::payments;
 use crate::{CausalError, CheckoutError, Conn, Intent};
 
@@ -156,6 +157,12 @@ impl From<&CausalError> for ApiError {
                 Self::internal()
             }
         }
+    }
+}
+
+impl From<&RefusedToken> for ApiError {
+    fn from(refused: &RefusedToken) -> Self {
+        Self::bad_request("invalid_token", refused)
     }
 }
 

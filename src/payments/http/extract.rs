@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::error::ApiError;
+use crate::Session;
 
 /// A body of JSON.
 pub(super) struct Body<T>(pub(super) T);
@@ -81,6 +82,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
         let Segment(text) = Segment::<String>::from_request_parts(parts, state).await?;
         let id = Uuid::try_parse(&text);
         Ok(Self(id.map_err(|_| ApiError::bad_request("invalid_id", "the id in the path is not a UUID"))?))
+    }
+}
+
+/// The session of the request, which [`CausalLayer`](crate::tower::CausalLayer) has opened.
+pub(super) struct InSession(pub(super) Session);
+
+impl<S: Send + Sync> FromRequestParts<S> for InSession {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        parts.extensions.get().cloned().map(Self).ok_or_else(|| {
+            tracing::error!("a route lacks the layer that opens sessions");
+            ApiError::internal()
+        })
     }
 }
 

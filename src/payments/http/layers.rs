@@ -4,6 +4,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
@@ -15,6 +16,8 @@ use tracing::Span;
 
 use super::error::ApiError;
 use super::settings::Settings;
+use crate::ReplicaSet;
+use crate::causal::layer::CausalLayer;
 
 /// Puts the layers around the routes; the last one is the outermost.
 pub(super) fn around(routes: Router, settings: &Settings) -> Router {
@@ -41,6 +44,11 @@ pub(super) fn around(routes: Router, settings: &Settings) -> Router {
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(trace)
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+}
+
+/// Returns the layer that runs each request in a session.
+pub(super) fn session(set: &ReplicaSet) -> CausalLayer<Body> {
+    CausalLayer::new(set.clone()).reject_with(|refused| ApiError::from(refused).into_response())
 }
 
 /// Only the path is logged, because the query may contain private data of a customer.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::Service;
 use super::error::ApiError;
-use super::extract::{Body, Id, Params, optional};
+use super::extract::{Body, Id, InSession, Params, optional};
 use super::served::Served;
 use super::transactions::{actor, known_asset, page};
 use crate::payments::{Page, Settlement, SettlementRepository, Settling};
@@ -24,6 +24,7 @@ pub(super) struct SettleRequest {
 
 pub(super) async fn settle(
     State(service): State<Service>,
+    InSession(session): InSession,
     Body(request): Body<SettleRequest>,
 ) -> Result<Response, ApiError> {
     let asset = known_asset(&request.asset, &service.settings.assets)?;
@@ -36,7 +37,7 @@ pub(super) async fn settle(
     }
     let mut settling = Settling::new(asset, actor(request.actor.as_deref())?).at_most(limit);
     settling.up_to = up_to;
-    let mut conn = service.write().await?;
+    let mut conn = session.write().await?;
     let settled = conn.settle(&settling).await.map_err(|error| ApiError::of(error, &conn, true))?;
     let Some(settlement) = settled else {
         let message = format!("there is nothing to settle of {}", settling.asset);
@@ -50,8 +51,8 @@ pub(super) async fn settle(
     Ok(response)
 }
 
-pub(super) async fn find(State(service): State<Service>, Id(id): Id) -> Result<Served<Settlement>, ApiError> {
-    let read = service.set.run_read(async |conn| Served::read(conn, conn.find_settlement(id).await)).await;
+pub(super) async fn find(InSession(session): InSession, Id(id): Id) -> Result<Served<Settlement>, ApiError> {
+    let read = session.run_read(async |conn| Served::read(conn, conn.find_settlement(id).await)).await;
     read?.found("settlement", id)
 }
 
@@ -65,14 +66,12 @@ pub(super) struct ListParams {
 
 pub(super) async fn list(
     State(service): State<Service>,
+    InSession(session): InSession,
     Params(params): Params<ListParams>,
 ) -> Result<Served<Page<Settlement>>, ApiError> {
     let page = page(params.limit, params.cursor.as_deref())?;
     let asset = params.asset.map(|asset| known_asset(&asset, &service.settings.assets)).transpose()?;
-    service
-        .set
-        .run_read(async |conn| Served::read(conn, conn.list_settlements(asset.as_ref(), page).await))
-        .await
+    session.run_read(async |conn| Served::read(conn, conn.list_settlements(asset.as_ref(), page).await)).await
 }
 
 #[derive(Deserialize)]
@@ -82,12 +81,12 @@ pub(super) struct Paid {
 }
 
 pub(super) async fn paid(
-    State(service): State<Service>,
+    InSession(session): InSession,
     Id(id): Id,
     Body(paid): Body<Paid>,
 ) -> Result<Served<Settlement>, ApiError> {
     let actor = actor(paid.actor.as_deref())?;
-    let mut conn = service.write().await?;
+    let mut conn = session.write().await?;
     let settlement =
         conn.mark_settlement_paid(id, &actor).await.map_err(|error| ApiError::of(error, &conn, true))?;
     Ok(Served::by(&conn, settlement))

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::Service;
 use super::error::ApiError;
-use super::extract::{Body, Id, Params, optional, value};
+use super::extract::{Body, Id, InSession, Params, optional, value};
 use super::served::Served;
 use crate::payments::{
     Actor, Asset, NewCallback, NewTransaction, Page, PageRequest, PageSize, Status, Transaction,
@@ -90,10 +90,11 @@ pub(super) fn known_asset(text: &str, assets: &BTreeSet<Asset>) -> Result<Asset,
 
 pub(super) async fn record(
     State(service): State<Service>,
+    InSession(session): InSession,
     Body(incoming): Body<Incoming>,
 ) -> Result<Response, ApiError> {
     let new = incoming.check(&service.settings.assets)?;
-    let conn = service.write().await?;
+    let conn = session.write().await?;
     // One statement without a transaction around it: a server that dies may have carried it out.
     let recorded = conn.record_transaction(&new).await.map_err(|error| ApiError::of(error, &conn, false))?;
     let place = format!("/transactions/{}", recorded.id);
@@ -121,11 +122,12 @@ struct Outcome {
 
 pub(super) async fn callback(
     State(service): State<Service>,
+    InSession(session): InSession,
     Body(incoming): Body<IncomingCallback>,
 ) -> Result<Response, ApiError> {
     let key = value("idempotency_key", "invalid_idempotency_key", &incoming.idempotency_key)?;
     let callback = NewCallback { key, transaction: incoming.transaction.check(&service.settings.assets)? };
-    let mut conn = service.write().await?;
+    let mut conn = session.write().await?;
     let recorded = conn.record_callback(&callback).await.map_err(|error| ApiError::of(error, &conn, true))?;
     let (status, result) =
         if recorded.is_created() { (StatusCode::CREATED, "created") } else { (StatusCode::OK, "duplicate") };
@@ -133,11 +135,8 @@ pub(super) async fn callback(
     Ok(Served::by(&conn, outcome).with_status(status).into_response())
 }
 
-pub(super) async fn find(
-    State(service): State<Service>,
-    Id(id): Id,
-) -> Result<Served<Transaction>, ApiError> {
-    let read = service.set.run_read(async |conn| Served::read(conn, conn.find_transaction(id).await)).await;
+pub(super) async fn find(InSession(session): InSession, Id(id): Id) -> Result<Served<Transaction>, ApiError> {
+    let read = session.run_read(async |conn| Served::read(conn, conn.find_transaction(id).await)).await;
     read?.found("transaction", id)
 }
 
@@ -163,7 +162,7 @@ pub(super) struct ListParams {
 }
 
 pub(super) async fn list(
-    State(service): State<Service>,
+    InSession(session): InSession,
     Params(params): Params<ListParams>,
 ) -> Result<Served<Page<Transaction>>, ApiError> {
     let page = page(params.limit, params.cursor.as_deref())?;
@@ -177,7 +176,7 @@ pub(super) async fn list(
         from: time("from", &params.from)?,
         before: time("before", &params.before)?,
     };
-    service.set.run_read(async |conn| Served::read(conn, conn.list_transactions(&filter, page).await)).await
+    session.run_read(async |conn| Served::read(conn, conn.list_transactions(&filter, page).await)).await
 }
 
 #[derive(Deserialize)]
@@ -188,13 +187,13 @@ pub(super) struct Advance {
 }
 
 pub(super) async fn advance(
-    State(service): State<Service>,
+    InSession(session): InSession,
     Id(id): Id,
     Body(advance): Body<Advance>,
 ) -> Result<Served<Transaction>, ApiError> {
     let to = value("status", "invalid_status", &advance.status)?;
     let actor = actor(advance.actor.as_deref())?;
-    let mut conn = service.write().await?;
+    let mut conn = session.write().await?;
     let advanced =
         conn.advance_transaction(id, to, &actor).await.map_err(|error| ApiError::of(error, &conn, true))?;
     Ok(Served::by(&conn, advanced))

@@ -1,10 +1,10 @@
 //! No password in any error, `Display` or `Debug`, wherever it was put.
 
 use pointsman::config::{NodeConfig, Password};
-use pointsman::{Config, ConfigError};
+use pointsman::{Config, ConfigError, TokenKey};
 use proptest::prelude::*;
 
-use super::{ENCODED, PASSWORD, URL, assert_secret, read, with_url};
+use super::{ENCODED, PASSWORD, URL, assert_secret, keys, read, with_url};
 
 #[test]
 fn no_display_or_debug_shows_a_password() {
@@ -83,6 +83,42 @@ fn no_fault_shows_a_password() {
         check(read(&format!("database_url = \"{url}\\q\""), &[]));
     }
     assert!(refused > urls.len() * 25, "the urls are faulty: {refused} of {}", urls.len());
+}
+
+#[test]
+fn a_token_key_comes_from_the_configuration_or_a_file_and_is_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |text: &str| {
+        let path = folder.path().join("key");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let key = TokenKey::new(PASSWORD).unwrap();
+    let path = file(&format!("{PASSWORD}\n"));
+    for config in [
+        with_url("", &[("POINTSMAN_CAUSAL__TOKEN_KEY", PASSWORD)]),
+        with_url(&format!("[causal]\ntoken_key = \"{PASSWORD}\""), &[]),
+        with_url("", &[("POINTSMAN_CAUSAL__TOKEN_KEY_FILE", &path)]),
+        Config::builder().primary(super::URL).token_key(key.clone()).build(),
+    ] {
+        let config = config.unwrap();
+        assert_eq!(config.token_key(), Some(&key));
+        assert_secret(&format!("{config} {config:?} {config:#?}"));
+    }
+    assert_eq!(with_url("", &[]).unwrap().token_key(), None);
+
+    // Too short, beside each other, and the key in the place of the path.
+    let short = file("kestrel walrus");
+    for env in [
+        &[("POINTSMAN_CAUSAL__TOKEN_KEY", "kestrel walrus")][..],
+        &[("POINTSMAN_CAUSAL__TOKEN_KEY_FILE", &short)],
+        &[("POINTSMAN_CAUSAL__TOKEN_KEY", PASSWORD), ("POINTSMAN_CAUSAL__TOKEN_KEY_FILE", &short)],
+        &[("POINTSMAN_CAUSAL__TOKEN_KEY_FILE", PASSWORD)],
+    ] {
+        let error = with_url("", env).unwrap_err();
+        assert_eq!(keys(&error), [env[env.len() - 1].0], "{error}");
+        assert_secret(&format!("{error} {error:?}"));
+    }
 }
 
 proptest! {
