@@ -38,9 +38,16 @@ pub(super) async fn await_position(nodes: &[Arc<Node>], position: Lsn, deadline:
                 tokio::spawn(ask_repeatedly(Arc::clone(node), asking));
             }
             node.stats().reached(position).await;
+            node.stats().note_wait(true);
         })
     });
-    timeout_at(deadline, select_all(reached)).await.is_ok()
+    let is_reached = timeout_at(deadline, select_all(reached)).await.is_ok();
+    if !is_reached {
+        for node in nodes {
+            node.stats().note_wait(false);
+        }
+    }
+    is_reached
 }
 
 /// Asks a node for its position until no caller waits for it.

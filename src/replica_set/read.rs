@@ -17,6 +17,7 @@ use crate::error::{CausalError, CheckoutError, ConnectError, NodeFailure};
 use crate::options::ReadOptions;
 use crate::pool::{Lease, PoolError, Queueing};
 use crate::token::CausalToken;
+use crate::topology::routing::Candidate;
 use crate::topology::{Known, NodeFilter, NodeRole, NodeView, Requirement, Role, Snapshot, Tier};
 use crate::{IntentKind, Read};
 
@@ -41,6 +42,19 @@ impl Round {
         self.required.filter(|required| {
             required.known != Known::Written && self.snapshot.was_observed_since(since, required.known)
         })
+    }
+}
+
+/// Leaves out the replicas that were not there in time again and again, if another node may serve.
+///
+/// Every read would otherwise ask and await a replica whose replay stands still, or is delayed.
+fn leave_out_late_replicas(candidates: &mut Vec<Candidate>, snapshot: &Snapshot, now: Instant) {
+    let is_behind = |candidate: &Candidate| candidate.rank.tier == Tier::Behind;
+    if !candidates.iter().all(is_behind) {
+        candidates.retain(|candidate| {
+            let stats = snapshot.nodes[candidate.node].node.stats();
+            !is_behind(candidate) || !stats.is_wait_in_vain(now)
+        });
     }
 }
 
@@ -258,6 +272,9 @@ impl ReplicaSet {
         let required = token.map(|token| snapshot.requirement(token)).transpose()?;
         let position = required.map(|required| required.position);
         let mut candidates = snapshot.candidates(options, nodes, position, now);
+        if required.is_some() && options.causal_wait.is_none() {
+            leave_out_late_replicas(&mut candidates, &snapshot, now);
+        }
         if let Some(required) = required.filter(|required| required.known != Known::Written) {
             // A made-up token must not send its reads to the primary, and a new one may be ahead of the last probe.
             let is_askable = |node: usize| {

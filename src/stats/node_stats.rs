@@ -37,6 +37,10 @@ pub(crate) struct NodeStats {
     advanced: Notify,
     /// Callers that wait for a position.
     awaiting: AtomicU32,
+    /// Waits for a position in a row that ended before the node had reached it.
+    missed_waits: AtomicU32,
+    /// When a caller last waited although the others were in vain.
+    retried_wait: Moment,
     /// `true` while a task asks for the position on their behalf.
     asking: AtomicBool,
     /// The server behind the node's address.
@@ -60,6 +64,14 @@ const SLOW_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Shortest time between two wakes of the monitor to learn a position.
 const POSITIONS: Duration = Duration::from_millis(100);
+
+/// Waits for a position in a row that were in vain, after which reads do not wait for the node.
+const MISSED_WAITS: u32 = 3;
+
+/// Time after which one read tries such a node again.
+///
+/// A node that has caught up is in use again after this, or after the next probe.
+const RETRIED_WAITS: Duration = Duration::from_millis(100);
 
 /// Time after which a probe can be overdue.
 ///
@@ -187,6 +199,29 @@ impl NodeStats {
     pub(crate) fn await_position(&self) -> AwaitedPosition<'_> {
         self.awaiting.fetch_add(1, Ordering::SeqCst);
         AwaitedPosition(self)
+    }
+
+    /// Records if a wait for a position was in vain.
+    pub(crate) fn note_wait(&self, reached: bool) {
+        if reached {
+            self.missed_waits.store(0, Ordering::Relaxed);
+        } else {
+            self.missed_waits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns `true` if a wait for a position would probably be in vain, because the last ones were.
+    ///
+    /// One caller at a time gets `false`, to try again.
+    pub(crate) fn is_wait_in_vain(&self, now: Instant) -> bool {
+        if self.missed_waits.load(Ordering::Relaxed) < MISSED_WAITS {
+            return false;
+        }
+        let retries = self.retried_wait.elapsed(now).is_none_or(|elapsed| elapsed >= RETRIED_WAITS);
+        if retries {
+            self.retried_wait.set(now);
+        }
+        !retries
     }
 
     /// Returns `true` if a caller waits for a position.

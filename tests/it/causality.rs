@@ -358,6 +358,27 @@ async fn a_session_whose_connection_was_lost_asks_the_primary_or_says_that_it_do
     assert_eq!(value(&session).await.unwrap().0, written);
 }
 
+/// Each read of a session waited for replicas that were never there in time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_do_not_wait_for_a_replica_that_is_always_late() {
+    let reads = ReadSettings { causal_wait: Duration::from_millis(50), ..ReadSettings::default() };
+    let (cluster, set) = fixture(1, reads).await;
+    cluster.replica(0).pause_replay().await.unwrap();
+    let session = set.session();
+    increment(&session).await;
+    let mut at_once = 0;
+    for _ in 0..30 {
+        let conn = session.read().await.unwrap();
+        assert_eq!(conn.role(), Role::Primary);
+        at_once += usize::from(conn.causal_wait().is_zero());
+    }
+    assert!(at_once >= 20, "{at_once} of 30 reads did not wait");
+    cluster.replica(0).resume_replay().await.unwrap();
+    until("the replica serves again", async || session.read().await.unwrap().role() == Role::Replica)
+        .await
+        .unwrap();
+}
+
 /// The other tests of this file are worth nothing if this one fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_that_ignores_tokens_serves_stale_reads() {
