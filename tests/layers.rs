@@ -153,7 +153,7 @@ fn arrows(source: &Path) -> Vec<Arrow> {
     arrows
 }
 
-/// What the crate's root re-exports, and the module that each comes from.
+/// The items that the crate's root re-exports, and the module that each comes from.
 fn exports(source: &Path) -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(source.join("lib.rs")).expect("lib.rs");
     let tokens: Vec<TokenTree> = TokenStream::from_str(&text).expect("Rust").into_iter().collect();

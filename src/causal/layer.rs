@@ -91,7 +91,7 @@ pub struct CausalLayer<B> {
 /// Makes the response to a request that is rejected.
 type Reject<B> = dyn Fn(&RefusedToken) -> Response<B> + Send + Sync;
 
-/// What happens to a request whose token is invalid.
+/// The treatment of a request whose token is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnInvalidToken {
     /// It is answered with 400; the default for a token in a header.

@@ -357,7 +357,7 @@ impl CausalSettings {
     pub(super) fn read_file(&mut self, diagnostics: &mut Diagnostics) {
         const KEY: &str = "causal.token_key";
         const FILE: &str = "causal.token_key_file";
-        // Taken, because a key that stands in the place of the path must not be shown later.
+        // Taken, because a key that stands where the path belongs must not be shown later.
         let Some(path) = self.token_key_file.take() else { return };
         if diagnostics.is_written(KEY) {
             let problem = format!("is set beside {}", diagnostics.key(KEY));

@@ -190,7 +190,7 @@ impl NodeStats {
 
     /// Returns the highest position that the node is known to have reached.
     ///
-    /// What was replayed stays replayed, so this is never too high.
+    /// A position that was replayed stays replayed, so this is never too high.
     pub(crate) fn position(&self) -> Lsn {
         Lsn::new(self.position.load(Ordering::Acquire))
     }

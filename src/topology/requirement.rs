@@ -12,7 +12,7 @@ pub(crate) struct Requirement {
     pub(crate) position: Lsn,
     /// The timeline of the token's highest position.
     pub(crate) timeline: u32,
-    /// What is known of the position.
+    /// The set's knowledge of the position.
     pub(crate) known: Known,
 }
 

@@ -32,7 +32,7 @@ pub struct Settings {
     pub asset: Asset,
     /// Number of accounts that are worked on at once.
     pub concurrency: usize,
-    /// `true` if each account is replayed through a session of its own.
+    /// `true` if each account is replayed through a separate session.
     ///
     /// Without sessions, a balance may be stale. The replay then counts stale balances instead of ending at the first.
     pub with_tokens: bool,

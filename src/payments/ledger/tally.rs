@@ -55,7 +55,7 @@ impl Tally {
     }
 }
 
-/// How long reads waited for a node to reach their session's position.
+/// The times that reads waited for a node to reach their session's position.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Waits {
     /// Number of waits longer than [`WAIT`].

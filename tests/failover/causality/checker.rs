@@ -132,13 +132,13 @@ fn check_session(
     }
 }
 
-/// What a session knows at one time.
+/// The knowledge of a session at one time.
 #[derive(Default)]
 struct Knowledge {
     session: u32,
     /// The number of losses that were reported before.
     epoch: u32,
-    /// What began earlier was forgotten at the last reported loss.
+    /// Everything that began earlier was forgotten at the last reported loss.
     since: Duration,
     known: Snapshot,
     /// The session's own writes among them.

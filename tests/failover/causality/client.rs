@@ -1,4 +1,4 @@
-//! How a session reaches the servers: with its token, or without one for comparison.
+//! A session's way to the servers: with its token, or without one for comparison.
 
 use std::collections::BTreeSet;
 

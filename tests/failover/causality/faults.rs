@@ -22,7 +22,7 @@ pub(super) struct Faults<'c> {
     pub(super) log: Log,
 }
 
-/// What was done, with its time since the start of the run.
+/// A fault that was made, with its time since the start of the run.
 pub(super) type Log = Vec<(Duration, String)>;
 
 impl<'c> Faults<'c> {

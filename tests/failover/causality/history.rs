@@ -48,7 +48,7 @@ pub(super) struct Operation {
     pub(super) action: Action,
 }
 
-/// What an operation did.
+/// The effect of an operation.
 #[derive(Debug, Clone)]
 pub(super) enum Action {
     /// It read some keys in one statement.
@@ -59,7 +59,7 @@ pub(super) enum Action {
     LossReported,
 }
 
-/// What the session knows of a write.
+/// The session's knowledge of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Acknowledged,

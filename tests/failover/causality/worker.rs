@@ -35,7 +35,7 @@ pub(super) struct Worker {
     record: Record,
 }
 
-/// What a session did.
+/// The operations of a session.
 #[derive(Default)]
 pub(super) struct Record {
     pub(super) history: Vec<Operation>,

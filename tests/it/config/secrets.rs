@@ -107,7 +107,7 @@ fn a_token_key_comes_from_the_configuration_or_a_file_and_is_never_shown() {
     }
     assert_eq!(with_url("", &[]).unwrap().token_key(), None);
 
-    // Too short, beside each other, and the key in the place of the path.
+    // Too short, beside each other, and the key where the path belongs.
     let short = file("kestrel walrus");
     for env in [
         &[("POINTSMAN_CAUSAL__TOKEN_KEY", "kestrel walrus")][..],

@@ -1,4 +1,4 @@
-//! What a pooled connection cannot do, even a `Conn<Write>`.
+//! Operations that a pooled connection refuses, even a `Conn<Write>`.
 //~ E0277
 //~ says: a pooled connection has neither `notifications_stream` nor `cancel_token`
 

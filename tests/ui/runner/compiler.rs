@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::file::File;
 use super::manifest::{cargo, write_package};
 
-/// What the compiler reported about one file.
+/// The compiler's report about one file.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) diagnostics: Vec<Diagnostic>,
-    /// Whether cargo reported that the crate was compiled.
+    /// `true` if cargo reported that the crate was compiled.
     pub(crate) compiled: bool,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::compiler::{Diagnostic, Outcome, squeeze};
 use super::file::{Case, Expect, FIXED, File};
 
-/// What is wrong with a file or with one of its cases.
+/// A fault of a file or with one of its cases.
 #[derive(Debug)]
 pub(crate) struct Complaint {
     /// The file, such as `locks/clauses`, and the first line of the case if it is about one.
@@ -59,7 +59,7 @@ impl File {
 
     /// Returns the functions of a case that differ in the fixed version, by the line that they start in.
     ///
-    /// What stands above the first function counts as part of it.
+    /// The lines above the first function count as part of it.
     fn fixed_functions(&self, case: &Case) -> BTreeSet<usize> {
         let is_function = |line: &str| {
             ["fn ", "async fn ", "pub fn ", "pub async fn "].iter().any(|start| line.starts_with(start))

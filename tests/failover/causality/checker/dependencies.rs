@@ -1,4 +1,4 @@
-//! What each session knew before each of its writes.
+//! The knowledge of each session before each of its writes.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,7 +7,7 @@ use crate::causality::history::{Key, Snapshot, WriteId};
 /// A session between two reported losses.
 type Epoch = (u32, u32);
 
-/// What the sessions knew, in the order in which they learned it.
+/// The sessions' knowledge, in the order in which they learned it.
 #[derive(Debug, Default)]
 pub(super) struct Dependencies {
     /// By epoch and key, each with its place in the order of the epoch.
@@ -43,7 +43,7 @@ pub(super) struct Snapshots<'h> {
     keys: HashMap<Key, Shown<'h>>,
 }
 
-/// What the last snapshot of a key showed.
+/// The value that the last snapshot of a key showed.
 #[derive(Debug, Default)]
 struct Shown<'h> {
     writes: Option<&'h BTreeSet<WriteId>>,
