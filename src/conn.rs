@@ -264,12 +264,18 @@ impl<I: Intent> Conn<I> {
     ///
     /// `timeline` is the one that a standby replays, as far as the set knows.
     pub(crate) fn track(&self, log: &Arc<PositionLog>, timeline: u32) {
-        self.wire().track(Tracking { log: Arc::clone(log), timeline });
+        let is_primary = self.role() == Role::Primary;
+        self.wire().track(Tracking { log: Arc::clone(log), timeline, is_primary });
     }
 
     /// Asks the server for its position, in a round trip.
     pub(crate) async fn ask_position(&self) -> Option<Lsn> {
         self.inner.source.ask_position().await
+    }
+
+    /// Asks a standby, in a round trip, to prove that it has replayed up to a position.
+    pub(crate) async fn prove_position(&self, required: Lsn) -> bool {
+        self.inner.source.prove_position(required).await
     }
 
     /// Lets the server prove in the flight of the first request that it has reached a position.

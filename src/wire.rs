@@ -94,6 +94,11 @@ impl WireConnection {
         self.wire.position_before()
     }
 
+    /// Asks a standby to prove that it has replayed up to a position, which takes a round trip.
+    pub(crate) async fn prove_position(&self, required: Lsn) -> bool {
+        self.ask_position().await.is_some() && self.wire.is_proven(required)
+    }
+
     /// Returns the record of the futures that use the connection.
     pub(crate) fn usage(&self) -> &Arc<Usage> {
         &self.usage

@@ -200,6 +200,14 @@ impl Source {
         }
     }
 
+    /// Asks a standby to prove that it has replayed up to a position.
+    pub(super) async fn prove_position(&self, required: Lsn) -> bool {
+        match self {
+            Self::Pooled(pooled) => pooled.lease.prove_position(required).await,
+            Self::Opened(_) => false,
+        }
+    }
+
     /// Returns the means to cancel a statement from another task.
     pub(super) fn canceller(&self) -> Option<Canceller> {
         match self {

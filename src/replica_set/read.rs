@@ -69,10 +69,9 @@ async fn prove(
         conn.prove_in_flight(required.position);
         return Ok(conn);
     }
-    let asked = timeout_at(deadline, conn.ask_position()).await;
-    match asked.ok().flatten() {
-        Some(position) if position >= required.position => Ok(conn),
-        _ => Err(Unserved::Behind),
+    match timeout_at(deadline, conn.prove_position(required.position)).await {
+        Ok(true) => Ok(conn),
+        Ok(false) | Err(_) => Err(Unserved::Behind),
     }
 }
 

@@ -52,17 +52,14 @@ pub(super) struct NodeEntry {
 }
 
 impl NodeEntry {
-    /// Records the position that a probe showed.
+    /// Forgets the known position if a probe reached another server process.
     ///
-    /// The same server process never goes back.
-    fn note_position(&self, outcome: &ProbeOutcome) {
+    /// The data may have been rewound or rebuilt. The same process never goes back.
+    fn forget_position_of_another_process(&self, outcome: &ProbeOutcome) {
         let ProbeOutcome::Answered(now) = outcome else { return };
         let before = self.node_health.last_seen.observation().and_then(|before| before.server);
-        let is_same = before.zip(now.server).is_some_and(|(before, now)| before.is_same_server(&now));
-        if is_same {
-            self.node.stats().note_position(now.position);
-        } else {
-            self.node.stats().reset_position(now.position);
+        if !before.zip(now.server).is_some_and(|(before, now)| before.is_same_server(&now)) {
+            self.node.stats().reset_position(Lsn::default());
         }
     }
 
@@ -144,7 +141,11 @@ impl TopologyState {
         if matches!(outcome, ProbeOutcome::Answered(_)) {
             node.stats().clear_suspicion();
         }
-        entry.note_position(&outcome);
+        entry.forget_position_of_another_process(&outcome);
+        let position = match &outcome {
+            ProbeOutcome::Answered(observation) => Some(observation.position),
+            ProbeOutcome::Missed(..) | ProbeOutcome::Borrowed(..) => None,
+        };
         let change = entry.node_health.on(outcome, &reads, now);
         let after = entry.node_health.health;
         if before != after {
@@ -161,6 +162,10 @@ impl TopologyState {
             node.close_now();
         }
         self.publish(&mut state, now);
+        // Only now, because the position of a promoted node is on a history that the snapshot before did not have.
+        if let Some(position) = position {
+            node.stats().note_position(position);
+        }
     }
 
     /// Forgets the nodes' state and history, and probes all of them again.

@@ -48,8 +48,8 @@ struct Queue {
     tracking: Option<Tracking>,
     /// `true` if the next request gets a question before it.
     before_next: bool,
-    /// The position that the last question before a request showed.
-    before: Option<Lsn>,
+    /// The answer to the last question before a request.
+    before: Option<Answer>,
 }
 
 /// Where the positions of a connection are recorded.
@@ -58,6 +58,16 @@ pub(crate) struct Tracking {
     pub(crate) log: Arc<PositionLog>,
     /// The timeline that a standby replays, as far as the set knows.
     pub(crate) timeline: u32,
+    /// `true` if the set knows the node as the primary of that timeline.
+    pub(crate) is_primary: bool,
+}
+
+/// The answer to a question.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    position: Lsn,
+    /// `true` if the server replayed up to there, so the position is on the history that it followed as a standby.
+    is_replayed: bool,
 }
 
 /// A question to the server, until it is answered.
@@ -205,14 +215,16 @@ impl WireState {
 
     /// Returns the answer to [`ask_before_next`](Self::ask_before_next), once it is there.
     pub(crate) fn position_before(&self) -> Option<Lsn> {
-        self.asks.queue().before
+        self.asks.queue().before.map(|answer| answer.position)
     }
 
     /// Returns `true` if everything that was read since [`ask_before_next`](Self::ask_before_next) is as new as this.
     pub(crate) fn is_proven(&self, required: Lsn) -> bool {
         let queue = self.asks.queue();
         // The question goes with the first request, so without one nothing was read.
-        queue.before_next || queue.before.is_some_and(|position| position >= required)
+        // A server that was promoted meanwhile may be as far on a history of its own.
+        let proves = |answer: Answer| answer.is_replayed && answer.position >= required;
+        queue.before_next || queue.before.is_some_and(proves)
     }
 
     /// Returns `true` if a transaction ended without a question behind it.
@@ -341,12 +353,15 @@ impl WireState {
                 tracking.log.record(timeline, position);
             }
         }
-        let before = question.before;
-        if before {
-            queue.before = Some(position);
+        let is_of_primary = question.tracking.as_ref().is_some_and(|tracking| tracking.is_primary);
+        if question.before {
+            queue.before = Some(Answer { position, is_replayed: is_replay });
         }
         drop(queue);
-        self.stats().note_position(position);
+        // A position of a server that was promoted unseen is on a history that the set does not know yet.
+        if is_replay || is_of_primary {
+            self.stats().note_position(position);
+        }
     }
 
     /// Handles an error of the server instead of a position.

@@ -125,7 +125,7 @@ async fn every_way_to_write_is_covered_as_soon_as_it_is_done() {
         let conn = session.read().await.unwrap();
         counters::table.find(id).select(counters::id).first::<i32>(&conn).await.is_ok()
     };
-    for synchronous_commit in ["off", "local", "on"] {
+    for synchronous_commit in ["off", "local", "on", "remote_apply"] {
         let set_commit = format!("SET synchronous_commit = {synchronous_commit}");
         let first = 10 * (synchronous_commit.len() as i32);
 

@@ -90,7 +90,7 @@ fn calls(answers: Vec<Vec<u8>>) -> impl Fn(u8, &[u8]) -> Vec<u8> {
 
 fn tracked(wire: &WireState) -> Arc<PositionLog> {
     let log = Arc::new(PositionLog::default());
-    wire.track(Tracking { log: Arc::clone(&log), timeline: 2 });
+    wire.track(Tracking { log: Arc::clone(&log), timeline: 2, is_primary: false });
     log
 }
 
@@ -153,6 +153,23 @@ async fn the_position_before_a_statement_of_a_standby_is_that_of_its_replay() {
         let (kinds, ()) = tokio::join!(serve(stream, server), client);
         assert_eq!(kinds, "FQQ");
     }
+}
+
+/// A replica that was promoted unseen passed for one that was far enough, on a history of its own.
+#[tokio::test]
+async fn a_server_that_is_no_standby_any_more_proves_nothing() {
+    let (mut tap, wire, stream) = connected(1024, false).await;
+    wire.ask_before_next();
+    assert!(wire.is_proven(Lsn::new(400)), "nothing was read yet");
+    let server = calls(vec![[value(&400_u64.to_be_bytes()), ready(b'I')].concat()]);
+    let client = async {
+        query(&mut tap, "SELECT 1").await;
+        drop(tap);
+    };
+    tokio::join!(serve(stream, server), client);
+    assert_eq!(wire.position_before(), Some(Lsn::new(400)));
+    assert!(!wire.is_proven(Lsn::new(400)));
+    assert_eq!(wire.stats().position(), Lsn::default(), "and no other read counts on it");
 }
 
 #[tokio::test]
