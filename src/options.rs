@@ -49,6 +49,9 @@ pub struct ReadOptions {
     pub(crate) causal_wait: Option<Duration>,
     /// Where the positions of what is read are recorded.
     pub(crate) log: SharedLog,
+    /// `true` if no replica is known to be far enough, which benchmarks need.
+    #[cfg(feature = "testkit")]
+    pub(crate) always_asks: bool,
 }
 
 impl ReadOptions {
@@ -63,7 +66,21 @@ impl ReadOptions {
             after: None,
             causal_wait: None,
             log: SharedLog::none(),
+            #[cfg(feature = "testkit")]
+            always_asks: false,
         }
+    }
+
+    /// Returns `true` if no replica is known to be far enough: see `testkit::always_ask`.
+    #[cfg(feature = "testkit")]
+    pub(crate) const fn always_asks(&self) -> bool {
+        self.always_asks
+    }
+
+    #[cfg(not(feature = "testkit"))]
+    #[expect(clippy::unused_self, reason = "the test kit's variant looks at the options")]
+    pub(crate) const fn always_asks(&self) -> bool {
+        false
     }
 
     /// Limits the wait for connections in this call, instead of `timeouts.checkout`.

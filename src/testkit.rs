@@ -28,6 +28,7 @@
 //! - [`RollbackSet`]: a set whose work is rolled back at the end of a test.
 //! - [`Load`]: steady reads and writes, and what their users noticed.
 //! - [`ignore_causal_tokens`]: breaks a set on purpose, to show that a test can fail.
+//! - [`always_ask`]: lets each read with a causal token ask its replica, to measure what that costs.
 //! - [`wait`]: waits for a condition of a set, with an error that names it.
 //! - [`TestkitError`]: the errors, each with a remedy.
 //!
@@ -66,7 +67,7 @@ pub use proxy::Proxy;
 pub use rollback::RollbackSet;
 pub use server::{ExhaustedConnections, Server};
 
-use crate::ReplicaSet;
+use crate::{ReadOptions, ReplicaSet};
 
 /// Lets all reads of a set ignore causal tokens from now on.
 ///
@@ -79,6 +80,22 @@ use crate::ReplicaSet;
 /// ```
 pub fn ignore_causal_tokens(set: &ReplicaSet) {
     set.ignore_tokens();
+}
+
+/// Lets a read with a causal token ask its replica for its position, even if the set knows it.
+///
+/// A set usually knows that a replica is far enough, and then asks nothing. So the cost of a question shows in few
+/// reads, and a benchmark needs it in all.
+///
+/// ```
+/// # use pointsman::{CausalToken, ReadOptions};
+/// # fn example(token: CausalToken) -> ReadOptions {
+/// pointsman::testkit::always_ask(ReadOptions::new().after(&token))
+/// # }
+/// ```
+pub const fn always_ask(mut options: ReadOptions) -> ReadOptions {
+    options.always_asks = true;
+    options
 }
 
 /// The superuser.

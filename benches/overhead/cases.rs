@@ -7,7 +7,7 @@ use diesel_async::pooled_connection::RecyclingMethod;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
-use pointsman::testkit::Cluster;
+use pointsman::testkit::{Cluster, always_ask};
 use pointsman::{CausalToken, Conn, ReplicaSet};
 use tokio::sync::Mutex;
 
@@ -99,38 +99,40 @@ impl Field {
         cases
     }
 
-    /// A question for the position costs the same before a statement and behind it, as a session asks.
+    /// A token asks before the read if it is not known to be satisfied; a session asks behind each read.
     fn causal(&self, tasks: usize) -> Case {
         let Self { set, token, .. } = self;
-        let token = *token;
-        let query = || users::table.find(anyone());
+        let satisfied = pointsman::ReadOptions::new().after(token);
         let session = set.session();
+        let with_token = |name, options: pointsman::ReadOptions| {
+            let reader = (set.clone(), options);
+            contender!(name, of reader, |n| timed!(n, {
+                let (set, options) = &reader;
+                set.run_read_with(options, async |conn| {
+                    let query = users::table.find(anyone());
+                    let user = pointsman::RunQueryDsl::first::<User>(query, conn).await;
+                    user.map_err(pointsman::Error::from)
+                })
+                .await?;
+            }))
+        };
         Case {
             name: format!("a read with a causal token; {tasks} at once"),
             tasks,
             batch: if tasks == 1 { 20 } else { 5 },
             per_operation: 1,
             contenders: vec![
-                contender!("run_read(), no token", of set, |n| timed!(n, {
-                    set.run_read(async |conn| {
-                        let user = pointsman::RunQueryDsl::first::<User>(query(), conn).await;
-                        user.map_err(pointsman::Error::from)
-                    })
-                    .await?;
-                })),
-                contender!("a token that is satisfied", of set, |n| timed!(n, {
-                    set.run_read_with(&pointsman::ReadOptions::new().after(&token), async |conn| {
-                        let user = pointsman::RunQueryDsl::first::<User>(query(), conn).await;
-                        user.map_err(pointsman::Error::from)
-                    })
-                    .await?;
-                })),
-                contender!("a session: one question in flight", of session, |n| timed!(n, {
-                    session.run_read(async |conn| {
-                        let user = pointsman::RunQueryDsl::first::<User>(query(), conn).await;
-                        user.map_err(pointsman::Error::from)
-                    })
-                    .await?;
+                with_token("run_read(), no token", pointsman::ReadOptions::new()),
+                with_token("a token that is satisfied", satisfied.clone()),
+                with_token("a token that is checked in flight", always_ask(satisfied)),
+                contender!("a session: a question behind each read", of session, |n| timed!(n, {
+                    session
+                        .run_read(async |conn| {
+                            let query = users::table.find(anyone());
+                            let user = pointsman::RunQueryDsl::first::<User>(query, conn).await;
+                            user.map_err(pointsman::Error::from)
+                        })
+                        .await?;
                 })),
             ],
         }

@@ -271,6 +271,13 @@ impl ReplicaSet {
         let required = token.map(|token| snapshot.requirement(token)).transpose()?;
         let position = required.map(|required| required.position);
         let mut candidates = snapshot.candidates(options, nodes, position, now);
+        if options.always_asks() {
+            let is_replica =
+                |candidate: &&mut Candidate| snapshot.nodes[candidate.node].role == NodeRole::Replica;
+            for candidate in candidates.iter_mut().filter(is_replica) {
+                candidate.rank.tier = candidate.rank.tier.max(Tier::Behind);
+            }
+        }
         if required.is_some() && options.causal_wait.is_none() {
             leave_out_late_replicas(&mut candidates, &snapshot, now);
         }

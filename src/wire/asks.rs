@@ -1,16 +1,22 @@
 //! Asks the server for its WAL position, in the flight of a user's request.
 //!
 //! The tap adds the question to the bytes of a request, and removes the answer from the bytes that the driver reads.
-//! So the driver and the user notice nothing, and no round trip is added. The question is one `FunctionCall` message: it
-//! is neither parsed nor planned, so it costs the server some microseconds.
+//! So the driver and the user notice nothing, and no round trip is added.
 //!
 //! * *Before* a request: what the request reads is at least as new as the answer, because its snapshot is taken later.
 //!   This also holds for a transaction at REPEATABLE READ, because the question goes before its `BEGIN`.
-//! * *After* a request: what the request read or wrote is at most as new as the answer.
+//! * *Behind* a request: what the request read or wrote is at most as new as the answer.
+//!
+//! A question has one of two forms:
+//!
+//! * A request of its own, which is one `FunctionCall` message. It is neither parsed nor planned, but the server sends
+//!   its answer by itself, so the client is woken once more.
+//! * A prepared statement *within* the user's request, on a standby. All answers come at once. If it failed, so would
+//!   the user's request, so it is used only after a request of its own has succeeded in the session.
 //!
 //! A question inside a transaction could abort it, so a request that begins or continues one is followed by none.
 //!
-//! Source: PostgreSQL 15 documentation, section 55.2.5, "Function Call".
+//! Source: PostgreSQL 15 documentation, sections 55.2.3, "Extended Query", and 55.2.5, "Function Call".
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -20,10 +26,14 @@ use tokio::sync::Notify;
 
 use super::WireState;
 use super::frames::field;
+use super::session_state::Leftover;
 use crate::lsn::{Lsn, PositionLog};
 
+mod question;
 #[cfg(test)]
 mod tests;
+
+use question::{Function, Place, Question, Row, Statement};
 
 /// The positions that are asked for on one connection.
 #[derive(Debug, Default)]
@@ -37,8 +47,8 @@ pub(super) struct Asks {
     timeline: AtomicU32,
     /// `true` if a transaction ended without a question behind it.
     missed: AtomicBool,
-    /// `true` if a statement was executed since the last request.
-    executed: AtomicBool,
+    /// Number of statements executed since the last request.
+    executed: AtomicU32,
     answered: Notify,
 }
 
@@ -50,6 +60,7 @@ struct Queue {
     before_next: bool,
     /// The answer to the last question before a request.
     before: Option<Answer>,
+    statement: Statement,
 }
 
 /// Where the positions of a connection are recorded.
@@ -70,62 +81,16 @@ struct Answer {
     is_replayed: bool,
 }
 
-/// A question to the server, until it is answered.
-#[derive(Debug)]
-struct Question {
-    /// The user's requests that were sent before it.
-    after: u64,
-    function: Function,
-    /// `true` if it was asked before a request.
-    before: bool,
-    tracking: Option<Tracking>,
-}
-
-/// A function of the server, by its object identifier, which is the same in all versions since 10.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Function {
-    /// `pg_current_wal_insert_lsn()`, because `pg_current_wal_lsn()` is behind with `synchronous_commit = off`.
-    InsertPosition,
-    /// `pg_last_wal_replay_lsn()`.
-    ReplayPosition,
-    /// `pg_walfile_name('0/0')`, whose first eight digits are the timeline that the server writes.
-    Timeline,
-}
-
-impl Question {
-    /// Records that the position never arrives, so a token does not cover what is before it.
-    fn fail(&self) {
-        if let Some(tracking) = &self.tracking {
-            tracking.log.note_gap(tracking.timeline);
-        }
-    }
-}
-
-impl Function {
-    fn oid(self) -> u32 {
-        match self {
-            Self::InsertPosition => 2852,
-            Self::ReplayPosition => 3821,
-            Self::Timeline => 2851,
-        }
-    }
-
-    /// Appends the message that calls the function, with binary values.
-    fn call(self, out: &mut Vec<u8>) {
-        const BINARY: [u8; 2] = [0, 1];
-        const ONE: [u8; 2] = [0, 1];
-        let mut body = [&self.oid().to_be_bytes()[..], &ONE, &BINARY].concat();
-        if self == Self::Timeline {
-            body.extend([&ONE[..], &8_u32.to_be_bytes(), &0_u64.to_be_bytes()].concat());
-        } else {
-            body.extend([0, 0]);
-        }
-        body.extend(BINARY);
-        let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
-        out.push(b'F');
-        out.extend(length.to_be_bytes());
-        out.extend(body);
-    }
+/// The tap's care for the next message of the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Care {
+    /// No question comes next.
+    #[default]
+    None,
+    /// The message is the user's, and is shown to [`WireState::answer`].
+    Show,
+    /// The message may have to be removed, so it is held back until it is complete.
+    Hold,
 }
 
 /// A message of the server, for the tap to pass on or to remove.
@@ -156,9 +121,27 @@ impl Asks {
     }
 
     fn push(&self, queue: &mut Queue, question: Question, out: &mut Vec<u8>) {
-        question.function.call(out);
+        if question.place.is_apart() {
+            out.extend_from_slice(question.function.call());
+        } else {
+            queue.statement.append(out);
+        }
         queue.questions.push_back(question);
         self.pending.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Removes the first question, which is answered or failed.
+    fn pop(&self, queue: &mut Queue) {
+        queue.questions.pop_front();
+        if queue.statement == Statement::Sent && queue.questions.iter().all(|next| next.place.is_apart()) {
+            // An error came first, so the server skipped it.
+            queue.statement = Statement::Allowed;
+        }
+        // The number is set to 0 when the connection ends.
+        let pending = self.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+        if pending != Ok(0) {
+            self.answered.notify_waiters();
+        }
     }
 
     /// Fails all questions, because the connection has ended.
@@ -247,78 +230,155 @@ impl WireState {
         }
     }
 
-    /// Appends the question that goes before a request; nothing was sent of the request yet.
-    pub(super) fn ask_before(&self, out: &mut Vec<u8>) {
+    /// Appends the question that goes before a request, of which nothing was sent yet.
+    ///
+    /// `kind` is the kind of the request's first message.
+    pub(super) fn ask_before(&self, kind: Option<u8>, out: &mut Vec<u8>) {
         let mut queue = self.asks.queue();
         if queue.before_next && self.is_idle() {
             queue.before_next = false;
-            let question = Question {
-                after: self.requests_sent(),
-                function: self.position_function(),
-                before: true,
-                tracking: None,
-            };
+            let function = self.position_function();
+            // Only a statement that is bound here has a snapshot of its own behind the question.
+            let is_within = kind == Some(b'B') && self.may_ask_within(&queue, function);
+            let place = if is_within { Place::Leading } else { Place::Before };
+            let question = Question { after: self.requests_sent(), function, place, tracking: None };
             self.asks.push(&mut queue, question, out);
             self.asks.set_active(&queue);
         }
     }
 
-    /// Records a message of the client, and appends the question that goes behind it.
-    pub(super) fn sent_and_ask(&self, kind: u8, body: &[u8], out: &mut Vec<u8>) {
+    /// Records a message of the client, and appends the question that goes with it.
+    ///
+    /// The question goes `within` the request if it is put before this message, and `behind` it otherwise. There is no
+    /// place before a message that was sent in part.
+    pub(super) fn sent_and_ask(
+        &self,
+        kind: u8,
+        body: &[u8],
+        within: Option<&mut Vec<u8>>,
+        behind: &mut Vec<u8>,
+    ) {
         let status = if self.has_pending() { b'I' } else { self.status() };
+        let before = self.requests_sent();
         self.sent(kind);
         if kind == b'E' {
-            self.asks.executed.store(true, Ordering::Relaxed);
+            self.asks.executed.fetch_add(1, Ordering::Relaxed);
         }
         if !matches!(kind, b'Q' | b'S') {
             return;
         }
-        let executed = self.asks.executed.swap(false, Ordering::Relaxed) || kind == b'Q';
+        let statements = self.asks.executed.swap(0, Ordering::Relaxed);
         let mut queue = self.asks.queue();
         let Some(tracking) = queue.tracking.clone() else { return };
-        if !executed || !is_followed(kind, body, status) {
+        if (statements == 0 && kind != b'Q') || !is_followed(kind, body, status) {
             return;
         }
         self.asks.missed.store(false, Ordering::Release);
-        let after = self.requests_sent();
         let function = self.position_function();
-        if function == Function::InsertPosition && self.asks.timeline.load(Ordering::Acquire) == 0 {
-            let question = Question { after, function: Function::Timeline, before: false, tracking: None };
-            self.asks.push(&mut queue, question, out);
+        let tracking = Some(tracking);
+        if let Some(within) = within
+            && kind == b'S'
+            && self.may_ask_within(&queue, function)
+        {
+            let place = Place::Trailing { statements };
+            self.asks.push(&mut queue, Question { after: before, function, place, tracking }, within);
+            return;
         }
-        let question = Question { after, function, before: false, tracking: Some(tracking) };
-        self.asks.push(&mut queue, question, out);
+        let (after, place) = (self.requests_sent(), Place::Behind);
+        if function == Function::InsertPosition && self.asks.timeline.load(Ordering::Acquire) == 0 {
+            let question = Question { after, function: Function::Timeline, place, tracking: None };
+            self.asks.push(&mut queue, question, behind);
+        }
+        self.asks.push(&mut queue, Question { after, function, place, tracking }, behind);
+    }
+
+    /// Returns `true` if a question can be a statement within the user's request.
+    fn may_ask_within(&self, queue: &Queue, function: Function) -> bool {
+        function == Function::ReplayPosition
+            && queue.statement.is_usable()
+            // The user may have removed all prepared statements.
+            && self.leftover() < Leftover::Statements
     }
 
     fn position_function(&self) -> Function {
         if self.is_standby() { Function::ReplayPosition } else { Function::InsertPosition }
     }
 
-    /// Returns `true` if the next message of the server may belong to an answer to a question.
-    pub(super) fn is_answering(&self) -> bool {
+    /// Returns the care for the next message of the server.
+    pub(super) fn care(&self) -> Care {
         let answered = self.requests_answered();
-        self.asks.queue().questions.front().is_some_and(|question| question.after <= answered)
+        match self.asks.queue().questions.front() {
+            Some(question) if question.after > answered => Care::None,
+            Some(Question { place: Place::Trailing { statements: 1.. }, .. }) => Care::Show,
+            Some(_) => Care::Hold,
+            None => Care::None,
+        }
     }
 
     /// Handles a message of the server while a question is to be answered.
     pub(super) fn answer(&self, kind: u8, body: &[u8]) -> Passage {
-        match kind {
-            b'V' => self.learn(body),
-            b'E' => {
-                let severity = field(body, b'V').or_else(|| field(body, b'S'));
-                if matches!(severity, Some(b"FATAL" | b"PANIC")) {
-                    return Passage::Pass;
-                }
-                self.on_error(field(body, b'C'));
+        if kind == b'E' && is_fatal(body) {
+            return Passage::Pass;
+        }
+        let mut queue = self.asks.queue();
+        match queue.questions.front().map(|question| question.place) {
+            None => Passage::Pass,
+            Some(Place::Before | Place::Behind) => self.answer_apart(&mut queue, kind, body),
+            Some(Place::Leading | Place::Trailing { statements: 0 }) => {
+                self.answer_within(&mut queue, kind, body)
             }
-            b'Z' => {
-                self.asks.queue().questions.pop_front();
-                // The number is set to 0 when the connection ends.
-                let pending =
-                    self.asks.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
-                if pending != Ok(0) {
-                    self.asks.answered.notify_waiters();
+            Some(Place::Trailing { statements }) => {
+                match kind {
+                    b'C' | b'I' | b's' => {
+                        if let Some(question) = queue.questions.front_mut() {
+                            question.place = Place::Trailing { statements: statements - 1 };
+                        }
+                    }
+                    // The server skips the question.
+                    b'E' | b'Z' => {
+                        self.asks.missed.store(true, Ordering::Release);
+                        self.asks.pop(&mut queue);
+                    }
+                    _ => {}
                 }
+                Passage::Pass
+            }
+        }
+    }
+
+    /// Handles a message that may answer a question that is a request of its own.
+    fn answer_apart(&self, queue: &mut Queue, kind: u8, body: &[u8]) -> Passage {
+        match kind {
+            b'V' => self.learn(queue, body),
+            b'E' => on_error(queue, field(body, b'C')),
+            b'Z' => self.asks.pop(queue),
+            _ => return Passage::Pass,
+        }
+        Passage::Remove
+    }
+
+    /// Handles a message that may answer a question within the user's request.
+    fn answer_within(&self, queue: &mut Queue, kind: u8, body: &[u8]) -> Passage {
+        match kind {
+            b'1' => queue.statement = Statement::Prepared,
+            b'2' => {}
+            b'D' => {
+                let row = Row::parse(body);
+                let is_leading = queue.questions.front().is_some_and(|next| next.place == Place::Leading);
+                if is_leading && row.is_none_or(|row| !row.is_read_committed) {
+                    // The statements behind it have an older snapshot, so it proves nothing.
+                    queue.statement = Statement::Unsuitable;
+                } else if let Some(position) = row.and_then(|row| row.position) {
+                    self.learn_position(queue, position);
+                }
+            }
+            b'C' => self.asks.pop(queue),
+            b'E' | b'Z' => {
+                // It fails the user's request as well: a cancelled request, for example.
+                self.asks.missed.store(true, Ordering::Release);
+                queue.statement = Statement::Unsuitable;
+                self.asks.pop(queue);
+                return Passage::Pass;
             }
             _ => return Passage::Pass,
         }
@@ -326,22 +386,29 @@ impl WireState {
     }
 
     /// Takes the value that a function returned: its length, and its bytes.
-    fn learn(&self, body: &[u8]) {
+    fn learn(&self, queue: &mut Queue, body: &[u8]) {
         let value = body.get(4..).unwrap_or_default();
-        let mut queue = self.asks.queue();
-        let Some(question) = queue.questions.front() else { return };
-        if question.function == Function::Timeline {
+        let Some(function) = queue.questions.front().map(|question| question.function) else { return };
+        if function == Function::Timeline {
             let hex = value.get(..8).and_then(|digits| std::str::from_utf8(digits).ok());
             let timeline = hex.and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or_default();
             self.asks.timeline.store(timeline, Ordering::Release);
             return;
         }
-        let is_standby = self.is_standby();
+        if function == Function::ReplayPosition && queue.statement == Statement::Unchecked {
+            queue.statement = Statement::Allowed;
+        }
         // A server that never replayed anything has no replay position.
         let Ok(bytes) = <[u8; 8]>::try_from(value) else { return };
-        let position = Lsn::new(u64::from_be_bytes(bytes)).end_of_last_record();
+        self.learn_position(queue, Lsn::new(u64::from_be_bytes(bytes)));
+    }
+
+    /// Takes the position that answers the first question.
+    fn learn_position(&self, queue: &mut Queue, position: Lsn) {
+        let Some(question) = queue.questions.front() else { return };
+        let position = position.end_of_last_record();
         let is_replay = question.function == Function::ReplayPosition;
-        if is_replay && !is_standby {
+        if is_replay && !self.is_standby() {
             // It was promoted in between, so it may have been further already.
             self.asks.missed.store(true, Ordering::Release);
         } else {
@@ -354,25 +421,12 @@ impl WireState {
             }
         }
         let is_of_primary = question.tracking.as_ref().is_some_and(|tracking| tracking.is_primary);
-        if question.before {
+        if question.place.is_first() {
             queue.before = Some(Answer { position, is_replayed: is_replay });
         }
-        drop(queue);
         // A position of a server that was promoted unseen is on a history that the set does not know yet.
         if is_replay || is_of_primary {
             self.stats().note_position(position);
-        }
-    }
-
-    /// Handles an error of the server instead of a position.
-    fn on_error(&self, sqlstate: Option<&[u8]>) {
-        let queue = self.asks.queue();
-        let Some(question) = queue.questions.front() else { return };
-        match &question.tracking {
-            // 42501, insufficient privilege: it will fail again.
-            Some(tracking) if sqlstate == Some(b"42501") => tracking.log.refuse(),
-            // A late cancel request, for example.
-            _ => question.fail(),
         }
     }
 
@@ -394,6 +448,23 @@ impl WireState {
             }
         }
     }
+}
+
+/// Handles an error of the server instead of a position.
+fn on_error(queue: &Queue, sqlstate: Option<&[u8]>) {
+    let Some(question) = queue.questions.front() else { return };
+    match &question.tracking {
+        // 42501, insufficient privilege: it will fail again.
+        Some(tracking) if sqlstate == Some(b"42501") => tracking.log.refuse(),
+        // A late cancel request, for example.
+        _ => question.fail(),
+    }
+}
+
+/// Returns `true` if an error ends the session.
+fn is_fatal(body: &[u8]) -> bool {
+    let severity = field(body, b'V').or_else(|| field(body, b'S'));
+    matches!(severity, Some(b"FATAL" | b"PANIC"))
 }
 
 /// Returns `true` if a question may go behind a request.

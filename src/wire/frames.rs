@@ -17,6 +17,8 @@ pub(in crate::wire) struct Frames {
     untyped: bool,
     /// Bytes to skip before the next message: the server's answer to an SSL request.
     pub(super) skip: usize,
+    /// `true` if the bodies of rows are kept.
+    pub(super) keeps_rows: bool,
 }
 
 /// Bytes kept of a message.
@@ -44,7 +46,7 @@ pub(super) const TLS_ANSWER: u8 = 1;
 
 impl Frames {
     pub(in crate::wire) fn new(untyped: bool) -> Self {
-        Self { header: [0; 5], have: 0, remaining: 0, body: Vec::new(), untyped, skip: 0 }
+        Self { header: [0; 5], have: 0, remaining: 0, body: Vec::new(), untyped, skip: 0, keeps_rows: false }
     }
 
     /// Returns `true` if the last message is complete.
@@ -87,10 +89,11 @@ impl Frames {
         }
         let bytes = &bytes[of_header..];
         let n = self.remaining.min(bytes.len());
-        if matches!(
+        let is_kept = matches!(
             self.header[0],
             0 | b'Z' | b'C' | b'E' | b'S' | b'N' | b'K' | b'R' | b'P' | b'Q' | b'B' | b'V'
-        ) {
+        );
+        if is_kept || (self.keeps_rows && self.header[0] == b'D') {
             let limit = match self.header[0] {
                 b'N' => NOTICE_KEPT,
                 b'P' | b'Q' => STATEMENT_KEPT,

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 
 use super::WireState;
-use super::asks::Passage;
+use super::asks::{Care, Passage};
 use super::frames::Frames;
 
 /// A byte stream that may outlive the driver that used it.
@@ -59,7 +59,7 @@ impl Remains {
             while let Ok(n @ 1..) = reader.read(&mut bytes).await {
                 received.feed(&bytes[..n], |kind, body| {
                     // The answer to a question must not pass for that of the statement behind it.
-                    if !wire.is_answering() || wire.answer(kind, body) == Passage::Pass {
+                    if wire.care() == Care::None || wire.answer(kind, body) == Passage::Pass {
                         wire.received(kind, body);
                     }
                 });

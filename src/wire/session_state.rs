@@ -2,8 +2,7 @@
 //!
 //! The server reports the commands that it completed (`SET`, `LISTEN`, …). Functions and temporary tables show only in
 //! a statement's text, which is read when it is parsed. A prepared statement is parsed once, so its name is remembered,
-//! and each use of it counts. Settings that a user-defined function changes at the server cannot be seen here. use of
-//! it counts. What a function of the user's own sets on the server cannot be seen here.
+//! and each use of it counts. Settings that a user-defined function changes at the server cannot be seen here.
 
 /// The clean-up that a session needs before its next user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,7 @@
 //! A byte stream whose messages are watched as they pass.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 use super::WireState;
-use super::asks::Passage;
+use super::asks::{Care, Passage};
 use super::frames::{Frames, SSL_REQUEST};
 use super::remains::Stream;
 use super::session_state::{Leftover, Prepared};
@@ -37,8 +38,7 @@ struct Inbox {
     taken: usize,
     /// The part that arrived of a message that may have to be removed.
     held: Vec<u8>,
-    /// `true` if the current message may belong to an answer to a question.
-    holds: bool,
+    care: Care,
 }
 
 /// Bytes read at once while questions are to be answered.
@@ -62,18 +62,21 @@ impl<S: Stream> ProtocolTap<S> {
     fn take_over(&mut self, mut bytes: &[u8]) {
         let ProtocolTap { wire, sent, prepared, outbox, .. } = self;
         if sent.is_between_messages() {
-            wire.ask_before(outbox);
+            wire.ask_before(bytes.first().copied(), outbox);
         }
+        let (mut within, mut behind) = (Vec::new(), Vec::new());
         while !bytes.is_empty() {
-            let mut question = Vec::new();
+            // The place before a message is gone if a part of it was sent.
+            let is_whole = sent.is_between_messages();
             let n = sent.step(bytes, &mut |kind, body| {
                 if prepared.sent(kind, body) {
                     wire.leave(Leftover::State);
                 }
-                wire.sent_and_ask(kind, body, &mut question);
+                wire.sent_and_ask(kind, body, is_whole.then_some(&mut within), &mut behind);
             });
+            outbox.append(&mut within);
             outbox.extend_from_slice(&bytes[..n]);
-            outbox.append(&mut question);
+            outbox.append(&mut behind);
             bytes = &bytes[n..];
         }
     }
@@ -102,20 +105,23 @@ impl<S: Stream> ProtocolTap<S> {
         let ProtocolTap { wire, received, inbox, .. } = self;
         while !bytes.is_empty() {
             if received.is_between_messages() && inbox.held.is_empty() {
-                inbox.holds = wire.is_answering();
+                inbox.care = wire.care();
+                received.keeps_rows = inbox.care == Care::Hold;
             }
-            let holds = inbox.holds;
+            let care = inbox.care;
             let mut passage = None;
             let n = received.step(bytes, &mut |kind, body| {
-                passage = Some(if holds { wire.answer(kind, body) } else { Passage::Pass });
+                passage = Some(if care == Care::None { Passage::Pass } else { wire.answer(kind, body) });
                 if passage == Some(Passage::Pass) {
                     wire.received(kind, body);
                 }
             });
             let (now, rest) = bytes.split_at(n);
-            inbox.holds &= passage.is_none();
+            if passage.is_some() {
+                inbox.care = Care::None;
+            }
             match passage {
-                _ if !holds => inbox.passed.extend_from_slice(now),
+                _ if care != Care::Hold => inbox.passed.extend_from_slice(now),
                 None => inbox.held.extend_from_slice(now),
                 Some(Passage::Pass) => {
                     inbox.passed.append(&mut inbox.held);
@@ -129,12 +135,12 @@ impl<S: Stream> ProtocolTap<S> {
 
     /// Reads while questions are to be answered.
     fn poll_filtered(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut chunk = [0; CHUNK];
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
         loop {
             if self.inbox.deliver(buf) {
                 return Poll::Ready(Ok(()));
             }
-            let mut read = ReadBuf::new(&mut chunk);
+            let mut read = ReadBuf::uninit(&mut chunk);
             let stream = self.stream.as_mut().ok_or_else(gone)?;
             let outcome = ready!(Pin::new(stream).poll_read(cx, &mut read));
             let bytes = read.filled();

@@ -1,3 +1,5 @@
+mod within;
+
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -253,7 +255,7 @@ fn a_transaction_that_ends_without_a_question_is_noticed() {
     let wire = WireState::new(Arc::default());
     tracked(&wire);
     let mut out = Vec::new();
-    let mut send = |kind: u8, body: &[u8]| wire.sent_and_ask(kind, body, &mut out);
+    let mut send = |kind: u8, body: &[u8]| wire.sent_and_ask(kind, body, None, &mut out);
     send(b'Q', b"BEGIN\0");
     wire.received(b'Z', b"T");
     send(b'E', b"");
@@ -297,7 +299,7 @@ proptest! {
         let (mut all, mut expected, mut highest) = (Vec::<u8>::new(), Vec::<u8>::new(), 0);
         for (i, (answer, notice, size)) in requests.iter().enumerate() {
             let mut out = Vec::new();
-            wire.sent_and_ask(b'Q', b"SELECT 1\0", &mut out);
+            wire.sent_and_ask(b'Q', b"SELECT 1\0", None, &mut out);
             prop_assert!(!out.is_empty());
             let own = [message(b'D', &vec![b'V'; *size]), message(b'C', b"SELECT 1\0"), ready(b'I')].concat();
             all.extend(&own);
