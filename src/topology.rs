@@ -23,6 +23,7 @@
 //! * `changes`: differences between two snapshots
 //! * `reason`: why a node does not serve, in words
 //! * `schedule`, `search`, `dial_limit`: when a monitor probes, and how long it waits
+//! * `stall`: notices that the answers of the primary's sessions stop
 //!
 //! The rest acts:
 //!
@@ -79,6 +80,7 @@ pub(crate) mod routing;
 mod schedule;
 mod search;
 mod snapshot;
+mod stall;
 mod state;
 
 /// The role that the set found for a node.

@@ -1,5 +1,6 @@
 //! The task that probes one node, again and again.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,10 +12,12 @@ use tokio::time::{Instant, sleep_until};
 use super::health::ProbeOutcome;
 use super::prober::{Probe, Prober};
 use super::restart::restarted;
-use super::schedule::Schedule;
+use super::schedule::{Schedule, late_after};
+use super::stall::{LOOK, Stall};
 use super::state::TopologyState;
 use crate::backoff::Backoff;
 use crate::config::ProbeSettings;
+use crate::timeout::within;
 use crate::topology::{Node, ProbeError};
 
 /// The owner's handle of a monitor; dropping it ends the task.
@@ -73,6 +76,7 @@ impl Monitor {
                     topology: Weak::clone(&topology),
                     prober: prober(Arc::clone(&node)),
                     schedule: Schedule::new(probe.clone(), fastrand::Rng::new()),
+                    stall: Stall::default(),
                     backoff: backoff.clone(),
                     released: Arc::clone(&released),
                 };
@@ -90,6 +94,7 @@ struct MonitorTask<P> {
     topology: Weak<TopologyState>,
     prober: P,
     schedule: Schedule,
+    stall: Stall,
     backoff: Backoff,
     released: Arc<AtomicBool>,
 }
@@ -110,7 +115,7 @@ impl<P: Probe> MonitorTask<P> {
         loop {
             let began = Instant::now();
             self.node.stats().probes.fetch_add(1, Ordering::Relaxed);
-            let outcome = self.prober.probe().await;
+            let outcome = self.probe().await;
             let (answered, timed_out) = match &outcome {
                 ProbeOutcome::Answered(_) => (true, false),
                 ProbeOutcome::Missed(error, _) | ProbeOutcome::Borrowed(_, error, _) => {
@@ -127,6 +132,7 @@ impl<P: Probe> MonitorTask<P> {
             if topology.is_fenced(&self.node) {
                 self.prober.on_fenced();
             }
+            let is_primary = topology.is_primary(&self.node);
             drop(topology);
 
             let pause = if answered {
@@ -144,12 +150,25 @@ impl<P: Probe> MonitorTask<P> {
             let due = Instant::now() + pause;
             // An earlier probe does not help a node that is down, so only its backoff counts.
             if answered {
-                self.wait(due, &mut search).await;
+                self.wait(due, &mut search, is_primary).await;
             } else {
                 sleep_until(due).await;
             }
             sleep_until(began + SPACING).await;
         }
+    }
+
+    /// Probes the node, and reports an answer that is late before it is there.
+    async fn probe(&mut self) -> ProbeOutcome {
+        let late = late_after(self.node.stats().latency.average());
+        let mut outcome = pin!(self.prober.probe());
+        if let Some(outcome) = within(late, &mut outcome).await {
+            return outcome;
+        }
+        if let Some(topology) = self.topology.upgrade() {
+            topology.post_late(&self.node, Instant::now());
+        }
+        outcome.await
     }
 
     /// Promises the next result, after a pause.
@@ -160,14 +179,27 @@ impl<P: Probe> MonitorTask<P> {
     }
 
     /// Waits until the next probe is due, or there is a reason to probe sooner.
-    async fn wait(&mut self, mut due: Instant, search: &mut watch::Receiver<Option<Instant>>) {
+    async fn wait(
+        &mut self,
+        mut due: Instant,
+        search: &mut watch::Receiver<Option<Instant>>,
+        is_primary: bool,
+    ) {
         let mut is_woken = false;
+        let mut look = Instant::now() + LOOK;
         loop {
             tokio::select! {
                 () = sleep_until(due) => return,
                 () = self.node.stats().woken(), if !is_woken => {
                     is_woken = true;
                     due = due.min(self.schedule.wake(Instant::now()));
+                }
+                () = sleep_until(look), if is_primary => {
+                    look = Instant::now() + LOOK;
+                    let stats = self.node.stats();
+                    if self.stall.on_look(stats.answers.load(Ordering::Relaxed), self.node.leased() > 0) {
+                        stats.wake_monitor_for_slow_answer();
+                    }
                 }
                 Ok(()) = search.changed() => {
                     // The end of a search is no reason to probe.

@@ -22,11 +22,24 @@ const JITTER: f64 = 0.2;
 /// Divisor of a search's age; the quotient is the pause.
 const AGE_DIVISOR: u32 = 8;
 
+/// Time after which the answer to a probe can be late.
+///
+/// A probe is one cheap query. This is far more than a healthy server needs, and less than a promotion takes.
+const LATE_ANSWER: Duration = Duration::from_millis(50);
+
+/// Multiple of the node's average latency from which the answer to a probe is late.
+const LATE_FACTOR: u32 = 4;
+
 /// Wakes allowed at once; with [`WAKE_REFILL`], at most ten in any second.
 const WAKE_BURST: u32 = 2;
 
 /// Time after which one more wake is allowed.
 const WAKE_REFILL: Duration = Duration::from_millis(125);
+
+/// Returns the time after which the answer to a probe is late, by the node's average latency.
+pub(crate) fn late_after(average: Option<Duration>) -> Duration {
+    average.unwrap_or_default().saturating_mul(LATE_FACTOR).max(LATE_ANSWER)
+}
 
 /// The pauses of one monitor.
 #[derive(Debug)]

@@ -3,6 +3,9 @@
 //! A search is urgent just after a change: a node went down or came back, or a role changed. It is not urgent while
 //! the same state persists, however long the primary is full or the split brain lasts. Hundreds of programs probe
 //! the same servers. So each search has an age, and the monitors' pauses grow with it.
+//!
+//! A search also begins when the primary's answer to a probe is late. The other monitors then look for a promotion
+//! before the primary is known to be down. Such an alarm is often false, so it may begin one search in ten seconds on average.
 
 use std::time::Duration;
 
@@ -14,12 +17,22 @@ pub(crate) struct Search {
     began: Option<Instant>,
     /// The end of the last search, and its age.
     ended: Option<(Instant, Duration)>,
+    /// When the alarms so far no longer count against their limit.
+    alarms_until: Option<Instant>,
 }
 
 /// A search that begins again within this time continues with the last one's age.
 ///
 /// Otherwise a primary that misses every second probe would start a new search with each of them.
 const MEMORY: Duration = Duration::from_secs(10);
+
+/// Alarms allowed at once.
+///
+/// One false alarm must not hide the next hang.
+const ALARM_BURST: u32 = 3;
+
+/// Time after which one more alarm is allowed.
+const ALARM_REFILL: Duration = Duration::from_secs(10);
 
 impl Search {
     /// Returns the start of the current search for a primary, if there is one.
@@ -42,6 +55,18 @@ impl Search {
         };
         self.began = Some(began);
         self.began
+    }
+
+    /// Returns `true` if a late answer of the primary may begin a search.
+    ///
+    /// A late answer is no proof. A primary that is often late must not make all monitors probe fast all the time.
+    pub(crate) fn allows_alarm(&mut self, now: Instant) -> bool {
+        let counted = self.alarms_until.map_or(now, |until| until.max(now));
+        let allowed = counted.saturating_duration_since(now) <= ALARM_REFILL * (ALARM_BURST - 1);
+        if allowed {
+            self.alarms_until = Some(counted + ALARM_REFILL);
+        }
+        allowed
     }
 }
 
@@ -70,5 +95,14 @@ mod tests {
         assert_eq!(search.on(true, false, now + secs(6)), Some(now + secs(1)));
         search.on(false, false, now + secs(7));
         assert_eq!(search.on(true, false, now + secs(30)), Some(now + secs(30)));
+    }
+
+    #[test]
+    fn three_alarms_are_allowed_at_once_and_one_more_every_ten_seconds() {
+        let (mut search, now) = (Search::default(), Instant::now());
+        let mut allowed = |after| search.allows_alarm(now + secs(after));
+        assert_eq!([0, 1, 2, 3, 9].map(&mut allowed), [true, true, true, false, false]);
+        assert_eq!([10, 11, 20, 21].map(&mut allowed), [true, false, true, false]);
+        assert_eq!([100, 100, 100, 100].map(&mut allowed), [true, true, true, false]);
     }
 }

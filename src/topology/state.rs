@@ -19,7 +19,7 @@ use crate::topology::{
     Health, Lineage, NodeRole, NodeStatus, PrimaryStatus, Recoveries, RoleHistory, Roles, Seen,
     ShownIdentifier, Topology, resolve_roles,
 };
-use crate::topology::{Node, Retired};
+use crate::topology::{Node, NodeId, Retired};
 
 /// The state of all nodes, behind one short lock.
 pub(crate) struct TopologyState {
@@ -41,6 +41,8 @@ struct State {
     config: Arc<Config>,
     version: u64,
     search: Search,
+    /// The primary whose answer to a probe is late.
+    late: Option<NodeId>,
     /// When the history was forgotten; earlier probes do not count.
     forgotten: Option<Instant>,
 }
@@ -90,6 +92,7 @@ impl TopologyState {
             config,
             version: 0,
             search: Search::default(),
+            late: None,
             forgotten: None,
         };
         let now = Instant::now();
@@ -132,9 +135,12 @@ impl TopologyState {
             return;
         }
         let reads = state.config.reads().clone();
-        let State { entries, leaving, .. } = &mut *state;
+        let State { entries, leaving, late, .. } = &mut *state;
         let mut known = entries.iter_mut().chain(leaving);
         let Some(entry) = known.find(|entry| entry.node.id() == node.id()) else { return };
+        if *late == Some(node.id()) {
+            *late = None;
+        }
         // The monitor may still hold the node whose settings were replaced.
         let node = Arc::clone(&entry.node);
         let before = entry.node_health.health;
@@ -166,6 +172,19 @@ impl TopologyState {
         if let Some(position) = position {
             node.stats().note_position(position);
         }
+    }
+
+    /// Starts a search if the primary's answer to a probe is late.
+    ///
+    /// The primary may hang, and another node may be promoted before two probes have timed out.
+    pub(crate) fn post_late(&self, node: &Node, now: Instant) {
+        let mut state = self.lock();
+        if !self.is_primary(node) || !state.search.allows_alarm(now) {
+            return;
+        }
+        state.late = Some(node.id());
+        let search = state.search.on(true, true, now);
+        self.search.send_if_modified(|was| std::mem::replace(was, search) != search);
     }
 
     /// Forgets the nodes' state and history, and probes all of them again.
@@ -222,6 +241,12 @@ impl TopologyState {
         snapshot.nodes.iter().any(|view| view.node.id() == node.id() && view.role.is_fenced())
     }
 
+    /// Returns `true` if a node is the primary.
+    pub(crate) fn is_primary(&self, node: &Node) -> bool {
+        let snapshot = self.current.load();
+        snapshot.primary.is_some_and(|primary| snapshot.nodes[primary].node.id() == node.id())
+    }
+
     /// Returns the nodes, including removed ones that are not drained yet.
     pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
         let state = self.lock();
@@ -246,7 +271,8 @@ impl TopologyState {
         let before = self.current.swap(Arc::clone(&snapshot));
         log_changes(&before.topology, &snapshot.topology);
         let suspect = |i: usize| snapshot.topology.nodes[i].health != Health::Up;
-        let is_searching = snapshot.primary.is_none_or(suspect);
+        let is_late = |i: usize| state.late == Some(snapshot.nodes[i].node.id());
+        let is_searching = snapshot.primary.is_none_or(|i| suspect(i) || is_late(i));
         let search = state.search.on(is_searching, has_moved(&before.topology, &snapshot.topology), now);
         self.search.send_if_modified(|was| std::mem::replace(was, search) != search);
         self.changes.send_if_modified(|topology| {

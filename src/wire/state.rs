@@ -7,7 +7,7 @@
 //! * `ErrorResponse`: the SQLSTATE and the severity
 //! * `CommandComplete`: if a COMMIT committed
 //! * `NoticeResponse`: if a COMMIT did not wait for its standby
-//! * `ParameterStatus`: if a session became writable
+//! * `ParameterStatus`: if a session became writable, and if its server was promoted
 //! * `Authentication…`: if a password is requested
 //!
 //! Together with the requests sent, they show if the server still owes an answer.
@@ -442,7 +442,11 @@ impl WireState {
                 if let Some(value) = body.strip_prefix(b"default_transaction_read_only\0") {
                     self.writes_by_default.store(value != b"on\0", Ordering::Release);
                 } else if let Some(value) = body.strip_prefix(b"in_hot_standby\0") {
-                    self.standby.store(value == b"on\0", Ordering::Release);
+                    let standby = value == b"on\0";
+                    // It was promoted, so it may be the new primary. Its monitor's next probe may be far away.
+                    if self.standby.swap(standby, Ordering::AcqRel) && !standby {
+                        self.stats.wake_monitor();
+                    }
                 }
             }
             b'E' => {

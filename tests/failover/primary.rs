@@ -1,9 +1,11 @@
 //! Incidents of the primary: killed, hung, replaced as planned, and two at once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use pointsman::testkit::wait::{until_all_serve, until_node, until_topology, until_writable};
-use pointsman::topology::NodeRole;
+use pointsman::testkit::wait::{until, until_all_serve, until_node, until_topology, until_writable};
+use pointsman::topology::{Health, NodeRole};
 
 use crate::fixture::{count_acks, fixture, is_split_brain, promote, until_serving_replica, write_row};
 use crate::load::{lost_on, print_report, start_load};
@@ -81,6 +83,47 @@ async fn an_old_primary_that_resumes_takes_no_write() -> TestResult {
     let first_after = after.first().map_or(i64::MAX, |id| i64::try_from(*id).expect("a small number"));
     assert!(highest < first_after, "the old primary took write {highest}, begun after the promotion");
     assert!(first_write.is_some_and(|after| after < Duration::from_millis(1500)), "{first_write:?}");
+    Ok(())
+}
+
+/// Without reads, no session of a replica reports the promotion. The replicas were probed at their usual pace until the
+/// primary's first probe had timed out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_without_an_answer_make_the_set_look_for_a_promotion_before_a_probe_has_failed() -> TestResult
+{
+    let (cluster, set) = fixture(2).await?;
+    let (old, new_primary) = (cluster.primary(), cluster.replica(0));
+    let written = Arc::new(AtomicI64::new(0));
+    let writers = (0..4).map(|_| {
+        let (set, written) = (set.clone(), Arc::clone(&written));
+        tokio::spawn(async move {
+            loop {
+                // A write that was cut off is counted as well, so that its row is not written twice.
+                let _ = write_row(&set, written.fetch_add(1, Ordering::Relaxed)).await;
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    until("writes go on", async || written.load(Ordering::Relaxed) > 200).await?;
+    let mut changes = set.watch();
+    changes.borrow_and_update();
+    let probes = || set.health().nodes[1].probes;
+
+    // Break.
+    let before = probes();
+    old.pause().await?;
+    changes
+        .wait_for(|topology| topology.node(old.name()).is_some_and(|node| node.health != Health::Up))
+        .await?;
+
+    // At the usual pace there are at most three until then.
+    let probed = probes() - before;
+    assert!(probed >= 5, "{probed} probes of a replica");
+    let promoted = promote(&set, new_primary).await?;
+    println!("the primary hangs, without reads: {probed} probes, found {:?} after", promoted.elapsed());
+    let at = written.load(Ordering::Relaxed);
+    until("writes go on", async || written.load(Ordering::Relaxed) > at + 100).await?;
+    writers.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(())
 }
 

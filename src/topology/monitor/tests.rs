@@ -9,10 +9,14 @@ use crate::topology::{Health, NodeRole};
 /// The reaction of a node to a probe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Behavior {
-    Primary { timeline: u32 },
+    Primary {
+        timeline: u32,
+    },
     Standby,
     RefusesConnections,
     TimesOut,
+    /// The primary answers after 60 ms.
+    IsSlow,
     Hangs,
 }
 
@@ -55,6 +59,10 @@ impl Probe for Script {
             Behavior::TimesOut => {
                 sleep(Duration::from_millis(300)).await;
                 timed_out()
+            }
+            Behavior::IsSlow => {
+                sleep(Duration::from_millis(60)).await;
+                primary(1, 100)
             }
             Behavior::Hangs => std::future::pending().await,
         }
@@ -197,6 +205,57 @@ async fn a_search_is_fast_at_first_and_slows_down() {
     changes.changed().await.expect("the state lives");
     assert_eq!(set.role(REPLICA), NodeRole::Primary);
     assert_eq!(*set.topology.search().borrow(), None);
+}
+
+/// The other monitors learned of a primary that hangs when its first probe had timed out, 0.3 s later.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_of_the_primary_begins_a_search_before_it_has_failed() {
+    let set = Fixture::start().await;
+    set.primary.set(Behavior::TimesOut);
+    while set.primary.take_probes().is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    set.replica.take_probes();
+    sleep(Duration::from_millis(250)).await;
+    assert_eq!(set.health(PRIMARY), Health::Up, "no probe has failed yet");
+    let probes = set.replica.take_probes();
+    // From 80 ms on at the latest, with pauses of at most 31 ms.
+    assert!(probes.len() >= 5, "{}", probes.len());
+    assert!(set.primary.take_probes().is_empty(), "the primary is not asked again meanwhile");
+
+    set.replica.set(Behavior::Primary { timeline: 2 });
+    let promoted = Instant::now();
+    while set.role(REPLICA) != NodeRole::Primary {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(promoted.elapsed() < Duration::from_millis(50), "{:?}", promoted.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_always_late_costs_its_replicas_few_probes() {
+    let set = Fixture::start().await;
+    set.primary.set(Behavior::IsSlow);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((set.role(PRIMARY), set.health(PRIMARY)), (NodeRole::Primary, Health::Up));
+    let probes = set.replica.take_probes().len();
+    // As many as of a healthy set, and at most two in each of the nine searches.
+    assert!((149..=188 + 18).contains(&probes), "{probes}");
+    assert_eq!(*set.topology.search().borrow(), None);
+}
+
+/// The next usual probe of the new primary may be 0.4 s away.
+#[tokio::test(start_paused = true)]
+async fn a_promotion_that_a_session_reports_is_seen_at_once() {
+    let set = Fixture::start().await;
+    // No usual probe is near.
+    while set.replica.take_probes().is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(Duration::from_millis(50)).await;
+    set.replica.set(Behavior::Primary { timeline: 2 });
+    set.nodes[REPLICA].stats().wake_monitor();
+    sleep(Duration::from_millis(3)).await;
+    assert_eq!((set.role(REPLICA), set.role(PRIMARY)), (NodeRole::Primary, NodeRole::StalePrimary));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,3 +1,5 @@
+use futures_util::FutureExt;
+
 use super::*;
 
 #[test]
@@ -137,4 +139,20 @@ fn a_session_that_was_made_writable_is_noticed() {
         wire.received(b'S', report);
         assert_eq!(wire.writes_by_default(), writes, "{report:?}");
     }
+}
+
+/// A promotion was noticed only by the next probe, although each answer of a read session shows it.
+#[test]
+fn a_promotion_that_a_session_reports_wakes_the_monitor_once() {
+    let stats = Arc::new(NodeStats::default());
+    let wire = WireState::new(Arc::clone(&stats));
+    let woken = || stats.woken().now_or_never().is_some();
+    wire.received(b'S', b"in_hot_standby\0off\0");
+    assert!(!woken(), "it was a primary all the time");
+    wire.received(b'S', b"in_hot_standby\0on\0");
+    assert!(!woken());
+    wire.received(b'S', b"in_hot_standby\0off\0");
+    assert!(woken() && !stats.is_suspected());
+    wire.received(b'S', b"in_hot_standby\0off\0");
+    assert!(!woken());
 }
