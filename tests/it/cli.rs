@@ -115,15 +115,12 @@ async fn migrate_replay_and_status_on_configured_servers() {
     let waits = ["wait_p50_ms", "wait_p99_ms", "wait_max_ms"].map(|key| report[key].as_f64().unwrap());
     assert!(waits.is_sorted() && report["waited_reads"].is_u64(), "{report}");
 
-    // The servers are not the replay's own, so it must not delay them.
-    let delayed =
-        run(on(&cluster, program(&folder, &["replay", "ledger.csv", "--replay-delay", "200ms"]))).await;
-    assert_eq!(delayed.code, Some(2), "{}", delayed.err);
-    assert!(
-        delayed.err.contains("--replay-delay") && delayed.err.contains("DATABASE_URL"),
-        "{}",
-        delayed.err
-    );
+    // The servers are not the replay's own, so it must not delay or kill them.
+    for [option, value] in [["--replay-delay", "200ms"], ["--fault", "kill-replica"]] {
+        let refused = run(on(&cluster, program(&folder, &["replay", "ledger.csv", option, value]))).await;
+        assert_eq!(refused.code, Some(2), "{}", refused.err);
+        assert!(refused.err.contains(option) && refused.err.contains("DATABASE_URL"), "{}", refused.err);
+    }
 
     cluster.wait_caught_up().await.unwrap();
     let status = run(on(&cluster, program(&folder, &["status"]))).await;
@@ -166,6 +163,22 @@ async fn a_replay_without_servers_brings_its_own_and_removes_them() {
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     let report: Value = serde_json::from_str(&ended.out).unwrap();
     assert!(report["stale_reads"].as_u64().unwrap() > 0, "{report}");
+}
+
+#[tokio::test]
+async fn a_replay_goes_on_when_a_replica_of_its_own_stands_still_or_dies() {
+    let folder = folder();
+    std::fs::write(folder.path().join("ledger.csv"), ledger()).unwrap();
+    for fault in ["pause-replay", "kill-replica"] {
+        let mut command = program(&folder, &["replay", "ledger.csv", "--json", "--fault", fault]);
+        command.env("RUST_LOG", "info");
+        let ended = run(command).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        assert!(ended.err.contains("half of the lines are recorded"), "{}", ended.err);
+        let report: Value = serde_json::from_str(&ended.out).unwrap();
+        let counts = ["recorded", "stale_reads", "differences"].map(|key| report[key].as_u64());
+        assert_eq!(counts, [Some(120), Some(0), Some(0)], "{fault}: {report}");
+    }
 }
 
 #[tokio::test]

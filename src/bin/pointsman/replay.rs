@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,10 +10,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use pointsman::ReplicaSet;
 use pointsman::payments::ledger::{Ledger, Replay, Report, Settings};
 use pointsman::payments::{Asset, Provider};
+use tokio::sync::Notify;
 
 use super::duration;
 use super::failure::{Failure, Outcome};
-use super::servers;
+use super::servers::{self, OwnCluster, ReplicaFault};
 use super::signals::End;
 
 /// Number of replicas in a temporary cluster.
@@ -40,13 +42,20 @@ pub(super) struct Arguments {
     /// Delays the replicas of the replay's own cluster by this time, such as 200ms.
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     replay_delay: Option<Duration>,
+    /// A fault of a replica of the replay's own cluster, after half of the lines.
+    #[arg(long, value_enum, value_name = "FAULT")]
+    fault: Option<ReplicaFault>,
 }
 
 pub(super) async fn run(config: Option<&Path>, arguments: Arguments) -> Outcome {
-    if arguments.replay_delay.is_some() && servers::are_configured(config) {
+    let of_own =
+        [("--replay-delay", arguments.replay_delay.is_some()), ("--fault", arguments.fault.is_some())];
+    if let Some((option, _)) = of_own.into_iter().find(|(_, given)| *given)
+        && servers::are_configured(config)
+    {
         return Err(Failure::Usage(anyhow::anyhow!(
-            "--replay-delay needs a cluster that the replay starts itself, but servers are configured: leave out \
-             --replay-delay, or --config, DATABASE_URL, POINTSMAN_CONFIG and pointsman.toml"
+            "{option} needs a cluster that the replay starts itself, but servers are configured: leave out \
+             {option}, or --config, DATABASE_URL, POINTSMAN_CONFIG and pointsman.toml"
         )));
     }
     let mut end = End::listen()?;
@@ -55,7 +64,7 @@ pub(super) async fn run(config: Option<&Path>, arguments: Arguments) -> Outcome 
     let ledger = Ledger::read(file).with_context(|| path.clone())?;
     // Everything that is started here is dropped, and so removed, whichever branch ends first.
     let replay = async {
-        let (set, _cluster) = if servers::are_configured(config) {
+        let (set, cluster) = if servers::are_configured(config) {
             (servers::connect(config).await?, None)
         } else {
             eprintln!(
@@ -67,7 +76,7 @@ pub(super) async fn run(config: Option<&Path>, arguments: Arguments) -> Outcome 
             servers::delay_replay(&cluster, arguments.replay_delay.unwrap_or_default()).await?;
             (set, Some(cluster))
         };
-        let report = replay(&set, &ledger, &arguments).await;
+        let report = replay(&set, &ledger, cluster.as_ref(), &arguments).await;
         servers::close(&set).await;
         report
     };
@@ -93,7 +102,12 @@ pub(super) async fn run(config: Option<&Path>, arguments: Arguments) -> Outcome 
     }
 }
 
-async fn replay(set: &ReplicaSet, ledger: &Ledger, arguments: &Arguments) -> Outcome<Report> {
+async fn replay(
+    set: &ReplicaSet,
+    ledger: &Ledger,
+    own: Option<&OwnCluster>,
+    arguments: &Arguments,
+) -> Outcome<Report> {
     let settings = Settings {
         provider: arguments.provider.clone(),
         asset: arguments.asset.clone(),
@@ -111,7 +125,29 @@ async fn replay(set: &ReplicaSet, ledger: &Ledger, arguments: &Arguments) -> Out
         bar.set_style(style.with_key("rate", rate).progress_chars("=> "));
     }
     bar.enable_steady_tick(Duration::from_millis(200));
-    let report = Replay::new(set, ledger, settings, &|| bar.inc(1)).run().await;
+    let (half, lines, is_half) = (ledger.entries().len() / 2, AtomicUsize::new(0), Notify::new());
+    let recorded = || {
+        bar.inc(1);
+        if lines.fetch_add(1, Ordering::Relaxed) == half {
+            is_half.notify_one();
+        }
+    };
+    let failed_fault = async {
+        is_half.notified().await;
+        if let (Some(cluster), Some(fault)) = (own, arguments.fault) {
+            let applied = fault.apply(cluster).await;
+            tracing::info!(?fault, "half of the lines are recorded");
+            if let Err(failure) = applied {
+                return failure;
+            }
+        }
+        std::future::pending().await
+    };
+    let replay = Replay::new(set, ledger, settings, &recorded);
+    let report = tokio::select! {
+        report = replay.run() => report,
+        failure = failed_fault => return Err(failure),
+    };
     bar.finish_and_clear();
     Ok(report.with_context(|| arguments.file.display().to_string())?)
 }

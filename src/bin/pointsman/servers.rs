@@ -81,6 +81,33 @@ pub(super) async fn delay_replay(cluster: &OwnCluster, _delay: std::time::Durati
     match *cluster {}
 }
 
+/// A fault of one replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ReplicaFault {
+    /// Replay stands still from then on.
+    PauseReplay,
+    /// The server is killed.
+    KillReplica,
+}
+
+impl ReplicaFault {
+    /// Lets it happen to the first replica.
+    #[cfg(feature = "testkit")]
+    pub(super) async fn apply(self, cluster: &OwnCluster) -> Outcome {
+        let replica = cluster.replica(0);
+        let applied = match self {
+            Self::PauseReplay => replica.pause_replay().await,
+            Self::KillReplica => replica.kill().await,
+        };
+        Ok(applied.with_context(|| format!("no {self:?}"))?)
+    }
+
+    #[cfg(not(feature = "testkit"))]
+    pub(super) async fn apply(self, cluster: &OwnCluster) -> Outcome {
+        match *cluster {}
+    }
+}
+
 /// Applies the pending migrations of the payments tables, and returns their names.
 pub(super) async fn migrate(set: &ReplicaSet) -> Outcome<Vec<String>> {
     let primary = set.write().await.context("no primary to migrate")?;
