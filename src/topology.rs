@@ -13,6 +13,7 @@
 //! * `ancestry`: whether the present history contains a position of an earlier one
 //! * `alias`: one server under several names
 //! * `identity`: which cluster the set belongs to
+//! * `replacement`: when another cluster has replaced the set's own
 //! * `history`: what the set remembers of the nodes, and when it forgets
 //! * `recoveries`: how each primary came to write
 //! * `lag`: how far a replica is behind
@@ -72,6 +73,7 @@ mod probe;
 mod prober;
 mod reason;
 mod recoveries;
+mod replacement;
 mod requirement;
 mod restart;
 pub(crate) mod role;

@@ -12,7 +12,8 @@ impl ReplicaSet {
     ///
     /// Only an operator can decide this, because the set cannot know it:
     ///
-    /// * The system identifier changed for good: after `pg_upgrade`, or a switch to another cluster.
+    /// * The system identifier changed for good: after `pg_upgrade`, or a switch to another cluster. If every node shows
+    ///   the new one, the set adopts it by itself after half a minute.
     /// * The highest timeline is gone, and no node that showed it is left to prove that.
     /// * Two primaries wrote on one timeline, and the one to be removed is unreachable for good.
     ///

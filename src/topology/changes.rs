@@ -31,6 +31,15 @@ pub(super) fn log_lost_history(lost: &LostHistory, now: u32) {
     );
 }
 
+/// Logs that another cluster replaced the set's own.
+pub(super) fn log_replaced_cluster(before: u64, now: u64) {
+    tracing::warn!(
+        before,
+        now,
+        "the cluster was replaced: every node shows a new system identifier, which is adopted"
+    );
+}
+
 /// Logs a new primary and newly fenced nodes.
 pub(super) fn log_changes(before: &Topology, after: &Topology) {
     if before.primary != after.primary {

@@ -14,6 +14,7 @@ use super::Observation;
 use super::lag::PrimaryPositions;
 use super::lineage::Lineages;
 use super::recoveries::{Recoveries, Recovery};
+use super::replacement::Candidate;
 use crate::lsn::Lsn;
 use crate::stats::ServerIdentity;
 
@@ -39,6 +40,10 @@ pub(crate) struct RoleHistory {
     pub(super) lineages: Lineages,
     /// The nodes, each at its place.
     places: Vec<Arc<str>>,
+    /// The cluster that may have replaced the set's own.
+    pub(super) candidate: Option<Candidate>,
+    /// `true` if a node that is no longer configured shows the set's identifier.
+    pub(super) is_elsewhere: bool,
     /// Histories that were lost on some of the nodes that showed them.
     lost: Vec<LostHistory>,
     /// The recoveries by which the nodes came to write.

@@ -12,6 +12,8 @@
 //!    out of recovery, both are **conflicting**, and no node takes writes. This lasts until one of them is gone for
 //!    good: it is a standby or foreign, shows another timeline, or left the configuration.
 //!
+//! If another cluster replaces the set's own on every node, the set adopts it (`replacement`).
+//!
 //! A node configured as not promotable is never the primary: out of recovery, it is fenced, and its writes do not
 //! count. If a server process has several names, one is resolved, and the others are its **aliases** (`alias`).
 //!
@@ -65,10 +67,23 @@ pub(crate) struct Roles {
     pub(crate) ancestry: Ancestry,
     /// The lost history, if the highest timeline fell.
     pub(crate) lost: Option<LostHistory>,
+    /// The identifier that the set had before, if another cluster has just replaced its own.
+    pub(crate) replaced: Option<u64>,
 }
 
 /// Resolves the role of each node.
+///
+/// If another cluster has replaced the set's own, the set adopts it, and forgets everything about the old one.
 pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: Instant) -> Roles {
+    let before = history.system_identifier;
+    if history.replacement(nodes, now).is_none() {
+        return resolve(history, nodes, now);
+    }
+    history.forget(now);
+    Roles { replaced: before, ..resolve(history, nodes, now) }
+}
+
+fn resolve(history: &mut RoleHistory, nodes: &[Seen<'_>], now: Instant) -> Roles {
     history.keep(nodes.iter().map(|seen| &seen.node));
     alias::follow(history, nodes);
     let aliases = alias::representatives(history, nodes);
@@ -198,6 +213,7 @@ pub(crate) fn resolve_roles(history: &mut RoleHistory, nodes: &[Seen<'_>], now: 
         system_identifier: identity,
         ancestry: Ancestry { timeline: highest, forks: history.lineages.certain_forks().collect() },
         lost,
+        replaced: None,
     }
 }
 
@@ -266,4 +282,4 @@ fn identifiers(history: &RoleHistory, nodes: &[Seen<'_>]) -> Vec<Option<u64>> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::topology) mod tests;

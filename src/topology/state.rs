@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::changes::{has_moved, log_changes, log_lost_history, same_for_users};
+use super::changes::{has_moved, log_changes, log_lost_history, log_replaced_cluster, same_for_users};
 use super::eligibility::{Eligibility, NodeFacts, NodeFilter, ReadDemand, Tier, eligibility};
 use super::health::{NodeHealth, ProbeOutcome, Transition};
 use super::reason::{UNIDENTIFIED, conflict, parting, staleness};
@@ -316,7 +316,15 @@ impl State {
             promotable: entry.node.config().promotable(),
         });
         let seen: Vec<Seen<'_>> = seen.collect();
+        let shows_ours = |entry: &NodeEntry| {
+            let observation = entry.node_health.last_seen.observation();
+            observation.is_some_and(|seen| seen.system_identifier == self.history.system_identifier)
+        };
+        self.history.is_elsewhere = self.leaving.iter().any(shows_ours);
         let roles = resolve_roles(&mut self.history, &seen, now);
+        if let (Some(before), Some(now)) = (roles.replaced, roles.system_identifier) {
+            log_replaced_cluster(before, now);
+        }
         if let Some(lost) = &roles.lost {
             log_lost_history(lost, roles.timeline);
         }

@@ -15,6 +15,7 @@ mod network;
 mod outage;
 mod policy;
 mod primary;
+mod replaced;
 mod replicas;
 mod resolve;
 #[path = "../support/test_error.rs"]

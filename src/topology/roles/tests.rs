@@ -18,7 +18,7 @@ fn replica(timeline: u32, at: Instant) -> LastSeen {
     LastSeen::Observed(standby(timeline, 0, at))
 }
 
-pub(super) fn seen(all_last_seen: &[LastSeen]) -> Vec<Seen<'_>> {
+pub(in crate::topology) fn seen(all_last_seen: &[LastSeen]) -> Vec<Seen<'_>> {
     let node = |(i, last_seen)| {
         let node = Arc::from(format!("node-{i}:5432"));
         Seen { node, last_seen, promotable: true }
