@@ -14,9 +14,10 @@
 //! `Debug` ever shows a password. Errors show no value at all, because any value may be a password under the wrong
 //! key.
 //!
-//! Modules: `valid` checks everything together, which makes a [`Config`]. `settings` declares every setting in the form of `declare`, `value` has their types, and `reader` reads
-//! and checks them. `sources` reads file and environment, and `file` reads the files that they name. `nodes` has
-//! the nodes, `node` one of them, and `url` parses its URL.
+//! Modules: `valid` checks everything together, which makes a [`Config`]. `settings` declares every setting in the form of
+//! `declare`, `value` has their types, and `reader` reads and checks them. `sources` reads file and environment, which the
+//! library `config` parses and merges, and `file` reads the files that they name. `nodes` has the nodes, `node` one of
+//! them, and `url` parses its URL.
 
 mod builder;
 mod declare;

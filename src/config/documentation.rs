@@ -3,14 +3,12 @@
 use std::fmt::Write as _;
 use std::{env, fs};
 
-use toml::Table;
-
 use super::nodes;
 use super::reader::{Documented, Reader, env_name};
 
 /// Returns every setting outside `[[nodes]]`.
 pub(super) fn settings() -> Vec<Documented> {
-    let mut reader = Reader::new("", Table::new());
+    let mut reader = Reader::default();
     nodes::read(&mut reader, &[]);
     reader.group::<super::settings::Settings>();
     reader.known

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use config::{Value, ValueKind};
 use secrecy::ExposeSecret;
-use toml::Value;
 
 use super::declare::settings;
 use super::reader::{Diagnostics, Reader};
@@ -71,11 +71,11 @@ impl Setting for Urls {
     const VALUES: &'static str = "URLs";
     type Bound = u32;
 
-    fn read(value: &Value, _: bool) -> Option<Self> {
-        match value {
-            Value::String(text) => Some(Self(split(text))),
-            Value::Array(values) => {
-                let lists = values.iter().map(|value| Self::read(value, false).map(|urls| urls.0));
+    fn read(value: &Value) -> Option<Self> {
+        match &value.kind {
+            ValueKind::String(text) => Some(Self(split(text))),
+            ValueKind::Array(values) => {
+                let lists = values.iter().map(|value| Self::read(value).map(|urls| urls.0));
                 lists.collect::<Option<Vec<_>>>().map(|lists| Self(lists.concat()))
             }
             _ => None,
@@ -111,10 +111,10 @@ pub(super) fn read(reader: &mut Reader, env: &[(String, String)]) -> Nodes {
     let tables = reader.take("nodes");
     let servers: Servers = reader.group();
     let diagnostics = &mut reader.diagnostics;
-    let tables = match tables {
+    let tables = match tables.map(|tables| tables.kind) {
         None => return simple(servers, diagnostics),
-        Some(Value::Array(tables)) if tables.is_empty() => return simple(servers, diagnostics),
-        Some(Value::Array(tables)) => tables,
+        Some(ValueKind::Array(tables)) if tables.is_empty() => return simple(servers, diagnostics),
+        Some(ValueKind::Array(tables)) => tables,
         Some(_) => {
             let remedy = "write `[[nodes]]` before each node";
             diagnostics.report_node([ConfigIssue::new("nodes", "is not an array of tables", remedy)]);
@@ -235,7 +235,7 @@ fn of_table(
     env: &[(String, String)],
 ) -> Result<(String, NodeConfig, Option<String>), Vec<ConfigIssue>> {
     let key = format!("nodes[{index}]");
-    let Value::Table(table) = table else {
+    let ValueKind::Table(table) = table.kind else {
         return Err(vec![ConfigIssue::new(&key, "is not a table", "write `[[nodes]]` before each node")]);
     };
     let mut reader = Reader::new(&format!("{key}."), table);

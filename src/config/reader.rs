@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeBounds;
 
-use toml::{Table, Value};
+use config::{Map, Value, ValueKind};
 
 use super::ConfigIssue;
 use super::declare::{Declaration, Group};
@@ -87,8 +87,8 @@ pub(super) struct Documented {
 pub(super) struct Reader {
     /// The values that no setting has read yet.
     ///
-    /// `true` marks a variable of the environment.
-    values: BTreeMap<String, (Value, bool)>,
+    /// The origin of a variable's value is the name of the variable.
+    values: BTreeMap<String, Value>,
     /// The declared settings, written or not.
     pub(super) known: Vec<Documented>,
     pub(super) diagnostics: Diagnostics,
@@ -96,31 +96,27 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Creates a reader of a table whose keys follow `prefix`.
-    pub(super) fn new(prefix: &str, table: Table) -> Self {
+    pub(super) fn new(prefix: &str, table: Map<String, Value>) -> Self {
         let mut reader = Self::default();
         reader.diagnostics.prefix = prefix.to_owned();
         reader.add_table("", table);
         reader
     }
 
-    fn add_table(&mut self, parent: &str, table: Table) {
+    /// Adds the values of a table, except at paths that have one.
+    pub(super) fn add_table(&mut self, parent: &str, table: Map<String, Value>) {
         for (key, value) in table {
             let path = join(parent, &key);
-            match value {
-                Value::Table(table) if !table.is_empty() => self.add_table(&path, table),
-                value => self.add(path.clone(), format!("{}{path}", self.diagnostics.prefix), value, false),
+            match value.kind {
+                ValueKind::Table(table) if !table.is_empty() => self.add_table(&path, table),
+                _ => {
+                    let prefix = &self.diagnostics.prefix;
+                    let key = value.origin().map_or_else(|| format!("{prefix}{path}"), str::to_owned);
+                    self.diagnostics.keys.entry(path.clone()).or_insert(key);
+                    self.values.entry(path).or_insert(value);
+                }
             }
         }
-    }
-
-    /// Adds a variable of the environment, which overrides the file.
-    pub(super) fn add_variable(&mut self, path: String, name: &str, value: String) {
-        self.add(path, name.to_owned(), Value::String(value), true);
-    }
-
-    fn add(&mut self, path: String, key: String, value: Value, env: bool) {
-        self.diagnostics.keys.insert(path.clone(), key);
-        self.values.insert(path, (value, env));
     }
 
     /// Reads a group of settings.
@@ -145,8 +141,8 @@ impl Reader {
             values: describe::<T>(&bounds),
             default: declared.example.map_or_else(|| Ok(value.show()), Err),
         });
-        if let Some((written, env)) = self.values.remove(&path) {
-            match T::read(&written, env) {
+        if let Some(written) = self.values.remove(&path) {
+            match T::read(&written) {
                 Some(read) => *value = read,
                 None => return self.diagnostics.report(&path, format!("is not {}", T::WHAT), T::REMEDY),
             }
@@ -162,19 +158,20 @@ impl Reader {
 
     /// Takes the value at `path` as it is written.
     pub(super) fn take(&mut self, path: &str) -> Option<Value> {
-        self.values.remove(path).map(|(value, _)| value)
+        self.values.remove(path)
     }
 
     /// Reports the values that no setting has read: their keys are unknown.
     pub(super) fn finish(mut self) -> Diagnostics {
-        for (path, (value, env)) in std::mem::take(&mut self.values) {
+        for (path, value) in std::mem::take(&mut self.values) {
+            let env = value.origin().is_some();
             let group = format!("{path}.");
             let remedy = if path.starts_with("DATABASE_") {
                 "did you mean `DATABASE_REPLICA_URL`? It takes several URLs, separated by commas, and \
                  `DATABASE_REPLICA_URL_FILE` the path of a file that holds them"
                     .to_owned()
             } else if !env && self.known.iter().any(|known| known.path.starts_with(&group)) {
-                if value.is_table() {
+                if matches!(value.kind, ValueKind::Table(_)) {
                     // A heading with all of its keys commented out.
                     continue;
                 }

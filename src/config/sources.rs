@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use toml::Table;
+use config::{File, FileFormat, Map, Source, Value};
 
 use super::reader::{self, Diagnostics, PREFIX, Reader};
 use super::settings::Settings;
@@ -72,23 +72,40 @@ pub(super) fn read(
     mut issues: Vec<ConfigIssue>,
 ) -> Result<Config, ConfigError> {
     let env: Vec<_> = env.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
-    let table = file.map_or_else(Table::new, |(shown, text)| {
-        text.parse().unwrap_or_else(|error: toml::de::Error| {
+    let file = file.map_or_else(Map::new, |(shown, text)| {
+        File::from_str(text, FileFormat::Toml).collect().unwrap_or_else(|error| {
             issues.push(not_toml(shown, &error));
-            Table::new()
+            Map::new()
         })
     });
-    let mut reader = Reader::new("", table);
+    // The origin of a variable's value is the name of the variable.
+    let variable =
+        |(name, text): &(String, String)| Some((path(name)?, Value::new(Some(name), text.as_str())));
+    let variables: Map<_, _> = env.iter().filter_map(variable).collect();
+    let merged = config::Config::builder()
+        .add_source(layer(file.clone()))
+        .add_source(layer(variables.clone()))
+        .build()
+        .and_then(|merged| merged.collect())
+        .expect("both layers were read before");
+    let mut reader = Reader::new("", merged);
+    // Merging replaces a value by a table, or the reverse. A `pool = 3` is an issue even beside `pool.max_size`.
+    reader.add_table("", variables);
+    reader.add_table("", file);
     // A file that could not be read may contain nodes, so a missing primary is not reported as well.
     reader.diagnostics.nodes_incomplete = !issues.is_empty();
     reader.diagnostics.issues = issues;
-    for (name, value) in &env {
-        if let Some(path) = path(name) {
-            reader.add_variable(path, name, value.clone());
-        }
-    }
     let (config, diagnostics) = read_all(reader, &env);
     config.check(diagnostics, ("DATABASE_URL", NO_PRIMARY_REMEDY))
+}
+
+/// Returns values by path as a layer to merge.
+fn layer(mut values: Map<String, Value>) -> config::Config {
+    // The library takes `a[9]` for the tenth value of an array, and makes room for it.
+    values.retain(|key, _| !key.contains('['));
+    let mut layer = config::Config::default();
+    layer.cache = values.into();
+    layer
 }
 
 /// Reads the nodes and all settings.
@@ -106,7 +123,8 @@ fn path(name: &str) -> Option<String> {
     if let Some(rest) = name.strip_prefix(PREFIX) {
         let path = reader::path_of(rest);
         let is_setting = name != FILE_VARIABLE && !name.starts_with(TESTKIT_PREFIX);
-        return is_setting.then(|| if reader::env_name(&path) == name { path } else { name.to_owned() });
+        let is_spelled = reader::env_name(&path) == name && !name.contains('[');
+        return is_setting.then(|| if is_spelled { path } else { name.replace('[', " ") });
     }
     match name {
         "DATABASE_URL"
@@ -115,7 +133,7 @@ fn path(name: &str) -> Option<String> {
         | "DATABASE_REPLICA_URL_FILE"
         | "DATABASE_PASSWORD_FILE" => Some(name.to_ascii_lowercase()),
         // `DATABASE_REPLICA_URLS` must not be overlooked, or all reads would go to the primary.
-        name if name.starts_with("DATABASE_REPLICA") => Some(name.to_owned()),
+        name if name.starts_with("DATABASE_REPLICA") => Some(name.replace('[', " ")),
         _ => None,
     }
 }
@@ -123,7 +141,7 @@ fn path(name: &str) -> Option<String> {
 /// Returns the issue of a file that is not TOML.
 ///
 /// The library quotes the line, so the issue keeps only its place.
-fn not_toml(shown: &str, error: &toml::de::Error) -> ConfigIssue {
+fn not_toml(shown: &str, error: &config::ConfigError) -> ConfigIssue {
     let message = error.to_string();
     let place = message.lines().next().and_then(|line| line.strip_prefix("TOML parse error at "));
     let is_place = |b: u8| b.is_ascii_digit() || b.is_ascii_lowercase() || b" ,".contains(&b);

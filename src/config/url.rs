@@ -7,9 +7,9 @@
 use std::error::Error as _;
 use std::path::PathBuf;
 
+use config::Value;
 use percent_encoding::percent_decode_str;
 use tokio_postgres::config::{Host, SslMode};
-use toml::Value;
 
 use super::value::Setting;
 use super::{ConfigIssue, TlsMode, TlsSettings};
@@ -211,7 +211,7 @@ impl Tls {
                 issues.add(format!("has an empty `{name}`"), "give it a value, or remove it");
             }
             "sslmode" => {
-                self.mode = TlsMode::read(&Value::String(value.to_owned()), false);
+                self.mode = TlsMode::read(&Value::from(value));
                 if self.mode.is_none() {
                     issues.add("has an unknown `sslmode`", format!("use {}", TlsMode::VALUES));
                 }

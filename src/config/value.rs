@@ -1,11 +1,10 @@
 //! The text form of one value, in the file and in the environment.
 
 use std::ops::{Bound, RangeBounds};
-use std::str::FromStr;
 use std::time::Duration;
 
+use config::{Value, ValueKind};
 use humantime_serde::re::humantime;
-use toml::Value;
 
 use crate::token::TokenKey;
 
@@ -20,8 +19,8 @@ pub(super) trait Setting: Clone {
     /// The type that a range bounds.
     type Bound: Setting + PartialOrd;
 
-    /// Reads a value; a variable of the environment (`env`) is always text.
-    fn read(value: &Value, env: bool) -> Option<Self>;
+    /// Reads a value; a variable of the environment is always text.
+    fn read(value: &Value) -> Option<Self>;
 
     /// Returns the value as it is written in TOML.
     fn show(&self) -> String;
@@ -30,6 +29,11 @@ pub(super) trait Setting: Clone {
     fn bounded(&self) -> Option<&Self::Bound> {
         None
     }
+}
+
+/// Returns the text of a value, if it is one.
+pub(super) fn text(value: &Value) -> Option<&str> {
+    if let ValueKind::String(text) = &value.kind { Some(text) } else { None }
 }
 
 /// Returns the values within `bounds`, worded for documentation and issues.
@@ -42,25 +46,24 @@ pub(super) fn describe<T: Setting>(bounds: &impl RangeBounds<T::Bound>) -> Strin
     }
 }
 
-/// Implements `Setting` for a number or a boolean.
+/// Implements `Setting` for a number or a boolean, by the kinds of values in TOML.
 ///
 /// These are quoted in the environment only.
 macro_rules! unquoted {
-    ($Type:ty, $what:literal, $remedy:literal, $read:expr, $accepts:expr) => {
+    ($Type:ty, $what:literal, $remedy:literal, $($kind:pat => $read:expr),+ $(; $accepts:expr)?) => {
         impl Setting for $Type {
             const WHAT: &'static str = $what;
             const REMEDY: &'static str = concat!($remedy, " (in TOML without quotes)");
             const VALUES: &'static str = $what;
             type Bound = Self;
 
-            fn read(value: &Value, env: bool) -> Option<Self> {
-                let typed: fn(&Value) -> Option<Self> = $read;
-                let accepts: fn(&Self) -> bool = $accepts;
-                match value {
-                    Value::String(text) if env => Self::from_str(text.trim()).ok(),
-                    value => typed(value),
+            fn read(value: &Value) -> Option<Self> {
+                match &value.kind {
+                    ValueKind::String(text) if value.origin().is_some() => text.trim().parse().ok(),
+                    $($kind => $read,)+
+                    _ => None,
                 }
-                .filter(accepts)
+                $(.filter($accepts))?
             }
 
             fn show(&self) -> String {
@@ -74,28 +77,15 @@ macro_rules! unquoted {
     };
 }
 
-unquoted!(
-    u32,
-    "a whole number from 0 to 4294967295",
-    "write digits only, such as 10",
-    |value| value.as_integer()?.try_into().ok(),
-    |_| true
-);
-unquoted!(
-    u64,
-    "a whole number",
-    "write digits only, such as 1048576",
-    |value| value.as_integer()?.try_into().ok(),
-    |_| true
-);
-unquoted!(
-    f64,
-    "a number",
-    "write a number such as 0.2",
-    |value| value.as_float().or_else(|| i32::try_from(value.as_integer()?).ok().map(Self::from)),
-    |number| number.is_finite()
-);
-unquoted!(bool, "true or false", "write true or false", Value::as_bool, |_| true);
+unquoted!(u32, "a whole number from 0 to 4294967295", "write digits only, such as 10",
+    ValueKind::I64(number) => (*number).try_into().ok());
+unquoted!(u64, "a whole number", "write digits only, such as 1048576",
+    ValueKind::I64(number) => (*number).try_into().ok());
+unquoted!(f64, "a number", "write a number such as 0.2",
+    ValueKind::Float(number) => Some(*number),
+    ValueKind::I64(number) => i32::try_from(*number).ok().map(Self::from);
+    |number: &Self| number.is_finite());
+unquoted!(bool, "true or false", "write true or false", ValueKind::Boolean(value) => Some(*value));
 
 impl Setting for Duration {
     const WHAT: &'static str = "a duration";
@@ -104,8 +94,8 @@ impl Setting for Duration {
     const VALUES: &'static str = "duration";
     type Bound = Self;
 
-    fn read(value: &Value, _: bool) -> Option<Self> {
-        humantime::parse_duration(value.as_str()?.trim()).ok()
+    fn read(value: &Value) -> Option<Self> {
+        humantime::parse_duration(text(value)?.trim()).ok()
     }
 
     fn show(&self) -> String {
@@ -129,8 +119,8 @@ impl Setting for String {
     const VALUES: &'static str = "text";
     type Bound = u32;
 
-    fn read(value: &Value, _: bool) -> Option<Self> {
-        Some(value.as_str()?.trim().to_owned())
+    fn read(value: &Value) -> Option<Self> {
+        Some(text(value)?.trim().to_owned())
     }
 
     fn show(&self) -> String {
@@ -144,8 +134,11 @@ impl Setting for Vec<String> {
     const VALUES: &'static str = "array of texts";
     type Bound = u32;
 
-    fn read(value: &Value, env: bool) -> Option<Self> {
-        value.as_array()?.iter().map(|text| String::read(text, env)).collect()
+    fn read(value: &Value) -> Option<Self> {
+        match &value.kind {
+            ValueKind::Array(texts) => texts.iter().map(String::read).collect(),
+            _ => None,
+        }
     }
 
     fn show(&self) -> String {
@@ -160,9 +153,9 @@ impl Setting for TokenKey {
     const VALUES: &'static str = "text of at least 16 bytes";
     type Bound = u32;
 
-    fn read(value: &Value, _: bool) -> Option<Self> {
+    fn read(value: &Value) -> Option<Self> {
         // As from a file: line ends at its end do not count.
-        Self::new(value.as_str()?.trim_end_matches(['\n', '\r'])).ok()
+        Self::new(text(value)?.trim_end_matches(['\n', '\r'])).ok()
     }
 
     fn show(&self) -> String {
@@ -179,10 +172,10 @@ impl<T: Setting> Setting for Option<T> {
     const VALUES: &'static str = T::VALUES;
     type Bound = T::Bound;
 
-    fn read(value: &Value, env: bool) -> Option<Self> {
-        match value.as_str().map(str::trim) {
+    fn read(value: &Value) -> Option<Self> {
+        match text(value).map(str::trim) {
             Some("none") => Some(None),
-            _ => T::read(value, env).map(Some),
+            _ => T::read(value).map(Some),
         }
     }
 
@@ -225,8 +218,8 @@ macro_rules! spelled {
             const VALUES: &'static str = $values;
             type Bound = u32;
 
-            fn read(value: &toml::Value, _: bool) -> Option<Self> {
-                match value.as_str()?.trim() {
+            fn read(value: &config::Value) -> Option<Self> {
+                match $crate::config::value::text(value)?.trim() {
                     $($text => Some(Self::$Variant),)*
                     _ => None,
                 }

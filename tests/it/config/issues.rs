@@ -3,7 +3,7 @@
 use super::{URL, keys, read, with_url};
 
 #[test]
-fn every_fault_is_named_at_once_by_the_key_as_it_was_written() {
+fn every_issue_is_named_at_once_by_the_key_as_it_was_written() {
     let file = r#"
         zone = 7
         max_size = 3
@@ -50,7 +50,7 @@ fn every_fault_is_named_at_once_by_the_key_as_it_was_written() {
     );
     let listed = error.to_string();
     assert_eq!(listed.lines().count(), 1 + found.len(), "each has a line: {listed}");
-    let duration = error.issues().iter().find(|fault| fault.key == "POINTSMAN_PROBE__TIMEOUT").unwrap();
+    let duration = error.issues().iter().find(|issue| issue.key == "POINTSMAN_PROBE__TIMEOUT").unwrap();
     assert!(duration.remedy.contains("500ms"), "{duration}");
 }
 
@@ -72,6 +72,8 @@ fn an_unknown_key_suggests_the_nearest_one() {
     assert_eq!(remedy("[[node]]\nurl = \"postgres://db/a\"", &[]), "did you mean `nodes`?");
     assert!(remedy("pool = 3", &[]).contains("write `[pool]`"));
     assert!(remedy("pool = 3", &[("POINTSMAN_POOL__MAX_SIZE", "3")]).contains("write `[pool]`"));
+    let beside = [("POINTSMAN_POOL", "3"), ("POINTSMAN_POOL__MAX_SIZE", "3")];
+    assert!(remedy("", &beside).contains("docs/configuration.md"));
     assert!(remedy("favourite_colour = \"green\"", &[]).contains("docs/configuration.md"));
 }
 
@@ -124,13 +126,13 @@ fn values_out_of_range_are_refused() {
 }
 
 #[test]
-fn a_faulty_value_does_not_make_its_neighbours_look_wrong() {
-    // With the default interval instead of the faulty one, the lag would be too short.
+fn an_invalid_value_does_not_make_its_neighbours_look_wrong() {
+    // With the default interval instead of the invalid one, the lag would be too short.
     let file = "[probe]\ninterval = \"ten\"\ntimeout = \"20ms\"\n[reads]\nmax_lag = \"100ms\"";
     assert_eq!(keys(&with_url(file, &[]).unwrap_err()), ["probe.interval"]);
     let file = "[backoff]\ninitial = \"soon\"\nmax = \"50ms\"";
     assert_eq!(keys(&with_url(file, &[]).unwrap_err()), ["backoff.initial"]);
-    // A missing primary is not reported while a node is faulty.
+    // A missing primary is not reported while a node is invalid.
     assert_eq!(keys(&read("", &[("DATABASE_URL", "postgres://")]).unwrap_err()), ["DATABASE_URL"]);
     let error = read("[pool]\nmax_size = ten", &[]).unwrap_err();
     assert_eq!(keys(&error), ["pointsman.toml"]);
@@ -158,4 +160,22 @@ fn a_max_lag_that_healthy_replicas_exceed_is_refused_with_the_smallest_one() {
 #[test]
 fn without_fallback_its_cap_does_not_matter() {
     with_url("[reads]\nfallback = \"never\"\nmax_fallback = 0", &[]).unwrap();
+}
+
+/// The library that merges the sources takes `a[9]` for the tenth value of an array, and makes room for it.
+#[test]
+fn a_key_with_an_index_is_unknown_however_large_the_index_is() {
+    let index = "[99999999999999]";
+    let env = [
+        (format!("POINTSMAN_POOL__MAX_SIZE{index}"), "2"),
+        (format!("DATABASE_REPLICA_URLS{index}"), "postgres://db-2/a"),
+    ];
+    let env = env.each_ref().map(|(name, value)| (name.as_str(), *value));
+    let error =
+        with_url(&format!("\"zone{index}\" = \"a\"\n[pool]\n\"max_size{index}\" = 2"), &env).unwrap_err();
+    let mut found = keys(&error);
+    found.sort_unstable();
+    let mut expected = [env[0].0, env[1].0, &format!("zone{index}"), &format!("pool.max_size{index}")];
+    expected.sort_unstable();
+    assert_eq!(found, expected, "{error}");
 }
