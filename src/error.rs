@@ -19,7 +19,7 @@ pub use self::causal::CausalError;
 pub use self::checkout::{CheckoutError, NodeFailure, ShownIdentifier};
 pub use self::connect::ConnectError;
 pub use self::in_doubt::InDoubt;
-pub use self::listen::{ChannelFault, ListenError};
+pub use self::listen::{InvalidChannel, ListenError};
 pub(crate) use self::proof::Proof;
 pub use self::retry::is_safe_to_retry;
 pub use self::sqlstate::SqlState;

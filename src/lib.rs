@@ -77,7 +77,7 @@ pub use self::config::error::ConfigError;
 pub use self::config::valid::Config;
 pub use self::conn::{AsyncFunc, BorrowedConn, CancelHandle, Conn, RawAccess, TransactionBuilder};
 pub use self::error::{
-    CancelError, CausalError, ChannelFault, CheckoutError, ConnectError, Error, InDoubt, ListenError,
+    CancelError, CausalError, CheckoutError, ConnectError, Error, InDoubt, InvalidChannel, ListenError,
     NodeFailure, OutcomeUnknown, ShownIdentifier, SqlState, TransactionFailed, is_safe_to_retry,
 };
 pub use self::intent::{Intent, IntentKind, Read, Writable, Write};

@@ -78,7 +78,7 @@ impl ReadOptions {
     }
 
     #[cfg(not(feature = "testkit"))]
-    #[expect(clippy::unused_self, reason = "the test kit's variant looks at the options")]
+    #[expect(clippy::unused_self, reason = "the test kit's variant reads the options")]
     pub(crate) const fn always_asks(&self) -> bool {
         false
     }

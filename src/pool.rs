@@ -61,7 +61,7 @@ pub(crate) enum PoolError {
     /// A connection was still being opened at the deadline.
     Connecting,
     /// The pool was closed while the caller waited.
-    Severed,
+    Closed,
     /// Another pool has replaced this one, because the settings changed.
     Retired,
 }
@@ -213,7 +213,7 @@ impl NodePool {
             let slot = match shared.take_idle() {
                 Some(slot) => slot,
                 // The queue is dropped with the pool alone, which this borrows.
-                None => shared.join_queue().await.unwrap_or(Err(PoolError::Severed))?,
+                None => shared.join_queue().await.unwrap_or(Err(PoolError::Closed))?,
             };
             Ok(Lease::new(slot, pass))
         };
@@ -221,7 +221,7 @@ impl NodePool {
         let mut turn = Box::pin(turn);
         tokio::select! {
             biased;
-            () = generation.cancelled() => Err(PoolError::Severed),
+            () = generation.cancelled() => Err(PoolError::Closed),
             () = shared.retiring.cancelled() => Err(PoolError::Retired),
             outcome = &mut turn => outcome,
             () = sleep_until(deadline) => Err(shared.at_deadline()),
@@ -321,11 +321,11 @@ impl PooledConnection {
 
     /// Returns `true` if the session is sound and young enough for a next user.
     fn is_usable(&mut self, kind: SessionKind) -> bool {
-        self.is_sound(kind) && Instant::now() < self.expires
+        self.is_reusable(kind) && Instant::now() < self.expires
     }
 
     /// Returns `true` if the next user would find the session in its initial state.
-    fn is_sound(&mut self, kind: SessionKind) -> bool {
+    fn is_reusable(&mut self, kind: SessionKind) -> bool {
         !self.link.is_closed()
             && !self.link.is_cancelled()
             && match kind {

@@ -165,12 +165,14 @@ impl ReplicaSet {
             ignores_tokens: AtomicBool::new(false),
         };
         let set = Self { inner: Arc::new(inner) };
-        set.settled().await;
+        set.wait_until_probed().await;
         Ok(set)
     }
 
-    /// Waits until every node was probed, up to a deadline; the monitors find the others later.
-    async fn settled(&self) {
+    /// Waits until every node was probed, up to a deadline.
+    ///
+    /// The monitors find the others later.
+    async fn wait_until_probed(&self) {
         let config = self.config();
         let mut changes = self.watch();
         let all_seen =
@@ -178,9 +180,9 @@ impl ReplicaSet {
         let deadline = Instant::now() + config.timeouts().connect;
         let _ = timeout_at(deadline, all_seen).await;
         // A replica's lag is known only after the primary was probed as well.
-        let judged = |node: &NodeStatus| node.role != NodeRole::Replica || node.serves_reads;
-        let all_judged = changes.wait_for(|topology| topology.nodes.iter().all(judged));
-        let _ = timeout_at(deadline.min(Instant::now() + config.probe().interval), all_judged).await;
+        let is_measured = |node: &NodeStatus| node.role != NodeRole::Replica || node.serves_reads;
+        let all_measured = changes.wait_for(|topology| topology.nodes.iter().all(is_measured));
+        let _ = timeout_at(deadline.min(Instant::now() + config.probe().interval), all_measured).await;
     }
 
     /// Returns the roles of the nodes, as last observed. No probe is sent.

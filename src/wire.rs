@@ -170,7 +170,7 @@ impl WireConnection {
 
     /// Returns `true` if this program closed the connection.
     pub(crate) fn was_closed_here(&self) -> bool {
-        self.driver.is_severed() || self.driver.is_given_up()
+        self.driver.is_close_requested() || self.driver.is_given_up()
     }
 
     /// Records that a statement of this session is being cancelled.
@@ -188,7 +188,7 @@ impl WireConnection {
 
     /// Returns `true` if the connection was closed or has ended, or the server announced its end.
     pub(crate) fn is_closed(&self) -> bool {
-        self.driver.is_severed() || self.wire.is_closed() || self.wire.is_ending()
+        self.driver.is_close_requested() || self.wire.is_closed() || self.wire.is_ending()
     }
 
     /// Returns the token with which [`Dialer::cancel`] cancels the running statement.

@@ -106,7 +106,7 @@ pub enum CheckoutError {
     /// The set's monitors have ended with the tokio runtime on which it was connected, or no thread drives that
     /// runtime. They are restarted on the caller's runtime, and this is the error if they had no result in time.
     #[error(
-        "the nodes were not looked at within {waited:?}, so it is not known which one is the primary: keep the tokio runtime \
+        "the nodes were not probed within {waited:?}, so it is not known which one is the primary: keep the tokio runtime \
          running on which the set was connected"
     )]
     Stale {

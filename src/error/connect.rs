@@ -9,8 +9,9 @@ use super::{Proof, SqlState};
 /// The reason why a session could not be opened.
 ///
 /// The kinds differ in their evidence about the server. A closed port means that the server is down. A server that
-/// returns [`Full`](Self::Full) or [`Refused`](Self::Refused) is alive, and its sessions continue. A name that does not
-/// resolve, or a program without a free descriptor, is no evidence about the server.
+/// returns [`TooManyConnections`](Self::TooManyConnections) or [`LoginRejected`](Self::LoginRejected) is alive, and its
+/// sessions continue. A name that does not resolve, or a program without a free descriptor, is no evidence about the
+/// server.
 ///
 /// Some variants hold the driver's [`tokio_postgres::Error`], because it has what the server said (the message, a hint)
 /// and its chain of causes. diesel-async has the same type in its public interface, so a wrapper would hide details and
@@ -46,7 +47,7 @@ pub enum ConnectError {
         "the server refused the login (SQLSTATE {sqlstate}): check user, password, pg_hba.conf, and the database, \
          its CONNECT privilege and ALLOW_CONNECTIONS"
     )]
-    Refused {
+    LoginRejected {
         /// The server's SQLSTATE.
         sqlstate: SqlState,
         /// The server's error.
@@ -63,7 +64,7 @@ pub enum ConnectError {
     #[error(
         "the server has no connection slot left (SQLSTATE 53300): lower `pool.max_size`, or raise its max_connections"
     )]
-    Full(#[source] tokio_postgres::Error),
+    TooManyConnections(#[source] tokio_postgres::Error),
     /// The server is starting up or shutting down (57P03).
     #[error(
         "the server takes no connections yet (SQLSTATE 57P03): it is starting up, shutting down or recovering"
@@ -92,7 +93,7 @@ pub enum ConnectError {
          `default_transaction_read_only`; connect to the server directly"
     )]
     NotReadOnly,
-    /// A pooler in transaction or statement mode shares the session's state with other clients.
+    /// A pooler in transaction or statement mode shares sessions between clients.
     #[error(
         "a pooler in transaction or statement mode stands before the server, so no session keeps its state: connect \
          to the server directly, or set `pool_mode = session`"
@@ -104,12 +105,14 @@ pub enum ConnectError {
     /// The session's first statements failed.
     #[error("the session could not be set up: {0}")]
     Setup(diesel::ConnectionError),
-    /// The set cancelled the attempt, because it is closing or the node is known to be down.
+    /// The set cancelled the attempt.
+    ///
+    /// It is closing, or the node is known to be down.
     #[error("the attempt was given up")]
     Abandoned,
 }
 
-/// The server's message with its code, or otherwise the driver's message with its causes.
+/// The server's message with its code, or else the driver's with its causes.
 struct Words<'e>(&'e tokio_postgres::Error);
 
 impl fmt::Display for Words<'_> {
@@ -172,10 +175,10 @@ impl From<tokio_postgres::Error> for ConnectError {
             return Self::Protocol(error);
         };
         match SqlState::new(code) {
-            SqlState::TOO_MANY_CONNECTIONS => Self::Full(error),
+            SqlState::TOO_MANY_CONNECTIONS => Self::TooManyConnections(error),
             SqlState::CANNOT_CONNECT_NOW => Self::NotReady(error),
             sqlstate if sqlstate.class() == "28" || matches!(&code, b"3D000" | b"42501" | b"55000") => {
-                Self::Refused { sqlstate, source: error }
+                Self::LoginRejected { sqlstate, source: error }
             }
             _ => Self::Protocol(error),
         }

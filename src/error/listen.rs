@@ -13,12 +13,12 @@ pub enum ListenError {
     #[error("no channel was named, so there is nothing to listen to")]
     NoChannels,
     /// A name that `pg_notify` rejects, so no notification could ever arrive.
-    #[error("{name:?} cannot be the name of a channel: {fault}")]
+    #[error("{name:?} cannot be the name of a channel: {reason}")]
     Channel {
         /// The name.
         name: String,
         /// The defect of the name.
-        fault: ChannelFault,
+        reason: InvalidChannel,
     },
     /// There is no primary to listen to, or the set is closed.
     #[error(transparent)]
@@ -44,7 +44,7 @@ pub enum ListenError {
 /// The defect of a channel's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ChannelFault {
+pub enum InvalidChannel {
     /// The name is empty.
     Empty,
     /// The name is longer than 63 bytes.
@@ -56,7 +56,7 @@ pub enum ChannelFault {
     Nul,
 }
 
-impl fmt::Display for ChannelFault {
+impl fmt::Display for InvalidChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("it is empty"),

@@ -33,9 +33,10 @@ impl ConnectError {
     /// Returns what the error proves about the server.
     pub(crate) fn proof(&self) -> Proof {
         match self {
-            Self::Refused { .. } | Self::PasswordMissing(_) | Self::Full(_) | Self::NotReady(_) => {
-                Proof::Alive
-            }
+            Self::LoginRejected { .. }
+            | Self::PasswordMissing(_)
+            | Self::TooManyConnections(_)
+            | Self::NotReady(_) => Proof::Alive,
             // A session began, but to an unexpected server or in an unexpected state.
             Self::WrongServer { .. } | Self::InRecovery | Self::NotReadOnly | Self::SharedByPooler => {
                 Proof::Alive
@@ -143,7 +144,7 @@ mod tests {
         for code in ["28000", "28P01", "3D000", "42501", "55000"] {
             let error = refused_with(code).await;
             assert!(
-                matches!(&error, ConnectError::Refused { sqlstate, .. } if sqlstate.to_string() == code),
+                matches!(&error, ConnectError::LoginRejected { sqlstate, .. } if sqlstate.to_string() == code),
                 "{error:?}"
             );
         }

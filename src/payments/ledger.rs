@@ -23,7 +23,7 @@
 //! it, because later lines may also be stored. The last balances are compared in any case. Two runs at the same time
 //! see each other's lines and report differences.
 
-pub use self::file::{Entry, Fault, Ledger, LedgerError};
+pub use self::file::{Entry, Ledger, LedgerError, LedgerIssue};
 pub use self::report::{Difference, DifferenceAt, ReplayError, Report};
 pub use self::run::{Replay, Settings};
 

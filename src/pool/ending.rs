@@ -74,10 +74,10 @@ impl Slot {
                 // The connection is returned when its statement has ended, so that the next user need not wait for it.
                 let _ = timeout(grace(&slot.shared().stats), wire.drained()).await;
             }
-            if !slot.is_settled() {
+            if !slot.is_fit_or_ended() {
                 slot.reset().await;
             }
-            if !slot.is_settled() {
+            if !slot.is_fit_or_ended() {
                 slot.give_up();
                 wire.ended().await;
             }

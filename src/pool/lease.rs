@@ -30,20 +30,20 @@ impl Slot {
     }
 
     /// Returns `true` if the session is fit for the next user, or has ended.
-    pub(super) fn is_settled(&mut self) -> bool {
+    pub(super) fn is_fit_or_ended(&mut self) -> bool {
         let kind = self.shared.kind;
         let resets = self.shared.settings.reset_sessions;
         self.pooled.as_mut().is_none_or(|pooled| {
-            let sound = pooled.is_sound(kind)
+            let is_reusable = pooled.is_reusable(kind)
                 && !pooled.link.is_called()
                 && !(resets && pooled.link.wire().leftover() != Leftover::None);
-            sound || pooled.link.wire().is_ended()
+            is_reusable || pooled.link.wire().is_ended()
         })
     }
 
     /// Returns `true` if its session goes on, apart from changed settings.
-    pub(super) fn is_sound(&mut self, kind: SessionKind) -> bool {
-        self.pooled.as_mut().is_some_and(|pooled| pooled.is_sound(kind))
+    pub(super) fn is_reusable(&mut self, kind: SessionKind) -> bool {
+        self.pooled.as_mut().is_some_and(|pooled| pooled.is_reusable(kind))
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -118,7 +118,7 @@ impl Drop for Lease {
         slot.shared.leased.fetch_sub(1, Ordering::AcqRel);
         // This comes before the check of the session, which then sees any cancel request that was sent.
         slot.link().lending().end_checkout();
-        if slot.is_settled() {
+        if slot.is_fit_or_ended() {
             // In this order, so that the next caller past the gate finds the connection.
             drop(slot);
             drop(pass);

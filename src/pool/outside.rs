@@ -20,7 +20,7 @@ pub(crate) struct Outside {
     stats: Arc<NodeStats>,
     limits: Arc<Limits>,
     /// Ends the session with those of the pool's present generation.
-    severed: CancellationToken,
+    close: CancellationToken,
     /// Cancelled when another pool replaces this one.
     retiring: CancellationToken,
 }
@@ -33,7 +33,7 @@ impl NodePool {
             dialer: Arc::clone(&shared.dialer),
             stats: Arc::clone(&shared.stats),
             limits: Arc::clone(&shared.limits),
-            severed: shared.generation.load().child_token(),
+            close: shared.generation.load().child_token(),
             retiring: shared.retiring.clone(),
         }
     }
@@ -48,12 +48,12 @@ impl Outside {
     pub(crate) async fn dial(&self, kind: SessionKind) -> Result<WireConnection, ConnectError> {
         let dial = async {
             let _place = self.limits.connects.acquire().await.ok_or(ConnectError::Abandoned)?;
-            let (stats, severed) = (Arc::clone(&self.stats), self.severed.clone());
-            self.dialer.dial(kind, self.limit(), stats, severed).await
+            let (stats, close) = (Arc::clone(&self.stats), self.close.clone());
+            self.dialer.dial(kind, self.limit(), stats, close).await
         };
         let outcome = tokio::select! {
             outcome = dial => outcome,
-            () = self.severed.cancelled() => Err(ConnectError::Abandoned),
+            () = self.close.cancelled() => Err(ConnectError::Abandoned),
         };
         if let Err(error) = &outcome
             && !matches!(error, ConnectError::Abandoned)

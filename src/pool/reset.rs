@@ -21,7 +21,7 @@ impl Slot {
     /// Resets the session, if that is enough to make it fit for the next user.
     pub(super) async fn reset(&mut self) {
         let kind = self.shared().kind;
-        if !self.is_sound(kind) || self.link().wire().leftover() != Leftover::State {
+        if !self.is_reusable(kind) || self.link().wire().leftover() != Leftover::State {
             return;
         }
         let sql = self.shared().dialer.reset(kind);

@@ -41,7 +41,7 @@ impl ReplicaSet {
                 "the history is forgotten: system identifier, timelines, conflicts and recoveries"
             );
             self.inner.topology.forget(Instant::now());
-            self.settled().await;
+            self.wait_until_probed().await;
         }
         self.topology()
     }

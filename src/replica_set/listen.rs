@@ -188,9 +188,9 @@ impl ReplicaSet {
                 Step::Wait { until } => until,
                 Step::Dial => deadline,
             };
-            let look = until.min(deadline).min(Instant::now() + PAUSE);
+            let wake = until.min(deadline).min(Instant::now() + PAUSE);
             // Check again after a change, and after the pause.
-            let _ = timeout_at(look, topology.changed()).await;
+            let _ = timeout_at(wake, topology.changed()).await;
         }
     }
 
@@ -212,7 +212,9 @@ fn outcome(node: String, failed: Failed) -> Result<NodeFailure, ListenError> {
     match failed {
         Failed::Server(source) => Err(ListenError::Server { node, source }),
         // A slot may be free again soon; a rejected login stays rejected.
-        Failed::Connect(error) if error.is_refusal() && !matches!(error, ConnectError::Full(_)) => {
+        Failed::Connect(error)
+            if error.is_refusal() && !matches!(error, ConnectError::TooManyConnections(_)) =>
+        {
             Err(ListenError::CannotConnect { node, error: Arc::new(error) })
         }
         Failed::Connect(error) => {

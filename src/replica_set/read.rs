@@ -300,7 +300,7 @@ impl ReplicaSet {
     }
 
     #[cfg(not(feature = "testkit"))]
-    #[expect(clippy::unused_self, reason = "the test kit's variant looks at the set")]
+    #[expect(clippy::unused_self, reason = "the test kit's variant reads the set")]
     const fn ignores_tokens(&self) -> bool {
         false
     }
@@ -390,9 +390,7 @@ impl ReplicaSet {
                 Err(failed("a connection to it was not there in time".to_owned(), None))
             }
             Err(PoolError::Retired) => Err(Unserved::Retired),
-            Err(PoolError::Severed) => {
-                Err(failed("it was lost while a connection was made".to_owned(), None))
-            }
+            Err(PoolError::Closed) => Err(failed("it was lost while a connection was made".to_owned(), None)),
             Err(PoolError::Connect(error)) => Err(failed(error.to_string(), Some(error))),
         }
     }

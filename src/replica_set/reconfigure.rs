@@ -81,7 +81,7 @@ impl ReplicaSet {
         let change = self.replace(&config)?;
         let (added, changed, removed) = (&change.added, &change.changed, &change.removed);
         tracing::info!(?added, ?changed, ?removed, "the configuration changed");
-        self.settled().await;
+        self.wait_until_probed().await;
         Ok(change)
     }
 

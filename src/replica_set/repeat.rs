@@ -37,10 +37,10 @@ pub(super) enum Failure {
 
 impl Failure {
     /// Classifies an ended session by the server's last error and a pending answer.
-    pub(super) fn of_lost(said: Option<SqlState>, owed: bool, severed: bool) -> Self {
+    pub(super) fn of_lost(said: Option<SqlState>, pending: bool, closed_here: bool) -> Self {
         match said {
             Some(code) if code.is_transient_conflict() => Self::Conflict,
-            _ if severed || !owed => Self::Lost,
+            _ if closed_here || !pending => Self::Lost,
             Some(SqlState::ADMIN_SHUTDOWN) => Self::Terminated,
             // The server shuts down, restarts because of another session, or ended an idle session or one whose
             // database was dropped.
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn only_a_session_that_ended_in_the_middle_of_the_read_is_held_against_it() {
         let code = |code: &[u8; 5]| Some(SqlState::new(*code));
-        for (said, owed, severed, expected) in [
+        for (said, pending, closed_here, expected) in [
             (None, true, false, Failure::Crashed),
             (None, false, false, Failure::Lost),
             (None, true, true, Failure::Lost),
@@ -274,7 +274,11 @@ mod tests {
             (code(b"40001"), true, false, Failure::Conflict),
             (code(b"XX000"), true, false, Failure::Crashed),
         ] {
-            assert_eq!(Failure::of_lost(said, owed, severed), expected, "{said:?} {owed} {severed}");
+            assert_eq!(
+                Failure::of_lost(said, pending, closed_here),
+                expected,
+                "{said:?} {pending} {closed_here}"
+            );
         }
     }
 }

@@ -48,8 +48,8 @@ pub(super) async fn answered_within<F: Future>(
             () = sleep(wait) => {}
         }
         match wire.owed_for() {
-            Some(owed) if owed >= limit => return None,
-            owed => wait = limit - owed.unwrap_or_default(),
+            Some(pending) if pending >= limit => return None,
+            pending => wait = limit - pending.unwrap_or_default(),
         }
     }
 }

@@ -245,7 +245,7 @@ impl ReplicaSet {
                     waited: began.elapsed(),
                     max_size: self.config().pool().max_size,
                 }),
-                Err(PoolError::Severed) => failed("it was lost or replaced".to_owned(), None),
+                Err(PoolError::Closed) => failed("it was lost or replaced".to_owned(), None),
                 Err(PoolError::Connecting) => {
                     failed("a connection to it was not there in time".to_owned(), None)
                 }
@@ -269,7 +269,7 @@ impl Refusal {
     ///
     /// A connection slot may be free again soon, as a connection of the pool may. A rejected login stays rejected.
     fn is_final(&self, since: Instant, checkout: Duration) -> bool {
-        !matches!(*self.error, ConnectError::Full(_)) || since.elapsed() >= checkout
+        !matches!(*self.error, ConnectError::TooManyConnections(_)) || since.elapsed() >= checkout
     }
 
     fn into_error(self, waited: Duration) -> CheckoutError {

@@ -18,14 +18,14 @@ pub(crate) struct Heartbeat {
     /// [`NEVER`] before the first promise, 0 when the monitor has ended.
     until: AtomicU64,
     /// Microseconds from the origin to the last result; [`NEVER`] at first.
-    looked: AtomicU64,
+    result: AtomicU64,
 }
 
 const NEVER: u64 = u64::MAX;
 
 impl Default for Heartbeat {
     fn default() -> Self {
-        Self { origin: Instant::now(), until: AtomicU64::new(NEVER), looked: AtomicU64::new(NEVER) }
+        Self { origin: Instant::now(), until: AtomicU64::new(NEVER), result: AtomicU64::new(NEVER) }
     }
 }
 
@@ -41,8 +41,8 @@ impl Heartbeat {
     }
 
     /// Records a result, good or bad.
-    pub(crate) fn looked(&self, now: Instant) {
-        self.looked.store(self.micros(now), Ordering::Release);
+    pub(crate) fn on_result(&self, now: Instant) {
+        self.result.store(self.micros(now), Ordering::Release);
     }
 
     /// Returns `true` if the monitor has ended, or its result is overdue.
@@ -52,9 +52,9 @@ impl Heartbeat {
 
     /// Returns the time since the last result.
     pub(crate) fn age(&self, now: Instant) -> Option<Duration> {
-        match self.looked.load(Ordering::Acquire) {
+        match self.result.load(Ordering::Acquire) {
             NEVER => None,
-            looked => Some(Duration::from_micros(self.micros(now).saturating_sub(looked))),
+            result => Some(Duration::from_micros(self.micros(now).saturating_sub(result))),
         }
     }
 
@@ -83,7 +83,7 @@ mod tests {
         assert!(!heartbeat.is_overdue(now + secs(3)));
         assert!(heartbeat.is_overdue(now + secs(4)));
         // A process that was suspended catches up by itself.
-        heartbeat.looked(now + secs(5));
+        heartbeat.on_result(now + secs(5));
         heartbeat.promise(now + secs(8));
         assert!(!heartbeat.is_overdue(now + secs(6)));
         assert_eq!(heartbeat.age(now + secs(6)), Some(secs(1)));

@@ -51,7 +51,7 @@ pub(crate) struct NodeStats {
     /// When the monitor sent a probe that has no answer yet; 0 if there is none.
     probed: Moment,
     /// When a slow answer last woke the monitor.
-    looked: Moment,
+    woken_by_slow_answer: Moment,
     /// When the monitor was last woken to learn a position.
     located: Moment,
     wake: Notify,
@@ -130,8 +130,8 @@ impl NodeStats {
     /// Wakes the monitor for a slow answer, which is no trouble by itself.
     pub(crate) fn wake_monitor_for_slow_answer(&self) {
         let now = Instant::now();
-        if self.looked.elapsed(now).is_none_or(|elapsed| elapsed >= SLOW_ANSWERS) {
-            self.looked.set(now);
+        if self.woken_by_slow_answer.elapsed(now).is_none_or(|elapsed| elapsed >= SLOW_ANSWERS) {
+            self.woken_by_slow_answer.set(now);
             self.wake_monitor();
         }
     }

@@ -141,8 +141,8 @@ impl NodeHealth {
     /// elsewhere still fences the node.
     fn rejected(&mut self, error: &ConnectError, signs: Signs) -> Transition {
         match error {
-            ConnectError::Full(_) => self.keep_role(Health::TooManyConnections),
-            ConnectError::Refused { .. } | ConnectError::PasswordMissing(_) => {
+            ConnectError::TooManyConnections(_) => self.keep_role(Health::TooManyConnections),
+            ConnectError::LoginRejected { .. } | ConnectError::PasswordMissing(_) => {
                 self.keep_role(Health::LoginRejected)
             }
             // A smart shutdown lets open sessions finish.

@@ -13,7 +13,7 @@ use super::health::ProbeOutcome;
 use super::prober::{Probe, Prober};
 use super::restart::restarted;
 use super::schedule::{Schedule, late_after};
-use super::stall::{LOOK, Stall};
+use super::stall::{SAMPLE_INTERVAL, Stall};
 use super::state::TopologyState;
 use crate::backoff::Backoff;
 use crate::config::ProbeSettings;
@@ -124,7 +124,7 @@ impl<P: Probe> MonitorTask<P> {
             };
             let Some(topology) = self.topology.upgrade() else { return };
             topology.post(&self.node, outcome, Instant::now());
-            self.node.stats().heartbeat.looked(Instant::now());
+            self.node.stats().heartbeat.on_result(Instant::now());
             // The node was removed, and has drained.
             if !topology.is_watched(&self.node) {
                 return;
@@ -186,7 +186,7 @@ impl<P: Probe> MonitorTask<P> {
         is_primary: bool,
     ) {
         let mut is_woken = false;
-        let mut look = Instant::now() + LOOK;
+        let mut sample = Instant::now() + SAMPLE_INTERVAL;
         loop {
             tokio::select! {
                 () = sleep_until(due) => return,
@@ -194,10 +194,10 @@ impl<P: Probe> MonitorTask<P> {
                     is_woken = true;
                     due = due.min(self.schedule.wake(Instant::now()));
                 }
-                () = sleep_until(look), if is_primary => {
-                    look = Instant::now() + LOOK;
+                () = sleep_until(sample), if is_primary => {
+                    sample = Instant::now() + SAMPLE_INTERVAL;
                     let stats = self.node.stats();
-                    if self.stall.on_look(stats.answers.load(Ordering::Relaxed), self.node.leased() > 0) {
+                    if self.stall.on_sample(stats.answers.load(Ordering::Relaxed), self.node.leased() > 0) {
                         stats.wake_monitor_for_slow_answer();
                     }
                 }

@@ -6,32 +6,32 @@
 
 use std::time::Duration;
 
-/// Time between two looks at the number of answers.
-pub(super) const LOOK: Duration = Duration::from_millis(25);
+/// Time between two samples of the number of answers.
+pub(super) const SAMPLE_INTERVAL: Duration = Duration::from_millis(25);
 
-/// Looks in a row with new answers after which silence means something.
+/// Samples in a row with new answers after which silence means something.
 ///
 /// A session with an answer from time to time is silent most of the time.
 const STEADY: u32 = 4;
 
-/// Looks in a row without a new answer that are a stall.
+/// Samples in a row without a new answer that are a stall.
 const SILENT: u32 = 2;
 
-/// The flow of answers, from one look to the next.
+/// The flow of answers, from one sample to the next.
 #[derive(Debug, Default)]
 pub(super) struct Stall {
     answers: u64,
-    /// Looks in a row with new answers.
+    /// Samples in a row with new answers.
     steady: u32,
-    /// Looks in a row without, after a steady flow.
+    /// Samples in a row without, after a steady flow.
     silent: u32,
 }
 
 impl Stall {
-    /// Returns `true` if a steady flow of answers has just stopped while sessions are in use.
+    /// Returns `true` if a steady flow of answers stopped while sessions are in use.
     ///
     /// `answers` is their number since the start.
-    pub(super) fn on_look(&mut self, answers: u64, in_use: bool) -> bool {
+    pub(super) fn on_sample(&mut self, answers: u64, in_use: bool) -> bool {
         if std::mem::replace(&mut self.answers, answers) != answers {
             (self.steady, self.silent) = (self.steady.saturating_add(1), 0);
             return false;
@@ -53,23 +53,23 @@ impl Stall {
 mod tests {
     use super::*;
 
-    /// Returns the looks that report a stall.
+    /// Returns the samples that report a stall.
     ///
-    /// Each look is the number of new answers, and whether a session is in use.
-    fn stalls(looks: &[(u64, bool)]) -> Vec<usize> {
+    /// Each sample is the number of new answers, and whether a session is in use.
+    fn stalls(samples: &[(u64, bool)]) -> Vec<usize> {
         let (mut stall, mut answers) = (Stall::default(), 0);
         let report = |(i, (new, in_use)): (usize, &(u64, bool))| {
             answers += new;
-            stall.on_look(answers, *in_use).then_some(i)
+            stall.on_sample(answers, *in_use).then_some(i)
         };
-        looks.iter().enumerate().filter_map(report).collect()
+        samples.iter().enumerate().filter_map(report).collect()
     }
 
     #[test]
     fn a_steady_flow_that_stops_while_sessions_are_in_use_is_a_stall() {
         let flow = [(3, true), (1, false), (2, true), (5, true)];
         let (silent, unused, one) = ((0, true), (0, false), (1, true));
-        let after = |looks: &[(u64, bool)]| stalls(&[&flow, looks].concat());
+        let after = |samples: &[(u64, bool)]| stalls(&[&flow, samples].concat());
         assert_eq!(after(&[silent, silent]), [5]);
         assert_eq!(after(&[silent, silent, silent, silent, silent]), [5], "it is reported once");
         assert_eq!(after(&[silent, one, silent, silent]), [7], "an answer interrupts it");

@@ -205,7 +205,7 @@ impl WireState {
     pub(crate) fn is_proven(&self, required: Lsn) -> bool {
         let queue = self.asks.queue();
         // The question goes with the first request, so without one nothing was read.
-        // A server that was promoted meanwhile may be as far on a history of its own.
+        // A server that was promoted meanwhile may be as far on another history.
         let proves = |answer: Answer| answer.is_replayed && answer.position >= required;
         queue.before_next || queue.before.is_some_and(proves)
     }
@@ -238,7 +238,7 @@ impl WireState {
         if queue.before_next && self.is_idle() {
             queue.before_next = false;
             let function = self.position_function();
-            // Only a statement that is bound here has a snapshot of its own behind the question.
+            // Only a statement that is bound here has a new snapshot behind the question.
             let is_within = kind == Some(b'B') && self.may_ask_within(&queue, function);
             let place = if is_within { Place::Leading } else { Place::Before };
             let question = Question { after: self.requests_sent(), function, place, tracking: None };

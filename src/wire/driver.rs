@@ -23,7 +23,7 @@ pub(crate) type Hearer = Box<dyn Fn(Notification) + Send + Sync>;
 
 /// The owner's end of a connection's task; dropping it ends the connection.
 pub(crate) struct Driver {
-    severed: CancellationToken,
+    close: CancellationToken,
     given_up: CancellationToken,
     call: Arc<Call>,
     hearer: Arc<OnceLock<Hearer>>,
@@ -52,9 +52,9 @@ impl Driver {
         self.given_up.is_cancelled()
     }
 
-    /// Returns `true` if the connection was closed by its owner, or with all others of its node.
-    pub(crate) fn is_severed(&self) -> bool {
-        self.severed.is_cancelled()
+    /// Returns `true` if its owner closed it, or it was closed with its generation.
+    pub(crate) fn is_close_requested(&self) -> bool {
+        self.close.is_cancelled()
     }
 }
 
@@ -99,7 +99,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// In that case the node's monitor is informed.
 pub(super) fn drive<S, T>(
     mut connection: Connection<S, T>,
-    severed: CancellationToken,
+    close: CancellationToken,
     wire: Arc<WireState>,
     stats: Arc<NodeStats>,
     kind: SessionKind,
@@ -113,7 +113,7 @@ where
     let call = Arc::new(Call::default());
     let hearer = Arc::new(OnceLock::new());
     let driver = Driver {
-        severed: severed.clone(),
+        close: close.clone(),
         given_up: given_up.clone(),
         call: Arc::clone(&call),
         hearer: Arc::clone(&hearer),
@@ -137,7 +137,7 @@ where
         let outcome = tokio::select! {
             // First, so that no request made after the end is sent in a last round.
             biased;
-            () = severed.cancelled() => Ok(()),
+            () = close.cancelled() => Ok(()),
             () = given_up.cancelled() => Ok(()),
             outcome = &mut work => {
                 // A protocol error ends the driver although the stream works.
@@ -157,7 +157,7 @@ where
         drop(session);
         if let Some(remains) = wire.take_remains() {
             tokio::select! {
-                () = severed.cancelled() => {}
+                () = close.cancelled() => {}
                 () = remains.end(&wire) => {}
             }
         }

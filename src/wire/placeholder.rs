@@ -39,7 +39,7 @@ pub(crate) fn placeholder() -> AsyncPgConnection {
 
 async fn make() -> Option<AsyncPgConnection> {
     let mut config = tokio_postgres::Config::new();
-    config.user("nobody").ssl_mode(SslMode::Disable);
+    config.user("placeholder").ssl_mode(SslMode::Disable);
     let (client, task) = config.connect_raw(Peer::new(), NoTls).await.ok()?;
     match future::select(pin!(AsyncPgConnection::try_from(client)), task).await {
         Either::Left((conn, _)) => conn.ok(),

@@ -399,12 +399,12 @@ impl WireState {
                 if self.answered.load(Ordering::Acquire) == self.requests_sent.load(Ordering::Acquire) {
                     return;
                 }
-                let owed = self.has_pending();
+                let pending = self.has_pending();
                 self.answered.fetch_add(1, Ordering::AcqRel);
                 if self.asks.is_active() {
                     self.note_transaction_status(before, status);
                 }
-                if owed && !self.has_pending() {
+                if pending && !self.has_pending() {
                     let micros = self.age_micros().saturating_sub(self.asked.load(Ordering::Relaxed));
                     self.stats.answers.fetch_add(1, Ordering::Relaxed);
                     self.stats.latency.record(Duration::from_micros(micros));

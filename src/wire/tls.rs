@@ -58,7 +58,7 @@ mod without {
         }
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "the twin with rustls can fail")]
+    #[expect(clippy::unnecessary_wraps, reason = "the variant with rustls can fail")]
     pub(in crate::wire) fn connector(_settings: &TlsSettings) -> Result<Option<Connector>, ConnectError> {
         Ok(None)
     }

@@ -68,7 +68,7 @@ async fn an_old_primary_that_resumes_takes_no_write() -> TestResult {
     .await?;
     let commit = diesel_async::SimpleAsyncConnection::batch_execute(&mut *open, "COMMIT").await;
 
-    assert!(commit.is_err(), "the open session was severed");
+    assert!(commit.is_err(), "the open session was closed");
     load.done(900).await;
     let report = load.stop().await;
     let first_write = report.first_write_after(promoted);

@@ -30,7 +30,7 @@ fn with_url(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
 }
 
 fn keys(error: &ConfigError) -> Vec<&str> {
-    error.issues().iter().map(|fault| fault.key.as_str()).collect()
+    error.issues().iter().map(|issue| issue.key.as_str()).collect()
 }
 
 #[track_caller]

@@ -4,7 +4,7 @@ use pointsman::testkit::wait::until;
 use std::time::Duration;
 
 use diesel::sql_types::Text;
-use pointsman::ChannelFault;
+use pointsman::InvalidChannel;
 use pointsman::listen::{Gap, Interruption, ListenEvent, Listener};
 use pointsman::prelude::*;
 use pointsman::testkit::{Cluster, Server};
@@ -117,13 +117,13 @@ async fn an_invalid_channel_name_is_in_the_error() {
     let (cluster, set) = fixture(0).await;
     assert!(matches!(set.listen([""; 0]).await, Err(ListenError::NoChannels)));
     for (bad, expected) in [
-        ("", ChannelFault::Empty),
-        (&"x".repeat(64), ChannelFault::TooLong { bytes: 64 }),
-        ("a\0b", ChannelFault::Nul),
+        ("", InvalidChannel::Empty),
+        (&"x".repeat(64), InvalidChannel::TooLong { bytes: 64 }),
+        ("a\0b", InvalidChannel::Nul),
     ] {
         let error = set.listen(["orders", bad]).await.expect_err("it is refused");
         match &error {
-            ListenError::Channel { name, fault } => assert_eq!((name.as_str(), *fault), (bad, expected)),
+            ListenError::Channel { name, reason } => assert_eq!((name.as_str(), *reason), (bad, expected)),
             other => panic!("{other}"),
         }
         assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");
@@ -207,7 +207,7 @@ async fn a_listener_leaves_a_hung_primary_and_hears_nothing_from_it_afterwards()
     let mut listener = set.listen(["orders"]).await.unwrap();
     old.pause().await.unwrap();
     let (reason, _) = fail_over(&cluster, &set, &mut listener).await;
-    assert_eq!(reason, Interruption::Severed);
+    assert_eq!(reason, Interruption::Closed);
     old.resume().await.unwrap();
     old.execute("NOTIFY orders, 'of the old primary'").await.unwrap();
     no_session_listens(old).await;

@@ -171,7 +171,7 @@ async fn a_primary_without_slots_gets_few_logins_and_is_named() {
             panic!("{error}");
         };
         assert_eq!(*node, set.config().nodes()[0].name());
-        assert!(matches!(**cause, ConnectError::Full(_)), "{error}");
+        assert!(matches!(**cause, ConnectError::TooManyConnections(_)), "{error}");
         assert!(error.to_string().contains("53300"), "{error}");
     })
     .await;

@@ -98,7 +98,7 @@ async fn a_primary_without_slots_has_its_own_health_and_its_replicas_go_on() {
     assert_eq!(late.health().nodes[0].status.health, Health::TooManyConnections);
     let error = late.write().await.unwrap_err();
     let CheckoutError::NoPrimary { failures, .. } = &error else { panic!("{error}") };
-    assert!(matches!(connect_error(&failures[0]), ConnectError::Full(_)), "{error}");
+    assert!(matches!(connect_error(&failures[0]), ConnectError::TooManyConnections(_)), "{error}");
     assert!(error.to_string().contains("53300"), "{error}");
 
     drop(exhausted);
@@ -140,7 +140,9 @@ async fn a_wrong_password_is_a_rejected_login_and_stays_secret() {
             panic!("{error}");
         };
         let refused = connect_error(&failures[0]);
-        assert!(matches!(refused, ConnectError::Refused { sqlstate, .. } if sqlstate.to_string() == "28P01"));
+        assert!(
+            matches!(refused, ConnectError::LoginRejected { sqlstate, .. } if sqlstate.to_string() == "28P01")
+        );
         assert!(error.to_string().contains("check user, password"), "{error}");
     }
     let report = serde_json::to_string(&set.health()).unwrap();

@@ -87,7 +87,7 @@ async fn close_waits_for_connections_from_before_a_change_and_then_ends_them() {
     let error = set.close().await.unwrap_err();
     assert!(matches!(error, Error::Close { connections: 2, .. }), "{error}");
     for outcome in [value(&changed, "SELECT 1").await, value(&removed, "SELECT 1").await] {
-        outcome.expect_err("it was severed");
+        outcome.expect_err("it was closed");
     }
 }
 

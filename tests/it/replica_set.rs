@@ -254,7 +254,7 @@ async fn close_gives_a_leaked_connection_up_after_its_limit() {
     let conn = set.read().await.unwrap();
     let error = set.close().await.unwrap_err();
     assert!(matches!(error, Error::Close { connections: 1, after } if after == limit), "{error}");
-    assert!(value(&conn, "SELECT 1").await.is_err(), "it was severed");
+    assert!(value(&conn, "SELECT 1").await.is_err(), "it was closed");
     assert!(matches!(set.read().await, Err(CheckoutError::Closed)));
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn run(file: Option<&Path>, arguments: Arguments) -> Outcome {
     if matches!(health.status, Status::Unhealthy | Status::Stale) { Err(Failure::Told) } else { Ok(()) }
 }
 
-const COLUMNS: [&str; 8] = ["NODE", "ADDRESS", "STANDING", "HEALTH", "SERVES", "LAG", "TIMELINE", "POSITION"];
+const COLUMNS: [&str; 8] = ["NODE", "ADDRESS", "ROLE", "HEALTH", "SERVES", "LAG", "TIMELINE", "POSITION"];
 
 fn table(health: &Health) -> String {
     let mut table = Table::new();
@@ -53,6 +53,7 @@ fn table(health: &Health) -> String {
     let status = match health.status {
         Status::Healthy => "healthy",
         Status::Degraded => "degraded: a node is missing, behind or fenced",
+        Status::Stale => "stale: the monitors stand still, so nothing is known",
         _ => "unhealthy: nothing can be written",
     };
     text.push_str(&format!("\n\n{status}"));

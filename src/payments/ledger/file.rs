@@ -11,7 +11,9 @@ use crate::payments::{AccountId, Amount, Balance, Kind, ProviderId};
 /// The first line of every ledger.
 const HEADER: [&str; 6] = ["id", "account", "date", "kind", "amount", "balance_after"];
 
-/// The largest file that is read: the whole ledger is held in memory while it is checked.
+/// Bytes of the largest file that is read.
+///
+/// The whole ledger is held in memory while it is checked.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// One line of a ledger.
@@ -56,7 +58,7 @@ impl Entry {
 /// assert_eq!((ledger.entries().len(), ledger.accounts()), (1, 1));
 ///
 /// let error = Ledger::read(text.replace("deposit", "gift").as_bytes()).unwrap_err();
-/// assert_eq!(error.faults()[0].to_string(), "line 2: kind: this is not a kind: it is one of deposit, withdrawal");
+/// assert_eq!(error.issues()[0].to_string(), "line 2: kind: this is not a kind: it is one of deposit, withdrawal");
 /// # Ok::<(), pointsman::payments::ledger::LedgerError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +72,7 @@ pub struct Ledger {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 #[non_exhaustive]
-pub struct Fault {
+pub struct LedgerIssue {
     /// The line in the file; the header is line 1.
     pub line: u64,
     /// The error.
@@ -79,26 +81,26 @@ pub struct Fault {
 
 /// A file that is not a ledger. Nothing was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", describe(.faults, *.total))]
+#[error("{}", describe(.issues, *.total))]
 pub struct LedgerError {
-    faults: Vec<Fault>,
+    issues: Vec<LedgerIssue>,
     total: u64,
 }
 
 /// Maximum errors that are kept.
 ///
 /// More help no reader, and a file of another format has one per line.
-const MAX_FAULTS: usize = 20;
+const MAX_ISSUES: usize = 20;
 
-fn describe(faults: &[Fault], total: u64) -> String {
+fn describe(issues: &[LedgerIssue], total: u64) -> String {
     let mut text = format!(
         "the ledger has {total} malformed {}, nothing was stored:",
         if total == 1 { "line" } else { "lines" }
     );
-    for fault in faults {
-        text.push_str(&format!("\n  - {fault}"));
+    for issue in issues {
+        text.push_str(&format!("\n  - {issue}"));
     }
-    let more = total.saturating_sub(faults.len() as u64);
+    let more = total.saturating_sub(issues.len() as u64);
     if more > 0 {
         text.push_str(&format!("\n  - and {more} more"));
     }
@@ -107,8 +109,8 @@ fn describe(faults: &[Fault], total: u64) -> String {
 
 impl LedgerError {
     /// The first errors, in the order of the lines.
-    pub fn faults(&self) -> &[Fault] {
-        &self.faults
+    pub fn issues(&self) -> &[LedgerIssue] {
+        &self.issues
     }
 
     /// Returns the number of lines with an error.
@@ -119,21 +121,21 @@ impl LedgerError {
 
 /// Collects errors.
 #[derive(Default)]
-struct Faults {
-    first: Vec<Fault>,
+struct Issues {
+    first: Vec<LedgerIssue>,
     total: u64,
 }
 
-impl Faults {
+impl Issues {
     fn push(&mut self, line: u64, problem: impl Into<String>) {
         self.total += 1;
-        if self.first.len() < MAX_FAULTS {
-            self.first.push(Fault { line, problem: problem.into() });
+        if self.first.len() < MAX_ISSUES {
+            self.first.push(LedgerIssue { line, problem: problem.into() });
         }
     }
 
     fn into_error(self) -> LedgerError {
-        LedgerError { faults: self.first, total: self.total }
+        LedgerError { issues: self.first, total: self.total }
     }
 }
 
@@ -145,17 +147,17 @@ impl Ledger {
     /// Fails with the first twenty malformed lines, and their total. A ledger without entries is also an error, because
     /// it is most likely the wrong file.
     pub fn read(source: impl Read) -> Result<Self, LedgerError> {
-        let mut faults = Faults::default();
+        let mut issues = Issues::default();
         let mut bytes = Vec::new();
         match source.take(MAX_BYTES + 1).read_to_end(&mut bytes) {
             Ok(_) if bytes.len() as u64 > MAX_BYTES => {
-                faults.push(1, "the file is larger than 1 GiB: split it")
+                issues.push(1, "the file is larger than 1 GiB: split it")
             }
             Ok(_) => {}
-            Err(error) => faults.push(1, format!("the file cannot be read: {error}")),
+            Err(error) => issues.push(1, format!("the file cannot be read: {error}")),
         }
-        if faults.total > 0 {
-            return Err(faults.into_error());
+        if issues.total > 0 {
+            return Err(issues.into_error());
         }
         let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
         let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
@@ -167,8 +169,8 @@ impl Ledger {
                 Ok(None) => format!("the file is empty: it begins with `{}`", HEADER.join(",")),
                 _ => format!("the header is not `{}`", HEADER.join(",")),
             };
-            faults.push(1, problem);
-            return Err(faults.into_error());
+            issues.push(1, problem);
+            return Err(issues.into_error());
         }
         let mut entries: Vec<Entry> = Vec::new();
         let mut seen: HashMap<ProviderId, u64> = HashMap::new();
@@ -188,7 +190,7 @@ impl Ledger {
             match parsed {
                 Ok(entry) => match seen.get(&entry.id) {
                     Some(earlier) => {
-                        faults.push(line, format!("id: {} is already the id of line {earlier}", entry.id));
+                        issues.push(line, format!("id: {} is already the id of line {earlier}", entry.id));
                     }
                     None => {
                         seen.insert(entry.id.clone(), line);
@@ -196,13 +198,13 @@ impl Ledger {
                         entries.push(entry);
                     }
                 },
-                Err(problem) => faults.push(line, problem),
+                Err(problem) => issues.push(line, problem),
             }
         }
-        if faults.total == 0 && entries.is_empty() {
-            faults.push(1, "the file has a header and no line after it: there is nothing to replay");
+        if issues.total == 0 && entries.is_empty() {
+            issues.push(1, "the file has a header and no line after it: there is nothing to replay");
         }
-        if faults.total > 0 { Err(faults.into_error()) } else { Ok(Self { entries, last }) }
+        if issues.total > 0 { Err(issues.into_error()) } else { Ok(Self { entries, last }) }
     }
 
     /// Returns the entries, in the order of the file.
@@ -232,7 +234,7 @@ struct Lines<'t> {
 }
 
 impl Lines<'_> {
-    /// Returns the line of the record that begins at a byte, or after the line ends there.
+    /// Returns the line of the record that begins at a byte, after line ends there.
     ///
     /// Calls must be in order.
     fn of(&mut self, byte: u64) -> u64 {

@@ -1,4 +1,6 @@
-//! Checks and quotes channel names, so that they mean the same as in `pg_notify` (pure).
+//! Checks and quotes channel names, which mean the same as in `pg_notify`.
+//!
+//! Pure.
 //!
 //! `LISTEN` takes an identifier, folds it to lower case unless it is quoted, and truncates a long one with only a
 //! notice. `pg_notify` takes a text as it is, and rejects a long one. So every name is quoted here, and a name that
@@ -6,9 +8,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::{ChannelFault, ListenError};
+use crate::error::{InvalidChannel, ListenError};
 
-/// Longest identifier in bytes: PostgreSQL's `NAMEDATALEN` less the zero at its end.
+/// Bytes of the longest identifier: `NAMEDATALEN` less the zero at its end.
 const LONGEST: usize = 63;
 
 /// The channels to listen to, each once.
@@ -26,7 +28,9 @@ impl Channels {
         if names.is_empty() { Err(ListenError::NoChannels) } else { Ok(Self(names)) }
     }
 
-    /// Returns the statements that start listening; they take effect together, as one transaction.
+    /// Returns the statements that start listening.
+    ///
+    /// They take effect together, as one transaction.
     pub(super) fn listen(&self) -> String {
         self.statements("LISTEN")
     }
@@ -53,13 +57,13 @@ impl Channels {
 }
 
 fn check(name: String) -> Result<String, ListenError> {
-    let fault = match name.len() {
-        0 => ChannelFault::Empty,
-        bytes if bytes > LONGEST => ChannelFault::TooLong { bytes },
-        _ if name.contains('\0') => ChannelFault::Nul,
+    let reason = match name.len() {
+        0 => InvalidChannel::Empty,
+        bytes if bytes > LONGEST => InvalidChannel::TooLong { bytes },
+        _ if name.contains('\0') => InvalidChannel::Nul,
         _ => return Ok(name),
     };
-    Err(ListenError::Channel { name, fault })
+    Err(ListenError::Channel { name, reason })
 }
 
 #[cfg(test)]
@@ -79,13 +83,13 @@ mod tests {
         assert!(matches!(Channels::parse([""; 0]), Err(ListenError::NoChannels)));
         let long = "ä".repeat(32);
         for (bad, expected) in [
-            ("", ChannelFault::Empty),
-            (long.as_str(), ChannelFault::TooLong { bytes: 64 }),
-            ("a\0b", ChannelFault::Nul),
+            ("", InvalidChannel::Empty),
+            (long.as_str(), InvalidChannel::TooLong { bytes: 64 }),
+            ("a\0b", InvalidChannel::Nul),
         ] {
             match Channels::parse(["good", bad]) {
-                Err(ListenError::Channel { name, fault }) => {
-                    assert_eq!((name.as_str(), fault), (bad, expected))
+                Err(ListenError::Channel { name, reason }) => {
+                    assert_eq!((name.as_str(), reason), (bad, expected))
                 }
                 other => panic!("{other:?}"),
             }

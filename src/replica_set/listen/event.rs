@@ -23,7 +23,7 @@ pub enum ListenEvent {
         /// The reason why the connection ended.
         reason: Interruption,
     },
-    /// Notifications may be missing here, and later ones arrive again: read your tables again.
+    /// Notifications may be missing before this point, so read your tables again.
     MayHaveMissed(Gap),
     /// The set was closed or dropped. It is the last event.
     Closed,
@@ -78,7 +78,7 @@ pub enum Interruption {
     /// The set closed the connection.
     ///
     /// The node is down, is not the primary any more, or is fenced.
-    Severed,
+    Closed,
     /// The server did not answer on this connection.
     NoAnswer {
         /// Time waited for the answer.
@@ -95,7 +95,7 @@ impl fmt::Display for Interruption {
                 write!(f, "the server ended the connection (SQLSTATE {sqlstate})")
             }
             Self::Disconnected { sqlstate: None } => f.write_str("the connection broke"),
-            Self::Severed => f.write_str("the node was lost, replaced as the primary, or fenced"),
+            Self::Closed => f.write_str("the node was lost, replaced as the primary, or fenced"),
             Self::NoAnswer { limit } => write!(f, "no answer within {limit:?}"),
             Self::Reconfigured => f.write_str("the configuration changed"),
         }

@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn interrupted() -> ListenEvent {
-        ListenEvent::Interrupted { node: "db-1".to_owned(), reason: Interruption::Severed }
+        ListenEvent::Interrupted { node: "db-1".to_owned(), reason: Interruption::Closed }
     }
 
     fn reconnected(seconds: u64) -> Gap {

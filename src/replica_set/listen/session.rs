@@ -21,7 +21,7 @@ use crate::wire::{SessionKind, WireConnection};
 /// floating address moved.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// An empty statement, with a comment for operators who inspect the server's sessions.
+/// An empty statement, with a comment for operators who inspect sessions.
 const PROBE: &str = "-- pointsman listens here";
 
 /// The node to listen to: the primary in one snapshot of the set.
@@ -112,7 +112,7 @@ impl Session {
 
     fn reason(&self) -> Interruption {
         if self.link.was_closed_here() {
-            return Interruption::Severed;
+            return Interruption::Closed;
         }
         Interruption::Disconnected { sqlstate: self.link.wire().sqlstate() }
     }

@@ -126,27 +126,27 @@ fn the_highest_timeline_falls_when_every_node_that_showed_it_shows_a_lower_one()
     let both = [leader(), by(2, 20, promoted.clone()), by(3, 30, standby(8, 950, now))];
     let (history, by_node, _) = run(&RoleHistory::default(), &both, now);
     assert_eq!(by_node[0], NodeRole::StalePrimary);
-    let judged = |history: &mut RoleHistory, all_last_seen: [LastSeen; 3]| {
+    let resolve = |history: &mut RoleHistory, all_last_seen: [LastSeen; 3]| {
         let roles = resolve_roles(history, &seen(&all_last_seen), now);
         (roles.primary, roles.lost)
     };
     let rebuilt = |server| by(server, 100, standby(7, 900, now));
     let mut history = history;
-    assert_eq!(judged(&mut history, [leader(), LastSeen::Down, LastSeen::Down]), (None, None));
+    assert_eq!(resolve(&mut history, [leader(), LastSeen::Down, LastSeen::Down]), (None, None));
     assert_eq!(
-        judged(&mut history, [leader(), rebuilt(2), LastSeen::Down]),
+        resolve(&mut history, [leader(), rebuilt(2), LastSeen::Down]),
         (None, None),
         "one still has it"
     );
     // The same process with a lower timeline: its receiver is gone, and the control file is late.
     let late = by(3, 30, standby(7, 950, now));
-    assert_eq!(judged(&mut history, [leader(), rebuilt(2), late]), (None, None));
-    let (primary, lost) = judged(&mut history, [leader(), rebuilt(2), rebuilt(3)]);
+    assert_eq!(resolve(&mut history, [leader(), rebuilt(2), late]), (None, None));
+    let (primary, lost) = resolve(&mut history, [leader(), rebuilt(2), rebuilt(3)]);
     assert_eq!(primary, Some(0));
     let expected = LostHistory { timeline: 8, fork: Some(Lsn::new(850)), position: Lsn::new(950) };
     assert_eq!(lost, Some(expected), "what was lost is told, once");
-    assert_eq!(judged(&mut history, [leader(), rebuilt(2), rebuilt(3)]), (Some(0), None));
-    assert_eq!(judged(&mut history, [leader(), by(2, 100, promoted), rebuilt(3)]).0, Some(1), "a new one");
+    assert_eq!(resolve(&mut history, [leader(), rebuilt(2), rebuilt(3)]), (Some(0), None));
+    assert_eq!(resolve(&mut history, [leader(), by(2, 100, promoted), rebuilt(3)]).0, Some(1), "a new one");
 }
 
 #[test]

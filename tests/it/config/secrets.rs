@@ -82,7 +82,7 @@ fn no_fault_shows_a_password() {
         check(read(&format!("database_url = \"{url}\"\ndatabase_url = \"{url}\""), &[]));
         check(read(&format!("database_url = \"{url}\\q\""), &[]));
     }
-    assert!(refused > urls.len() * 25, "the urls are faulty: {refused} of {}", urls.len());
+    assert!(refused > urls.len() * 25, "the URLs are invalid: {refused} of {}", urls.len());
 }
 
 #[test]

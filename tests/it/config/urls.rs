@@ -83,9 +83,9 @@ fn a_url_that_would_be_misread_is_refused_with_a_remedy() {
     ] {
         let error = NodeConfig::primary(url).unwrap_err();
         assert_eq!(error.issues().len(), 1, "{url}: {error}");
-        let fault = &error.issues()[0];
-        assert!(fault.problem.contains(problem), "{url}: {fault}");
-        assert!(fault.remedy.contains(remedy), "{url}: {fault}");
+        let issue = &error.issues()[0];
+        assert!(issue.problem.contains(problem), "{url}: {issue}");
+        assert!(issue.remedy.contains(remedy), "{url}: {issue}");
     }
 }
 

@@ -144,8 +144,7 @@ async fn inject(fixture: &Fixture, traffic: &Traffic, fault: Fault) -> anyhow::R
         Fault::ReplicaDisconnected => {
             one.disconnect_from_primary().await?;
             // By default a replica may be ten seconds behind before reads leave it out.
-            wait::until_node(fixture.replicas(), one.name(), "is left out", |node| !node.serves_reads)
-                .await?;
+            wait::until_node(fixture.set(), one.name(), "is left out", |node| !node.serves_reads).await?;
             traffic.answered(SECOND).await;
             one.reconnect_to_primary().await?;
         }
@@ -193,7 +192,7 @@ async fn inject(fixture: &Fixture, traffic: &Traffic, fault: Fault) -> anyhow::R
             let first = Instant::now();
             let (one, other) = tokio::join!(new_primary.promote(), conflicting.promote());
             one.and(other)?;
-            wait::until_topology(fixture.replicas(), "the set sees two primaries", |topology| {
+            wait::until_topology(fixture.set(), "the set sees two primaries", |topology| {
                 matches!(topology.primary, PrimaryStatus::SplitBrain { .. })
             })
             .await?;

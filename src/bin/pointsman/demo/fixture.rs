@@ -54,7 +54,7 @@ impl Fixture {
         &self.cluster
     }
 
-    pub(super) fn replicas(&self) -> &ReplicaSet {
+    pub(super) fn set(&self) -> &ReplicaSet {
         &self.set
     }
 

@@ -39,7 +39,7 @@ async fn replay(fixture: &Fixture, name: &str, with_tokens: bool) -> Outcome<Str
         with_tokens,
         ..Settings::default()
     };
-    let report = Replay::new(fixture.replicas(), &ledger, settings, &|| {}).run().await;
+    let report = Replay::new(fixture.set(), &ledger, settings, &|| {}).run().await;
     let report = report.context("the comparison of reads failed")?;
     if let Some(difference) = &report.first_difference {
         return Err(anyhow::anyhow!("a balance is wrong: {difference}").into());

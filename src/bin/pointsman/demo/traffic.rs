@@ -79,7 +79,7 @@ impl Traffic {
     /// Returns one line: the requests so far, and the state of the nodes.
     pub(super) fn line(&self, fixture: &Fixture) -> String {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let health = fixture.replicas().health();
+        let health = fixture.set().health();
         let nodes: Vec<_> = health
             .nodes
             .iter()

@@ -65,16 +65,17 @@ impl Fault {
 
     /// Returns the effects that users may notice.
     pub(super) fn allowed(self) -> Allowed {
-        let nothing = |writes, lost| Allowed { reads: &[], writes, lost_between_promotions: false, lost };
+        let no_failed_reads =
+            |writes, lost| Allowed { reads: &[], writes, lost_between_promotions: false, lost };
         match self {
             Self::ReplicaKilled | Self::ReplicaHangs | Self::AllReplicasGone | Self::ReplicaDisconnected => {
-                nothing(&[], "nothing: the primary is well")
+                no_failed_reads(&[], "nothing: the primary is well")
             }
-            Self::PrimaryKilled | Self::PrimaryHangs => nothing(
+            Self::PrimaryKilled | Self::PrimaryHangs => no_failed_reads(
                 IN_FLIGHT,
                 "nothing: it acknowledges what a replica has received, and the most advanced replica is promoted",
             ),
-            Self::Switchover => nothing(
+            Self::Switchover => no_failed_reads(
                 IN_FLIGHT,
                 "nothing: a primary that is stopped cleanly sends everything to its replicas first",
             ),

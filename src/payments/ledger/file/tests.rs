@@ -8,8 +8,8 @@ fn read(body: &str) -> Result<Ledger, LedgerError> {
     Ledger::read(format!("{HEAD}{body}").as_bytes())
 }
 
-fn faults(body: &str) -> Vec<String> {
-    read(body).unwrap_err().faults().iter().map(ToString::to_string).collect()
+fn issues(body: &str) -> Vec<String> {
+    read(body).unwrap_err().issues().iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -50,10 +50,10 @@ fn what_is_no_ledger_is_refused() {
         (HEAD, "line 1: the file has a header and no line after it"),
     ] {
         let error = Ledger::read(text.as_bytes()).unwrap_err();
-        assert!(error.faults()[0].to_string().starts_with(problem), "{text:?}: {error}");
+        assert!(error.issues()[0].to_string().starts_with(problem), "{text:?}: {error}");
     }
     let latin = [HEAD.as_bytes(), b"1,a,1993-01-01,deposit,1,\xE91\n"].concat();
-    assert_eq!(Ledger::read(&latin[..]).unwrap_err().faults()[0].to_string(), "line 2: is not UTF-8");
+    assert_eq!(Ledger::read(&latin[..]).unwrap_err().issues()[0].to_string(), "line 2: is not UTF-8");
 }
 
 #[test]
@@ -75,8 +75,8 @@ fn every_malformed_line_is_named() {
          13,a,1993-01-01,deposit,0,2\n\
          14,a,1993-01-01,deposit,1, 2\n"
     );
-    let found = faults(&body);
-    let lines: Vec<_> = found.iter().map(|fault| fault.split(':').next().unwrap()).collect();
+    let found = issues(&body);
+    let lines: Vec<_> = found.iter().map(|issue| issue.split(':').next().unwrap()).collect();
     assert_eq!(lines, (3..=15).map(|line| format!("line {line}")).collect::<Vec<_>>(), "{found:#?}");
     assert_eq!(found[7], "line 10: has 5 fields instead of 6");
     assert_eq!(found[10], "line 13: id: 1 is already the id of line 2");
@@ -85,7 +85,7 @@ fn every_malformed_line_is_named() {
 #[test]
 fn a_file_of_another_format_does_not_flood() {
     let error = read(&"what is this\n".repeat(1000)).unwrap_err();
-    assert_eq!((error.faults().len(), error.total()), (MAX_FAULTS, 1000));
+    assert_eq!((error.issues().len(), error.total()), (MAX_ISSUES, 1000));
     assert!(error.to_string().ends_with("- and 980 more"), "{error}");
 }
 
