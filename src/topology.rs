@@ -3,7 +3,9 @@
 //! Each monitor probes one node and posts the outcome. From the outcomes, a pure function finds the primary and
 //! the lag of each replica. A new [`Topology`] then replaces the old one as a whole. A checkout reads the
 //! topology without a lock and sends no query to any node.
+//!
 //! The decisions are pure:
+//!
 //! * `observation`: the result of one probe
 //! * `health`: from probes to a node's health
 //! * `ejection`: outlier ejection and slow start of a node that comes back
@@ -21,7 +23,6 @@
 //! * `eligibility`: which node may serve a read, and in which tier
 //! * `routing`: which of the eligible nodes serves it
 //! * `snapshot`: the nodes at one moment
-//! * `changes`: differences between two snapshots
 //! * `reason`: why a node does not serve, in words
 //! * `schedule`, `search`, `dial_limit`: when a monitor probes, and how long it waits
 //! * `stall`: notices that the answers of the primary's sessions stop
@@ -33,7 +34,8 @@
 //! * `prober`: the session over which a node is probed
 //! * `monitor`: the task that probes a node
 //! * `restart`: starts a task again after a panic
-//! * `state`: where the monitors post their outcomes, and where the topology is built
+//! * `state`: the state that the monitors update, from which the topology is built
+//! * `changes`: differences between two snapshots, and their lines in the log
 
 use std::fmt;
 use std::time::Duration;
@@ -292,5 +294,44 @@ impl Topology {
     /// Returns `true` if no node besides the primary serves reads.
     pub fn reads_on_primary_only(&self) -> bool {
         !self.nodes.iter().any(|node| node.serves_reads && node.role == NodeRole::Replica)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Display;
+
+    use super::*;
+
+    fn is_spelled_alike(states: &[impl Display + Serialize]) {
+        for state in states {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.to_string());
+        }
+    }
+
+    /// `Display`, which logs use, said "stale primary", and the health report `stale_primary`.
+    #[test]
+    fn display_and_json_spell_a_state_alike() {
+        is_spelled_alike(&[Role::Primary, Role::Replica, Role::Unmanaged]);
+        is_spelled_alike(&[
+            NodeRole::Unknown,
+            NodeRole::Primary,
+            NodeRole::Replica,
+            NodeRole::Conflicting,
+            NodeRole::StalePrimary,
+            NodeRole::Foreign,
+            NodeRole::Alias,
+            NodeRole::NotPromotable,
+        ]);
+        is_spelled_alike(&[
+            Health::Unknown,
+            Health::Up,
+            Health::Suspect,
+            Health::TooManyConnections,
+            Health::LoginRejected,
+            Health::Unchecked,
+            Health::Starting,
+            Health::Down,
+        ]);
     }
 }

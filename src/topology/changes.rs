@@ -60,8 +60,8 @@ pub(super) fn log_changes(before: &Topology, after: &Topology) {
         }
     }
     for node in &after.nodes {
-        let stood = before.node(&node.name).map(|node| node.role);
-        if stood != Some(node.role) && node.role.is_fenced() {
+        let was = before.node(&node.name).map(|node| node.role);
+        if was != Some(node.role) && node.role.is_fenced() {
             tracing::warn!(node = node.name, role = %node.role, "a node is fenced");
         }
     }
