@@ -103,12 +103,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(bytes: u64) {
+        fn an_lsn_is_parsed_as_it_is_displayed(bytes: u64) {
             prop_assert_eq!(Lsn::new(bytes).to_string().parse(), Ok(Lsn::new(bytes)));
         }
 
         #[test]
-        fn nothing_else_is_read(text in "[0-9A-Fa-f/+ -]{0,20}") {
+        fn text_that_is_no_lsn_is_refused(text in "[0-9A-Fa-f/+ -]{0,20}") {
             if let Ok(lsn) = text.parse::<Lsn>() {
                 let (high, low) = text.split_once('/').expect("read, so it has a slash");
                 let digits = |half: &str| half.trim_start_matches('0').to_ascii_uppercase();

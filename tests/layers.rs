@@ -39,7 +39,7 @@ struct Arrow {
 }
 
 #[test]
-fn no_module_uses_one_of_its_own_layer_or_above() {
+fn each_module_uses_only_lower_layers() {
     let arrows = arrows(&source());
     assert!(arrows.len() > 200, "only {} paths were found", arrows.len());
     let upward: Vec<String> = arrows

@@ -78,7 +78,7 @@ fn zero_attempts_means_never_again() {
 }
 
 #[test]
-fn nonsense_is_refused_with_a_remedy() {
+fn invalid_settings_are_refused_with_a_remedy() {
     assert_eq!(Backoff::new(Duration::ZERO, MS(1)), Err(BackoffError::ZeroInitial));
     assert_eq!(Backoff::new(MS(2), MS(1)), Err(BackoffError::InitialAboveMax { initial: MS(2), max: MS(1) }));
     for factor in [0.99, 0.0, -2.0, f64::INFINITY, f64::NAN] {

@@ -140,7 +140,7 @@ mod tests {
 
     /// Rights to a database, or its settings, can also be the reason for a rejected login.
     #[tokio::test]
-    async fn a_database_that_lets_nobody_in_refuses_the_login() {
+    async fn a_database_that_allows_no_connections_rejects_the_login() {
         for code in ["28000", "28P01", "3D000", "42501", "55000"] {
             let error = refused_with(code).await;
             assert!(

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuse_what_breaks_the_rule() {
+    fn names_and_codes_that_break_their_rule_are_refused() {
         for text in ["", "E", "eur", "EUR ", "ÉUR", "ABCDEFGHIJKLM", "E\u{0}R"] {
             assert!(Asset::new(text).is_err(), "{text:?}");
         }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn tell_the_rule_in_json_too() {
+    fn an_error_in_json_states_the_rule() {
         let error = serde_json::from_str::<Asset>(r#""euro""#).unwrap_err();
         assert!(error.to_string().starts_with("an asset is 2 to 12 capital letters"), "{error}");
         assert_eq!(serde_json::to_string(&Asset::new("EUR").unwrap()).unwrap(), r#""EUR""#);

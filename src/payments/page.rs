@@ -247,7 +247,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_survives_the_way_there_and_back(micros in STORABLE, id in any::<u128>()) {
+        fn a_cursor_is_decoded_as_it_was_encoded(micros in STORABLE, id in any::<u128>()) {
             let time = DateTime::from_timestamp_micros(micros).unwrap();
             let cursor = Cursor::at_time(List::Transactions, time, Uuid::from_u128(id));
             let back: Cursor = cursor.to_string().parse().unwrap();
@@ -255,7 +255,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_else_is_a_cursor(text in ".{0,60}|[0-9a-f]{48,52}") {
+        fn other_text_is_refused_as_a_cursor(text in ".{0,60}|[0-9a-f]{48,52}") {
             if let Ok(cursor) = text.parse::<Cursor>() {
                 prop_assert_eq!(cursor.to_string(), text);
             }

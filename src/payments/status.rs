@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_path_leads_back() {
+    fn no_status_leads_back_to_an_earlier_one() {
         // A status comes after all those from which it can be reached, so there is no cycle.
         for (position, from) in Status::ALL.iter().enumerate() {
             for to in &Status::ALL[..=position] {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_final_ones_have_no_way_on() {
+    fn only_final_statuses_have_no_successor() {
         for from in Status::ALL {
             assert_eq!(from.is_final(), !Status::ALL.iter().any(|to| from.may_become(*to)), "{from}");
         }

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_success_or_a_reset_lets_everybody_in_and_starts_the_schedule_over() {
+    async fn a_success_or_a_reset_lets_all_callers_in_and_starts_the_schedule_over() {
         for by_success in [true, false] {
             let mut breaker = breaker();
             fail(&mut breaker);

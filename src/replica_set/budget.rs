@@ -70,7 +70,7 @@ mod tests {
     const LIMITS: Limits = Limits { start: 20, most: 100 };
 
     #[test]
-    fn the_budget_is_kept() {
+    fn repeats_stay_within_the_budget() {
         let budget = Budget::new(0.05, LIMITS);
         while budget.withdraw() {}
         let mut tries = 0;

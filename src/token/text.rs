@@ -169,7 +169,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(token in tokens()) {
+        fn a_token_is_parsed_as_it_is_displayed(token in tokens()) {
             let key = key("a key of more than sixteen bytes");
             prop_assert_eq!(token.to_string().parse(), Ok(token));
             prop_assert_eq!(key.verify(&key.sign(&token)), Ok(token));

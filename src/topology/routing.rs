@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_share_and_a_slow_node_gets_little() {
+    fn equal_nodes_share_the_reads_and_a_slow_one_gets_few() {
         let equal: Vec<_> = (0..4).map(|node| candidate(node, Tier::Fit, 3, 500)).collect();
         assert!(shares(&equal, 4000).iter().all(|share| (850..1150).contains(share)));
         let mut one_slow = equal;
@@ -106,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn almost_equals_share() {
+    fn nearly_equal_nodes_share_the_reads() {
         let candidates = [candidate(0, Tier::Fit, 0, 150), candidate(1, Tier::Fit, 0, 4_000)];
         assert!(shares(&candidates, 1000).iter().all(|share| (400..600).contains(share)));
     }
 
     #[test]
-    fn weight_and_load_count() {
+    fn weight_and_load_decide_the_share_of_a_node() {
         let mut heavy = candidate(0, Tier::Fit, 9, 500);
         heavy.weight = 4;
         assert_eq!(shares(&[heavy, candidate(1, Tier::Fit, 2, 500)], 100), [100, 0]);
@@ -140,7 +140,7 @@ mod tests {
     proptest! {
         /// Every candidate is taken exactly once, and a worse rank only after all of a better one.
         #[test]
-        fn all_are_taken_best_rank_first(
+        fn all_candidates_are_taken_the_best_rank_first(
             costs in prop::collection::vec((0_u32..6, 0_u32..20, 1_u64..10_000, prop::bool::weighted(0.2)), 0..10),
             seed: u64,
         ) {

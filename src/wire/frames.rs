@@ -143,7 +143,7 @@ mod tests {
     proptest! {
         /// The messages are the same, however the stream is cut into reads.
         #[test]
-        fn cuts_do_not_matter(
+        fn messages_are_framed_wherever_the_bytes_are_cut(
             bodies in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..700)), 1..6),
             cuts in prop::collection::vec(1_usize..300, 1..40),
         ) {

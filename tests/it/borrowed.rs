@@ -313,7 +313,7 @@ async fn a_writer_that_becomes_a_reader_keeps_its_session() {
 
 /// The node of a repeated read is that of the connection that it was given.
 #[tokio::test]
-async fn a_repeated_read_may_be_left_with_a_connection_of_the_caller() {
+async fn a_function_of_run_read_may_put_its_own_connection_into_its_conn() {
     let (cluster, conn) = fixture().await;
     let set = connect(&cluster).await;
     let slot = std::sync::Arc::new(tokio::sync::Mutex::new(Some(conn)));

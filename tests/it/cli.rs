@@ -166,7 +166,7 @@ async fn a_replay_without_servers_brings_its_own_and_removes_them() {
 }
 
 #[tokio::test]
-async fn a_replay_goes_on_when_a_replica_of_its_own_stands_still_or_dies() {
+async fn a_replay_on_a_temporary_cluster_goes_on_when_a_replica_stands_still_or_dies() {
     let folder = folder();
     std::fs::write(folder.path().join("ledger.csv"), ledger()).unwrap();
     for fault in ["pause-replay", "kill-replica"] {

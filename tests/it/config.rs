@@ -177,7 +177,7 @@ fn the_commented_nodes_of_the_example_file_work() {
 }
 
 #[test]
-fn faults_of_nodes_name_the_table_and_the_key() {
+fn issues_of_nodes_name_the_table_and_the_key() {
     let file = r#"
         [[nodes]]
         url = "postgres://db-1/payments"

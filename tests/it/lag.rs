@@ -55,7 +55,7 @@ async fn reads_among_writes(set: &ReplicaSet, primary: &Server, time: Duration) 
 /// The monitor had no slot, so its lag grew with the clock: after `max_lag` none of its idle sessions was used any
 /// more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_replica_whose_sessions_work_goes_on_serving() {
+async fn a_replica_without_slots_whose_sessions_work_goes_on_serving() {
     let cluster = start_cluster(1).await;
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
     primary.execute("CREATE TABLE log (id bigint)").await.unwrap();

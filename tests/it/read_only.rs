@@ -66,7 +66,7 @@ async fn a_replica_refuses_what_was_smuggled_into_a_read() {
 }
 
 #[tokio::test]
-async fn sessions_from_before_a_promotion_still_refuse_after_it() {
+async fn read_sessions_from_before_a_promotion_still_refuse_writes_after_it() {
     let cluster = start_cluster(1).await;
     cluster.primary().execute(SCHEMA).await.unwrap();
     cluster.wait_caught_up().await.unwrap();

@@ -103,7 +103,7 @@ async fn a_read_that_ends_its_sessions_is_sent_to_two_nodes_and_never_to_the_pri
 
 /// With one replica the statement that had ended its session was sent to the primary at once, and again and again.
 #[tokio::test]
-async fn a_read_that_ends_its_sessions_costs_the_primary_one_at_most() {
+async fn a_read_that_ends_its_sessions_ends_at_most_one_on_the_primary() {
     let (_cluster, set) = fixture_with(1, CONFLICT, |config| config).await;
     let runs = Runs::default();
     let outcome: Result<usize, Error> = set

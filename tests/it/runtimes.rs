@@ -76,7 +76,7 @@ async fn pools_connect_on_the_runtime_of_their_callers() {
 
 /// A health report outside any runtime reports this as well, and does not panic.
 #[test]
-fn a_report_outside_of_any_runtime_says_that_it_is_old() {
+fn a_report_outside_any_runtime_says_that_it_is_old() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let config = Config::builder().primary("postgres://app@127.0.0.1:1/none").build().unwrap();
     let set = runtime.block_on(ReplicaSet::connect(config)).unwrap();

@@ -67,7 +67,7 @@ mod tests {
     const LOST: CommitSigns = CommitSigns { succeeded: false, ended: false, goes_on: false, ..COMMITTED };
 
     #[test]
-    fn the_signs_decide_the_outcome() {
+    fn the_answer_and_the_session_decide_the_outcome_of_a_commit() {
         for (signs, expected) in [
             (COMMITTED, Outcome::Committed),
             (CommitSigns { rolled_back: true, ..COMMITTED }, Outcome::RolledBack),

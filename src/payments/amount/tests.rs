@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn says_what_is_wrong() {
+fn an_invalid_amount_is_refused_with_the_reason() {
     for (text, error) in [
         ("", AmountError::Empty),
         ("+1", AmountError::Signed),
@@ -33,7 +33,7 @@ fn says_what_is_wrong() {
 }
 
 #[test]
-fn takes_the_largest_and_the_smallest() {
+fn the_largest_and_the_smallest_amount_are_accepted() {
     for text in ["99999999999999999999.999999999999999999", "0.000000000000000001"] {
         let amount: Amount = text.parse().unwrap();
         assert_eq!(amount.to_string(), text);
@@ -41,7 +41,7 @@ fn takes_the_largest_and_the_smallest() {
 }
 
 #[test]
-fn bounds_numbers_without_writing_them_out() {
+fn a_number_with_a_large_exponent_is_refused_without_expanding_it() {
     // Written out, each of them would have billions of digits.
     let huge = BigDecimal::new(1.into(), -4_000_000_000);
     assert_eq!(Amount::try_from(huge), Err(AmountError::TooLarge));

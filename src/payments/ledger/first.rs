@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lowest_line_stays() {
+    fn of_several_differences_the_lowest_line_is_kept() {
         let first = First::new();
         assert!(!first.is_before(u64::MAX));
         for (line, what) in [(7, "seven"), (9, "nine"), (3, "three"), (5, "five")] {

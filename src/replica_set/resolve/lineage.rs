@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn recoveries_of_before_do_not_count() {
+    fn recoveries_before_the_transaction_do_not_count() {
         let mut in_doubt = in_doubt("a", 1, 500, None);
         let mut seen = Recoveries::default();
         seen.push(recovery(("a", 1, Some(400), None), in_doubt.noted));

@@ -135,7 +135,7 @@ fn first_or(tier: Tier) -> Eligibility {
 }
 
 #[test]
-fn the_policy_for_reads() {
+fn each_node_has_its_tier_by_the_policy_for_reads() {
     use Exclusion::*;
     use Tier::*;
     #[rustfmt::skip]
@@ -213,7 +213,7 @@ fn the_policy_for_reads() {
 }
 
 #[test]
-fn the_nodes_of_one_read() {
+fn a_read_may_exclude_nodes_and_put_them_first_or_last() {
     use NodeFilter::*;
     let (replica, primary) = (replica(), primary());
     let excluded = Excluded(Exclusion::NotRequested);

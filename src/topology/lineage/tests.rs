@@ -160,7 +160,7 @@ fn without_earlier_observations_a_standby_that_keeps_step_shares_the_history() {
 }
 
 #[test]
-fn a_timeline_proves_and_a_restart_forgets() {
+fn a_timeline_proves_the_history_and_a_restart_forgets_it() {
     let server = |started_at_micros| Some(ServerIdentity { started_at_micros, port: 5432, address: None });
     let mut set = Set::before(1200, 1200);
     assert_eq!(set.see(None, Observation { server: server(1), ..of(1200, 100) }, new(1100)), PARTED);

@@ -98,7 +98,7 @@ fn a_commit_that_did_not_wait_for_its_standby_is_told_by_the_routine() {
 }
 
 #[test]
-fn the_closing_of_a_statement_is_owed_to_nobody() {
+fn closing_a_statement_leaves_no_answer_pending() {
     let wire = WireState::new(Arc::default());
     wire.received(b'Z', b"I");
     for kind in [b'P', b'D', b'S', b'B', b'E', b'S'] {

@@ -12,7 +12,7 @@ fn with_parameters(parameters: &str) -> Result<Config, pointsman::ConfigError> {
 
 /// `pointsman config check` accepted `sslrootcert=/nope`, and with `sslmode=prefer` the file was never read at all.
 #[test]
-fn a_certificate_file_that_cannot_be_read_is_a_fault_of_the_configuration() {
+fn a_certificate_file_that_cannot_be_read_is_an_issue() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str, text: &str| {
         let path = folder.path().join(name);

@@ -20,7 +20,7 @@ fn no_display_or_debug_shows_a_password() {
 }
 
 #[test]
-fn no_fault_shows_a_password() {
+fn no_issue_shows_a_password() {
     let mut urls = Vec::new();
     for password in [PASSWORD, ENCODED, "%6bestrel%zz", "%FFkestrel", "kestrel walrus", "kestrel:walrus"] {
         for rest in ["@db/a?sslmode=x", "@db:x/a", "@db,db-2/a", "@/a", "@", "", "/a", "@db/a?tern=1", "@d b"]

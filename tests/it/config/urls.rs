@@ -90,7 +90,7 @@ fn a_url_that_would_be_misread_is_refused_with_a_remedy() {
 }
 
 #[test]
-fn all_faults_of_all_urls_are_named() {
+fn all_issues_of_all_urls_are_named() {
     let env = [
         ("DATABASE_URL", "postgres://db-1/a?sslmode=on&pgbouncer=true"),
         ("DATABASE_REPLICA_URL", "postgres://db-2:x/a,postgres://db-3/a,postgres:///a"),

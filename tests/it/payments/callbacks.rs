@@ -31,7 +31,7 @@ async fn a_repeated_callback_is_one_transaction() {
 }
 
 #[tokio::test]
-async fn the_order_of_metadata_and_zeros_of_an_amount_make_no_other_content() {
+async fn a_repeat_may_reorder_metadata_and_add_zeros_to_the_amount() {
     let fixture = Fixture::start().await;
     let mut conn = fixture.write().await;
     let told = |amount: &str, metadata: &str| {

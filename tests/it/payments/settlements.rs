@@ -23,7 +23,7 @@ fn clerk() -> Actor {
 }
 
 #[tokio::test]
-async fn a_settlement_sums_marks_and_leaves_a_trace() {
+async fn a_settlement_sums_and_marks_transactions_and_is_in_the_audit_log() {
     let fixture = Fixture::start().await;
     let mut conn = fixture.write().await;
     let at = |text: &str| text.parse().unwrap();

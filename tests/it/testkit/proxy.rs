@@ -138,7 +138,7 @@ async fn latency_delays_replies_and_leaves_the_rate() {
 }
 
 #[tokio::test]
-async fn a_cut_comes_after_exactly_so_many_bytes_in_the_middle_of_a_reply() {
+async fn a_cut_comes_after_exactly_the_given_bytes_in_the_middle_of_a_reply() {
     let proxy = echo().await;
     let mut open = TcpStream::connect(proxy.addr()).await.unwrap();
     say(&mut open, "hello").await;

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_noticed_is_always_explained_and_no_traffic_never() {
+    fn a_fault_that_no_user_noticed_passes_and_a_walk_without_traffic_fails() {
         for fault in WALK {
             assert_eq!(unexplained(fault, &well(fault)), Vec::<String>::new(), "{fault:?}");
             assert_eq!(unexplained(fault, &Noticed { writes: 0, ..well(fault) }).len(), 1, "{fault:?}");

@@ -41,7 +41,7 @@ fn marks_and_line_ends_of_other_systems_are_taken_and_lines_are_counted_as_in_an
 }
 
 #[test]
-fn what_is_no_ledger_is_refused() {
+fn a_file_that_is_no_ledger_is_refused() {
     for (text, problem) in [
         ("", "line 1: the file is empty"),
         ("\n\n", "line 1: the file is empty"),
@@ -91,13 +91,13 @@ fn a_file_of_another_format_does_not_flood() {
 
 proptest! {
     #[test]
-    fn nothing_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), with_head: bool) {
+    fn no_input_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), with_head: bool) {
         let head = if with_head { HEAD.as_bytes() } else { b"" };
         let _ = Ledger::read(&[head, &bytes].concat()[..]);
     }
 
     #[test]
-    fn what_is_written_is_read(cents in prop::collection::vec((1u64..1_000_000, any::<bool>()), 1..50)) {
+    fn a_written_ledger_is_read_back(cents in prop::collection::vec((1u64..1_000_000, any::<bool>()), 1..50)) {
         let mut balance = 0i64;
         let mut body = String::new();
         for (id, (amount, up)) in cents.iter().enumerate() {

@@ -55,7 +55,7 @@ fn broken(history: &[Operation], end: &[Shown<'_>]) -> Vec<Rule> {
 const NOTHING: [Rule; 0] = [];
 
 #[test]
-fn a_read_that_lacks_its_sessions_write() {
+fn a_read_that_lacks_its_sessions_write_is_a_violation() {
     let history = [acknowledged(1, 0, 7), read(1, 1, &[(7, &[])])];
     assert_eq!(broken(&history, &[(7, &[(1, 0)])]), [ReadYourWrites]);
     let found = violations(&history, &snapshot(&[(7, &[(1, 0)])]));
@@ -63,7 +63,7 @@ fn a_read_that_lacks_its_sessions_write() {
 }
 
 #[test]
-fn a_read_that_goes_back() {
+fn a_read_that_goes_back_is_a_violation() {
     let history = [
         acknowledged(1, 0, 7),
         read(2, 1, &[(7, &[(1, 0)])]),
@@ -74,13 +74,13 @@ fn a_read_that_goes_back() {
 }
 
 #[test]
-fn a_read_that_goes_back_to_what_a_transaction_saw() {
+fn a_read_that_goes_back_behind_what_a_transaction_saw_is_a_violation() {
     let history = [acknowledged(1, 0, 7), transaction(2, 1, 8, &[(7, &[(1, 0)])]), read(2, 2, &[(7, &[])])];
     assert_eq!(broken(&history, &[(7, &[(1, 0)]), (8, &[(2, 1)])]), [MonotonicReads]);
 }
 
 #[test]
-fn a_transaction_that_lacks_what_its_session_read_or_wrote() {
+fn a_transaction_that_lacks_what_its_session_read_or_wrote_is_a_violation() {
     let read_before =
         [acknowledged(1, 0, 7), read(2, 1, &[(7, &[(1, 0)])]), transaction(2, 2, 8, &[(7, &[])])];
     assert_eq!(broken(&read_before, &[(7, &[(1, 0)]), (8, &[(2, 2)])]), [WritesFollowReads]);
@@ -90,7 +90,7 @@ fn a_transaction_that_lacks_what_its_session_read_or_wrote() {
 
 /// The second session wrote on a primary that had lost what it had read. Only a third one notices.
 #[test]
-fn a_snapshot_with_a_write_but_not_what_its_session_had_read() {
+fn a_snapshot_with_a_write_but_not_what_its_session_had_read_is_a_violation() {
     let history = [
         acknowledged(1, 0, 7),
         read(2, 1, &[(7, &[(1, 0)])]),
@@ -104,7 +104,7 @@ fn a_snapshot_with_a_write_but_not_what_its_session_had_read() {
 
 /// One session saw both, and a later one only what was written last.
 #[test]
-fn a_snapshot_that_goes_back_to_a_write_without_its_past() {
+fn a_snapshot_that_goes_back_to_a_write_without_its_past_is_a_violation() {
     let all: [Shown<'_>; 2] = [(7, &[(1, 0)]), (8, &[(2, 2)])];
     let history = [
         acknowledged(1, 0, 7),
@@ -119,7 +119,7 @@ fn a_snapshot_that_goes_back_to_a_write_without_its_past() {
 }
 
 #[test]
-fn an_end_with_a_write_but_not_what_its_session_had_read() {
+fn an_end_with_a_write_but_not_what_its_session_had_read_is_a_violation() {
     let history = [acknowledged(1, 0, 7), read(2, 1, &[(7, &[(1, 0)])]), acknowledged(2, 2, 8), loss(1, 3)];
     let end: [Shown<'_>; 2] = [(7, &[]), (8, &[(2, 2)])];
     assert_eq!(broken(&history, &end), [WritesFollowReads]);
@@ -127,7 +127,7 @@ fn an_end_with_a_write_but_not_what_its_session_had_read() {
 }
 
 #[test]
-fn a_loss_that_was_not_reported() {
+fn a_loss_that_was_not_reported_is_a_violation() {
     let history = [acknowledged(1, 0, 7), acknowledged(1, 1, 8)];
     assert_eq!(broken(&history, &[(7, &[]), (8, &[])]), [NoSilentLoss]);
     let reported_before = [loss(1, 0), acknowledged(1, 1, 7)];
@@ -137,7 +137,7 @@ fn a_loss_that_was_not_reported() {
 }
 
 #[test]
-fn a_write_that_failed_and_is_there() {
+fn a_write_that_failed_and_is_there_is_a_violation() {
     let history = [write(1, 0, 7, Outcome::Failed), read(2, 1, &[(7, &[(1, 0)])])];
     assert_eq!(broken(&history, &[(7, &[(1, 0)])]), [NoWriteFromNowhere]);
     let another_key = [acknowledged(1, 0, 7), read(2, 1, &[(8, &[(1, 0)])])];
@@ -145,7 +145,7 @@ fn a_write_that_failed_and_is_there() {
 }
 
 #[test]
-fn a_run_in_which_all_goes_well() {
+fn a_run_in_which_all_goes_well_has_no_violation() {
     let history = [
         acknowledged(1, 0, 7),
         read(1, 1, &[(7, &[(1, 0)]), (8, &[])]),
@@ -158,7 +158,7 @@ fn a_run_in_which_all_goes_well() {
 }
 
 #[test]
-fn a_session_that_reads_old_data_but_knew_of_nothing_newer() {
+fn a_session_that_knew_of_nothing_newer_may_read_old_data() {
     let history = [acknowledged(1, 0, 7), read(2, 1, &[(7, &[])]), read(2, 2, &[(7, &[(1, 0)])])];
     assert_eq!(broken(&history, &[(7, &[(1, 0)])]), NOTHING);
 }
@@ -203,7 +203,7 @@ fn a_reported_loss_may_turn_out_to_be_none() {
 
 /// The read began before the write was acknowledged, so its snapshot may be older.
 #[test]
-fn operations_at_the_same_time_owe_each_other_nothing() {
+fn concurrent_operations_need_not_see_each_other() {
     let during = Operation {
         began: Duration::from_millis(500),
         ended: Duration::from_millis(2500),
