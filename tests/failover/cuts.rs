@@ -58,6 +58,7 @@ async fn connections_that_end_while_other_nodes_are_well_fail_no_read() -> TestR
     let (cluster, set) = proxied_fixture().await?;
     let replica = cluster.replica(0);
     let proxy = replica.proxy().await?;
+    // Connections to one of two replicas end in each of four ways, while twelve lanes read.
     let mut failed = Vec::new();
     for fault in ["terminated", "idle for too long", "reset", "cancelled by replay"] {
         let (reads, errors) = read_through(&set, async {
@@ -96,6 +97,7 @@ async fn connections_that_end_while_other_nodes_are_well_fail_no_read() -> TestR
             Ok(())
         })
         .await?;
+        // Every read was repeated in time.
         println!("connections to one of two replicas are {fault}: {} of {reads} reads failed", errors.len());
         failed.extend(errors);
     }

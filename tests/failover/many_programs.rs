@@ -64,9 +64,11 @@ async fn twenty_programs_probe_seldom_and_connect_slowly_while_a_cluster_comes_b
     let sets = try_join_all(configs.into_iter().map(ReplicaSet::connect)).await?;
     try_join_all(sets.iter().map(until_all_serve)).await?;
 
+    // All is well: few probes.
     let well = probe_rate(&sets, 1, Duration::from_secs(4)).await;
     println!("all is well: {well:.2} probes a second of each node by each program");
 
+    // The primary dies: the search is fast at first, and slows down.
     cluster.primary().kill().await?;
     try_join_all(sets.iter().map(until_no_primary)).await?;
     let first = probe_rate(&sets, 1, Duration::from_secs(1)).await;
@@ -74,11 +76,13 @@ async fn twenty_programs_probe_seldom_and_connect_slowly_while_a_cluster_comes_b
     let later = probe_rate(&sets, 1, Duration::from_secs(2)).await;
     println!("no primary: {first:.1} probes a second at first, {later:.1} after six seconds");
 
+    // The replicas die as well, and callers of all programs wait.
     for replica in cluster.replicas() {
         replica.kill().await?;
     }
     let callers: Vec<_> = sets.iter().map(|set| tokio::spawn(callers(set.clone()))).collect();
     sleep(Duration::from_secs(2)).await;
+    // All servers return: the callers are served, and the connects stay bounded.
     let before = connects(&cluster).await;
     let began = Instant::now();
     for server in cluster.servers() {

@@ -36,6 +36,7 @@ async fn a_cluster_that_replaces_the_old_one_on_every_node_is_adopted() -> TestR
     let error = set.write().await.expect_err("most nodes contradict the cluster that is known");
     assert!(matches!(error, CheckoutError::IdentifierMismatch { .. }), "{error}");
 
+    // The last node follows: all are foreign, and after a while the new cluster is adopted.
     let began = Instant::now();
     lead(cluster.primary(), new.primary()).await?;
     until_topology(&set, "all are foreign", |topology| {
@@ -49,6 +50,7 @@ async fn a_cluster_that_replaces_the_old_one_on_every_node_is_adopted() -> TestR
     assert!(
         matches!(&set.topology().primary, PrimaryStatus::One { node, .. } if node == cluster.primary().name())
     );
+    // Writes go to the new cluster alone.
     write_row(&set, 2).await?;
 
     assert_eq!(

@@ -10,7 +10,7 @@ use diesel_migrations::FileBasedMigrations;
 use pointsman::migrate::{self, MigrateError};
 use pointsman::payments::MIGRATIONS;
 use pointsman::prelude::*;
-use pointsman::testkit::Cluster;
+use pointsman::testkit::{self, Cluster};
 use tokio::task::JoinSet;
 
 use crate::support::{connect, fixture, set_of, start_cluster};
@@ -129,20 +129,21 @@ async fn a_migration_that_fails_is_undone_and_named() {
 }
 
 #[tokio::test]
-async fn a_migration_may_take_longer_than_a_statement() {
-    let cluster = Cluster::builder().setting("statement_timeout", "200ms").start().await.expect("a cluster");
+async fn a_migration_may_take_longer_than_a_statement() -> testkit::Result<()> {
+    let cluster = Cluster::builder().setting("statement_timeout", "200ms").start().await?;
     let set = connect(&cluster).await;
     let (_folder, source) = migrations(&[("2025-01-01-000000_slow", "SELECT pg_sleep(0.5)")]);
     assert_eq!(migrate::run(set.write().await.unwrap(), source).await.unwrap(), ["2025-01-01-000000_slow"]);
+    Ok(())
 }
 
 #[tokio::test]
-async fn a_server_that_is_read_only_is_refused() {
-    let cluster =
-        Cluster::builder().setting("default_transaction_read_only", "on").start().await.expect("a cluster");
+async fn a_server_that_is_read_only_is_refused() -> testkit::Result<()> {
+    let cluster = Cluster::builder().setting("default_transaction_read_only", "on").start().await?;
     let set = connect(&cluster).await;
     let error = migrate::run(set.write().await.unwrap(), MIGRATIONS).await.unwrap_err();
     assert!(matches!(error, MigrateError::ReadOnly { .. }), "{error:?}");
+    Ok(())
 }
 
 #[tokio::test]
