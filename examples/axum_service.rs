@@ -45,7 +45,7 @@ impl FromRequestParts<ReplicaSet> for Writer {
     }
 }
 
-/// What a handler answers if it fails.
+/// The answer of a handler that fails.
 struct Failure(Error);
 
 impl<E: Into<Error>> From<E> for Failure {

@@ -76,7 +76,9 @@ pub struct Conn<I: Intent> {
 /// The connection and its source, for any intent.
 pub(crate) struct ConnInner {
     source: Source,
-    /// A transaction was abandoned: later statements would run inside it, and never be committed.
+    /// A transaction was abandoned, and later statements would run inside it.
+    ///
+    /// They would never be committed.
     unusable: bool,
     /// The last transaction ended because it conflicted with others.
     conflicted: bool,
@@ -147,7 +149,7 @@ impl<I: Intent> Conn<I> {
         Conn { inner: self.inner, intent: PhantomData }
     }
 
-    /// Changes the intent's type to the type parameter of generic code, which is the same intent.
+    /// Changes the intent's type to a type parameter that is the same intent.
     pub(crate) fn with_intent<J: Intent>(self) -> Conn<J> {
         debug_assert_eq!(I::KIND, J::KIND, "an intent never becomes another one");
         Conn { inner: self.inner, intent: PhantomData }
@@ -183,7 +185,7 @@ impl<I: Intent> Conn<I> {
         self.inner.source.role()
     }
 
-    /// Returns the time that the read took until a node had reached the position of its causal token.
+    /// Returns the time that the read waited for the position of its causal token.
     ///
     /// It is zero if the first node that was asked was far enough, and for everything but a read with a token. Otherwise
     /// it is the time from the beginning of the checkout, or of the first run of [`run_read`], until this connection was
@@ -216,7 +218,7 @@ impl<I: Intent> Conn<I> {
         self.inner.source.is_closed()
     }
 
-    /// Closes the connection, so that no other caller gets its session in the present state.
+    /// Closes the connection, so that no other caller gets its session.
     #[cfg(feature = "migrate")]
     pub(crate) fn retire(&self) {
         self.inner.source.give_up();
@@ -238,7 +240,7 @@ impl<I: Intent> Conn<I> {
         self.inner.source.node()
     }
 
-    /// Clears the last error's code, so that it is not mistaken for that of the next statement.
+    /// Clears the last error's code, which would be taken for the next statement's.
     pub(crate) fn forget_sqlstate(&self) {
         self.inner.source.wire().take_sqlstate();
     }
@@ -252,7 +254,7 @@ impl<I: Intent> Conn<I> {
         !self.is_closed() && self.inner.source.wire().has_conflict()
     }
 
-    /// Returns a statement's value, unless it was committed without its synchronous standby.
+    /// Returns a statement's value, unless its commit lacks the synchronous standby.
     pub(crate) fn replicated<T>(&self, value: T) -> QueryResult<T> {
         if self.inner.source.wire().take_unreplicated() {
             return Err(self.unreplicated(None).into());
@@ -278,7 +280,7 @@ impl<I: Intent> Conn<I> {
         self.inner.source.prove_position(required).await
     }
 
-    /// Lets the server prove in the flight of the first request that it has reached a position.
+    /// Lets the server prove a position in the flight of the first request.
     pub(crate) fn prove_in_flight(&mut self, required: Lsn) {
         self.wire().ask_before_next();
         self.inner.unproven = Some(required);
@@ -294,7 +296,9 @@ impl<I: Intent> Conn<I> {
         self.inner.causal_wait = wait;
     }
 
-    /// Waits until the position of what was read or written is recorded, which arrives right behind the answer.
+    /// Waits until the position of what was read or written is recorded.
+    ///
+    /// It arrives right behind the answer.
     pub(crate) async fn position_recorded(&self) {
         let wire = self.wire();
         if wire.is_tracked() {
@@ -324,7 +328,9 @@ impl<I: Intent> Conn<I> {
         OutcomeUnknown { node: self.node_name(), sqlstate: None, in_doubt, committed_locally: true }
     }
 
-    /// Returns the bare connection for one statement, for [`RunQueryDsl`](crate::RunQueryDsl) alone.
+    /// Returns the bare connection for one statement.
+    ///
+    /// Only [`RunQueryDsl`](crate::RunQueryDsl) uses it.
     pub(crate) fn connection(&self) -> QueryResult<BareConnection<'_>> {
         let ConnInner { source, unusable, .. } = &self.inner;
         if *unusable || source.is_exchanged() {

@@ -63,7 +63,9 @@ pub enum Error {
         /// The cause.
         source: ConnectError,
     },
-    /// No connection was available. Nothing was sent to a server, so the call is safe to repeat.
+    /// No connection was available.
+    ///
+    /// Nothing was sent to a server, so the call is safe to repeat.
     #[error(transparent)]
     Checkout(#[from] CheckoutError),
     /// A statement could not be cancelled.
@@ -75,10 +77,12 @@ pub enum Error {
     /// A statement failed.
     #[error(transparent)]
     Query(diesel::result::Error),
-    /// A COMMIT was sent but not answered, so it may have succeeded. Not safe to repeat.
+    /// A COMMIT was sent but not answered, so it may have succeeded.
+    ///
+    /// Not safe to repeat.
     #[error(transparent)]
     OutcomeUnknown(#[from] OutcomeUnknown),
-    /// A transaction went on after one of its statements had failed; it was rolled back.
+    /// A transaction went on after a failed statement, so it was rolled back.
     #[error(transparent)]
     TransactionFailed(#[from] TransactionFailed),
     /// Not all connections were returned within the time limit of `close`.

@@ -128,7 +128,9 @@ pub mod listen {
     pub use crate::replica_set::listen::{Gap, Interruption, ListenEvent, Listener, Notification};
 }
 
-/// A session for each request of a [tower](https://docs.rs/tower) service, such as one of axum or hyper.
+/// A session for each request of a [tower](https://docs.rs/tower) service.
+///
+/// Services of axum and hyper are such services.
 #[cfg(feature = "tower")]
 pub mod tower {
     pub use crate::causal::layer::{

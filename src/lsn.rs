@@ -40,7 +40,7 @@ impl Lsn {
         self.0.saturating_sub(other.0)
     }
 
-    /// Returns the end of the last record, if this is the position where the *next* one will begin.
+    /// Returns the end of the last record, if the next one will begin here.
     ///
     /// At the end of a page, the insert position already points behind the header of the next page. A standby that has
     /// replayed everything reports that position only when more is written.
@@ -48,7 +48,7 @@ impl Lsn {
     /// No record ends in a header, so the result is exact for pages of 8 KiB. Only a specially compiled server has others.
     pub(crate) fn end_of_last_record(self) -> Self {
         const PAGE: u64 = 8192;
-        /// The sizes of a page's header: the second one is that of the first page of a segment.
+        /// The sizes of a page's header, and of that of a segment's first page.
         const PAGE_HEADERS: [u64; 2] = [24, 40];
         let beyond = self.0 % PAGE;
         if PAGE_HEADERS.contains(&beyond) { Self(self.0 - beyond) } else { self }

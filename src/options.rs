@@ -47,7 +47,7 @@ pub struct ReadOptions {
     pub(crate) zone: Option<Arc<str>>,
     pub(crate) after: Option<CausalToken>,
     pub(crate) causal_wait: Option<Duration>,
-    /// Where the positions of what is read are recorded.
+    /// The record of the positions of what is read.
     pub(crate) log: SharedLog,
     /// `true` if no replica is known to be far enough, which benchmarks need.
     #[cfg(feature = "testkit")]
@@ -71,7 +71,7 @@ impl ReadOptions {
         }
     }
 
-    /// Returns `true` if no replica is known to be far enough: see `testkit::always_ask`.
+    /// Returns `true` if no replica counts as far enough (`testkit::always_ask`).
     #[cfg(feature = "testkit")]
     pub(crate) const fn always_asks(&self) -> bool {
         self.always_asks
@@ -132,7 +132,7 @@ impl ReadOptions {
         self
     }
 
-    /// Requires that the read sees everything that a token covers, whichever node serves it.
+    /// Requires that the read sees everything that a token covers, on any node.
     ///
     /// A replica that is known to be that far serves at no cost. Otherwise a replica is asked for its position in the
     /// same flight as the read, then there is a short wait for the first replica to get there
@@ -154,7 +154,9 @@ impl ReadOptions {
         self
     }
 
-    /// Limits the wait for a replica to reach the token's position, instead of `reads.causal_wait`.
+    /// Limits the wait for a replica to reach the token's position.
+    ///
+    /// It replaces `reads.causal_wait`.
     ///
     /// After it, the primary serves. [`Duration::ZERO`] does not wait. Without [`after`](Self::after) it has no effect.
     pub const fn causal_wait(mut self, limit: Duration) -> Self {
@@ -190,12 +192,14 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// Creates options with PostgreSQL's default isolation and the configured time limits.
+    /// Creates options with the default isolation and the configured time limits.
     pub const fn new() -> Self {
         Self { isolation: None, resolvable: false, within: None, no_wait: false }
     }
 
-    /// Sets the level at which all statements see what was committed before the first of them.
+    /// Sets the level at which all statements see one snapshot.
+    ///
+    /// They see what was committed before the first of them.
     ///
     /// It is for a transaction, so [`write_with`](crate::ReplicaSet::write_with) ignores it.
     pub const fn repeatable_read(mut self) -> Self {
@@ -203,7 +207,7 @@ impl WriteOptions {
         self
     }
 
-    /// Sets the level at which the transaction behaves as if it ran alone, or runs again.
+    /// Sets the level at which the transaction acts as if alone, or runs again.
     ///
     /// It is for a transaction, so [`write_with`](crate::ReplicaSet::write_with) ignores it.
     pub const fn serializable(mut self) -> Self {
@@ -222,7 +226,9 @@ impl WriteOptions {
         self
     }
 
-    /// Limits all waiting in this call, instead of `writes.failover_wait` and `timeouts.checkout`.
+    /// Limits all waiting in this call.
+    ///
+    /// It replaces `writes.failover_wait` and `timeouts.checkout`.
     ///
     /// It is one limit for the whole call. It covers the wait for a primary, for one of its connections, and before a
     /// transaction runs again after a conflict. [`run_write_with`](crate::ReplicaSet::run_write_with) starts no run

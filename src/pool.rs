@@ -56,7 +56,9 @@ mod reset;
 pub(crate) enum PoolError {
     /// No session could be opened, and no session in use is worth waiting for.
     Connect(Arc<ConnectError>),
-    /// All connections were in use until the deadline, or at once if the caller joins no queue.
+    /// All connections were in use until the deadline.
+    ///
+    /// A caller that joins no queue fails at once.
     Exhausted,
     /// A connection was still being opened at the deadline.
     Connecting,
@@ -108,7 +110,9 @@ struct Shared {
     generation: ArcSwap<CancellationToken>,
     /// Shared with the pools that this one replaced.
     gate: Gate,
-    /// `true` if another pool has replaced this one, so that it hands out and keeps no connection.
+    /// `true` if another pool has replaced this one.
+    ///
+    /// It then hands out and keeps no connection.
     retired: Arc<AtomicBool>,
     /// Cancelled on retirement, for the callers that wait.
     retiring: CancellationToken,
@@ -118,7 +122,7 @@ struct Shared {
     leased: AtomicU32,
     /// Sessions that were abandoned, and have not ended.
     ending: AtomicU32,
-    /// The runtime that created the pool, for code that returns a connection outside a runtime.
+    /// The runtime that created the pool, for returns from outside a runtime.
     home: Handle,
 }
 
@@ -130,7 +134,9 @@ struct PooledConnection {
     expires: Instant,
 }
 
-/// Shortest time between two checks for idle connections; a check runs twice per idle timeout.
+/// Shortest time between two checks for idle connections.
+///
+/// A check runs twice per idle timeout.
 ///
 /// The longest time is bb8's own interval. The shortest keeps a pool with a tiny timeout from checking all the time.
 const SHORTEST_REAPER_INTERVAL: Duration = Duration::from_millis(50);
@@ -173,7 +179,9 @@ impl NodePool {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Checks out a connection, and waits for one until the deadline; callers are served in turn.
+    /// Checks out a connection, and waits for one until the deadline.
+    ///
+    /// Callers are served in turn.
     ///
     /// # Cancel safety
     ///
@@ -319,7 +327,7 @@ impl PooledConnection {
         Self { link: Box::new(link), expires: Instant::now() + lifetime }
     }
 
-    /// Returns `true` if the session is sound and young enough for a next user.
+    /// Returns `true` if the session is reusable and young enough for a next user.
     fn is_usable(&mut self, kind: SessionKind) -> bool {
         self.is_reusable(kind) && Instant::now() < self.expires
     }
@@ -355,7 +363,9 @@ struct Keeper {
     retired: Arc<AtomicBool>,
 }
 
-/// The error for bb8 when it asks for a connection, because only the queue opens connections.
+/// The error for bb8 when it asks for a connection.
+///
+/// Only the queue opens connections.
 #[derive(Debug)]
 struct MadeElsewhere;
 
@@ -375,7 +385,7 @@ impl Idle {
         Self { pool, retired }
     }
 
-    /// Takes a usable connection, if there is one, and closes the unusable ones before it.
+    /// Takes a usable connection, if there is one, and closes unusable ones.
     fn take(&self) -> Option<Pooled> {
         // Polled once, because bb8 has one at once or none.
         pin!(self.pool.get_owned()).now_or_never()?.ok()

@@ -251,7 +251,7 @@ impl ReplicaSet {
         if connections > 0 { Err(Error::Close { connections, after: limit }) } else { Ok(()) }
     }
 
-    /// Returns `true` if [`close`](Self::close) was called on this set or a clone of it.
+    /// Returns `true` if [`close`](Self::close) was called on the set or a clone.
     pub fn is_closed(&self) -> bool {
         self.inner.closed.is_cancelled()
     }

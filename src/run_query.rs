@@ -19,7 +19,9 @@ use futures_util::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt, pin
 use self::sealed::Rows as _;
 use crate::{Conn, Intent, IntentKind, Permits, Writable};
 
-/// Runs statements on a [`Conn`], as `diesel_async::RunQueryDsl` does on a bare connection.
+/// Runs statements on a [`Conn`].
+///
+/// `diesel_async::RunQueryDsl` does the same on a bare connection.
 ///
 /// The methods have the same names and meaning, so one changed import migrates a program. Two things differ. The
 /// connection's intent must [permit](Permits) the statement, or the call does not compile. And the connection is taken
@@ -41,7 +43,7 @@ use crate::{Conn, Intent, IntentKind, Permits, Writable};
 ///
 /// # Cancel safety
 ///
-/// If the future of a *read* is dropped, only its answer is lost. The pool waits for an owed answer in the background,
+/// If the future of a *read* is dropped, only its answer is lost. The pool waits for a pending answer in the background,
 /// or cancels the statement and ends the connection. If the future of a *write* is dropped, the write may or may not
 /// have been applied.
 ///
@@ -261,7 +263,9 @@ async fn first_row<U>(rows: impl Stream<Item = QueryResult<U>> + Send) -> QueryR
     rows.try_next().await?.ok_or(Error::NotFound)
 }
 
-/// Saves the changes of a record, as `diesel_async::SaveChangesDsl` does on a bare connection.
+/// Saves the changes of a record.
+///
+/// `diesel_async::SaveChangesDsl` does the same on a bare connection.
 ///
 /// ```
 /// use pointsman::prelude::*;

@@ -1,4 +1,4 @@
-//! Real PostgreSQL clusters with streaming replicas, and the faults to test against.
+//! Real PostgreSQL clusters with streaming replicas, and faults to test against.
 //!
 //! A mock does not hang, fail over or lose its WAL as a real server does, so the tests use real servers. A [`Cluster`]
 //! is a primary with its replicas, in a separate folder, on free ports of 127.0.0.1. It starts within seconds and is
@@ -82,7 +82,7 @@ pub fn ignore_causal_tokens(set: &ReplicaSet) {
     set.ignore_tokens();
 }
 
-/// Lets a read with a causal token ask its replica for its position, even if the set knows it.
+/// Lets a read with a causal token ask its replica even for a known position.
 ///
 /// A set usually knows that a replica is far enough, and then asks nothing. So the cost of a question shows in few
 /// reads, and a benchmark needs it in all.
@@ -107,7 +107,9 @@ const APP: &str = "app";
 /// It is no secret: the role can do nothing outside its database. The word is unlike any other, so that a test can
 /// search for it in places that must not contain a password.
 const APP_PASSWORD: &str = "open-sesame";
-/// The verifier the server stores for [`APP_PASSWORD`]: SCRAM with one iteration instead of 4096. In a debug build,
-/// 4096 iterations cost a client a tenth of a second per connection, which would distort measurements.
+/// The server's verifier of [`APP_PASSWORD`]: SCRAM with one iteration, not 4096.
+///
+/// In a debug build, 4096 iterations cost a client a tenth of a second per connection, which would distort
+/// measurements.
 const APP_VERIFIER: &str = "SCRAM-SHA-256$1:cG9pbnRzbWFuLWtpdC0xNg==$lGg8Eb18jK42sEaWdZ1J07rhZL9m1WsXQqTn705uBqc=:\
     OzTIgEguebPb1mit8bY7lfx6/ArhWPM3yPYT3OASoLQ=";

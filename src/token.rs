@@ -1,7 +1,7 @@
-//! A token that says how far a node must be, so that a read sees what was written before.
+//! A token that states the position which a node must have reached for a read.
 //!
 //! * [`CausalToken`]: the token, and its text form for headers and cookies
-//! * [`TokenKey`]: signs the tokens that leave the house
+//! * [`TokenKey`]: signs the tokens that leave the program
 //!
 //! A database position orders everything that a cluster ever committed, so it is a logical clock (Lamport), and a
 //! session that carries the highest position it has seen gets the session guarantees: it reads its own writes, and its
@@ -95,7 +95,9 @@ impl CausalToken {
         &self.positions
     }
 
-    /// Returns the token that requires what both require; `None` if they are of different clusters.
+    /// Returns the token that requires what both require.
+    ///
+    /// `None` if they are of different clusters.
     ///
     /// ```
     /// use pointsman::{CausalToken, Lsn};

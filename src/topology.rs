@@ -226,7 +226,7 @@ pub struct NodeStatus {
     pub role: NodeRole,
     /// Health of the node, by its probes.
     pub health: Health,
-    /// Why the node is not healthy, in words, if it is not.
+    /// The reason why the node is not healthy, in words, if it is not.
     pub reason: Option<String>,
     /// `true` if the set may send reads to the node.
     pub serves_reads: bool,

@@ -2,7 +2,7 @@
 //!
 //! A [`WireConnection`] is an `AsyncPgConnection` whose socket belongs to this crate. That adds four things to the
 //! driver. The SQLSTATE of every error is known, with either DSL. So is the transaction status as the *server* last
-//! reported it, and the number of answers still owed. And the monitor can close a connection from outside, so that a
+//! reported it, and the number of pending answers. And the monitor can close a connection from outside, so that a
 //! query on a node that hangs ends.
 //!
 //! * `asks`: asks for the server's position in the flight of a request
@@ -94,7 +94,9 @@ impl WireConnection {
         self.wire.position_before()
     }
 
-    /// Asks a standby to prove that it has replayed up to a position, which takes a round trip.
+    /// Asks a standby to prove that it has replayed up to a position.
+    ///
+    /// This takes a round trip.
     pub(crate) async fn prove_position(&self, required: Lsn) -> bool {
         self.ask_position().await.is_some() && self.wire.is_proven(required)
     }
@@ -109,7 +111,9 @@ impl WireConnection {
         self.usage.is_lent() && self.mark.is_elsewhere(&self.conn)
     }
 
-    /// Returns `true` if the bare connection is the dialled one, and no leaked future holds it.
+    /// Returns `true` if the bare connection is the dialled one, and not leaked.
+    ///
+    /// A leaked future may hold it.
     ///
     /// This also removes a user's instrumentation. A connection that was never handed out cannot have been exchanged.
     pub(crate) fn reclaim(&mut self) -> bool {
@@ -125,7 +129,7 @@ impl WireConnection {
         true
     }
 
-    /// Returns `true` if Diesel believes that a transaction is open, or that its count is wrong.
+    /// Returns `true` if Diesel counts an open transaction, or a wrong number.
     ///
     /// The server may disagree, if raw SQL ended a transaction or a COMMIT was cancelled. Even so, the next transaction
     /// here would be a savepoint, or fail.
@@ -135,7 +139,7 @@ impl WireConnection {
         broken || !matches!(status.transaction_depth(), Ok(None))
     }
 
-    /// Forwards the session's notifications from now on; only the first caller gets them.
+    /// Forwards the session's notifications from now on, to the first caller.
     pub(crate) fn hear(&self, hearer: Hearer) {
         self.driver.hear(hearer);
     }
@@ -154,7 +158,7 @@ impl WireConnection {
         first
     }
 
-    /// Returns `true` if the client may have made a request that the wire has not seen yet.
+    /// Returns `true` if the client may have a request that the wire has not seen.
     pub(crate) fn is_called(&self) -> bool {
         self.driver.call().is_pending()
     }
@@ -186,7 +190,9 @@ impl WireConnection {
         self.lending.is_cancelled()
     }
 
-    /// Returns `true` if the connection was closed or has ended, or the server announced its end.
+    /// Returns `true` if the connection was closed, has ended, or is about to end.
+    ///
+    /// The server announces an end.
     pub(crate) fn is_closed(&self) -> bool {
         self.driver.is_close_requested() || self.wire.is_closed() || self.wire.is_ending()
     }

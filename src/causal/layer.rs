@@ -88,7 +88,7 @@ pub struct CausalLayer<B> {
     reject: Arc<Reject<B>>,
 }
 
-/// Makes the response to a request that is rejected.
+/// A function that creates the response to a rejected request.
 type Reject<B> = dyn Fn(&RefusedToken) -> Response<B> + Send + Sync;
 
 /// The treatment of a request whose token is invalid.
@@ -96,7 +96,9 @@ type Reject<B> = dyn Fn(&RefusedToken) -> Response<B> + Send + Sync;
 pub enum OnInvalidToken {
     /// It is answered with 400; the default for a token in a header.
     Reject,
-    /// It runs in a new session; the default for a token in a cookie, because a browser cannot correct one.
+    /// It runs in a new session.
+    ///
+    /// This is the default for a token in a cookie, because a browser cannot correct one.
     Ignore,
 }
 
@@ -133,7 +135,9 @@ impl<B> CausalLayer<B> {
         Self { header: Some(name), ..self }
     }
 
-    /// Carries tokens in a cookie as well; a session then covers both tokens of a request.
+    /// Carries tokens in a cookie as well.
+    ///
+    /// A session then covers both tokens of a request.
     #[must_use]
     pub fn cookie(self, cookie: CausalCookie) -> Self {
         Self { cookie: Some(cookie), ..self }
@@ -151,7 +155,7 @@ impl<B> CausalLayer<B> {
         Self { key: Some(key), ..self }
     }
 
-    /// Sets what happens to a request whose token is invalid, in a header or in a cookie.
+    /// Sets what happens to a request with an invalid token.
     #[must_use]
     pub fn on_invalid(self, on_invalid: OnInvalidToken) -> Self {
         Self { on_invalid: Some(on_invalid), ..self }
@@ -216,7 +220,7 @@ impl<B> CausalLayer<B> {
         }
     }
 
-    /// Removes the cookie of a client, so that it does not come back with every request.
+    /// Removes the cookie of a client, which would come back with each request.
     fn remove_cookie(&self, had_cookie: bool, response: &mut HeaderMap) {
         if let Some(value) = self.cookie.as_ref().filter(|_| had_cookie).and_then(CausalCookie::removal) {
             response.append(SET_COOKIE, value);

@@ -13,7 +13,9 @@ use crate::replica_set::ReplicaSet;
 use crate::token::CausalToken;
 use crate::{Read, Write};
 
-/// A session: its reads see its writes and never go backwards, on whichever node they run.
+/// A session, whose reads see its writes and never go backwards.
+///
+/// That holds on any node.
 ///
 /// A session records how far in the cluster's history it has seen, by its writes and by its reads. The position comes in
 /// the same flight as the answer, so it costs no round trip. Each read then goes to a node that is at least as far. The
@@ -129,7 +131,7 @@ impl Session {
         self.log.forget();
     }
 
-    /// Checks out a connection to read, from a node that has everything that the session has seen.
+    /// Checks out a connection to read, from a node that has what the session saw.
     ///
     /// If no replica is known to be that far, this asks one, which takes a round trip.
     /// [`run_read`](Self::run_read) asks in the same flight as the read.
@@ -172,7 +174,7 @@ impl Session {
         async move { self.set.read_with(&self.follow(options).await?).await }
     }
 
-    /// Runs a function that only reads, on a node that has everything that the session has seen.
+    /// Runs a function that only reads, on a node that has what the session saw.
     ///
     /// If no replica is known to be that far, one is asked in the same flight as the read. The result counts only if the
     /// replica was that far; otherwise the function runs again elsewhere.
@@ -226,7 +228,7 @@ impl Session {
         async move { self.set.run_read_with(&self.follow(options).await?, function).await }
     }
 
-    /// Checks out a connection to write, on a primary that has everything that the session has seen.
+    /// Checks out a connection to write, on a primary that has what the session saw.
     ///
     /// The session sees each statement and transaction that runs on the connection.
     ///
@@ -277,7 +279,7 @@ impl Session {
         }
     }
 
-    /// Runs a function in a transaction, on a primary that has everything that the session has seen.
+    /// Runs a function in a transaction, on a primary that has what the session saw.
     ///
     /// # Errors
     ///

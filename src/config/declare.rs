@@ -9,6 +9,8 @@
 //! }
 //! ```
 //!
+//! A field after `@nested` is a schedule whose parts are another group, because a `Backoff` is checked as a whole.
+//!
 //! The group is a plain struct with these fields and defaults. Its `visit` passes each field to a
 //! [`Reader`](super::reader::Reader), which reads the value, checks it, and records the declaration.
 

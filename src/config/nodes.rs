@@ -25,7 +25,9 @@ settings! {
         database_replica_url: Urls = Urls::default(), example "[\"postgres://app:change-me@db-2.example.com/payments\"]";
         /// The path of a file that holds the URL, instead of `database_url`.
         database_url_file: Option<String> = None, example "\"/run/secrets/database_url\"";
-        /// The path of a file that holds the URLs, separated by commas or line ends, instead of `database_replica_url`.
+        /// The path of a file that holds the URLs, instead of `database_replica_url`.
+        ///
+        /// Commas or line ends separate them.
         database_replica_url_file: Option<String> = None, example "\"/run/secrets/database_replica_url\"";
         /// The path of a file that holds the password of every URL that has none.
         database_password_file: Option<String> = None, example "\"/run/secrets/database_password\"";
@@ -35,15 +37,21 @@ settings! {
     struct NodeTable in "", "Nodes in detail" {
         /// The URL of the server.
         url: Option<String> = None, example "URL";
-        /// The variable that holds the URL, instead of `url`, so that no password stands in the file.
+        /// The variable that holds the URL, instead of `url`.
+        ///
+        /// With it, no password stands in the file.
         url_env: Option<String> = None, example "variable";
         /// The path of a file that holds the URL, instead of `url`.
         url_file: Option<String> = None, example "path";
         /// The path of a file that holds the password of a URL without one.
         password_file: Option<String> = None, example "path";
-        /// The role that the node should have at the start, `primary` or `replica`. The real roles are discovered.
+        /// The role that the node should have at the start, `primary` or `replica`.
+        ///
+        /// The real roles are discovered.
         role: InitialRole = InitialRole::Replica;
-        /// The name of the node in logs and metrics, unique: 1 to 63 of `a-z A-Z 0-9 . _ -`; `host:port` unless given.
+        /// The name of the node in logs and metrics, `host:port` unless given.
+        ///
+        /// It is unique, and has 1 to 63 of the characters `a-z A-Z 0-9 . _ -`.
         name: Option<String> = None, example "word";
         /// The zone that the node is in.
         zone: Option<String> = None;
@@ -51,7 +59,9 @@ settings! {
         tags: Vec<String> = Vec::new();
         /// Share of the reads relative to the other nodes, 1 to 1000.
         weight: u32 = 1;
-        /// `false` for a node that must never be the primary: a delayed or reporting one (Patroni's `nofailover`).
+        /// `false` for a node that must never be the primary.
+        ///
+        /// Such a node is a delayed or reporting one (Patroni's `nofailover`).
         ///
         /// If it is promoted all the same, it is fenced, and does not by itself fence another node.
         promotable: bool = true;

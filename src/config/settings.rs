@@ -1,4 +1,4 @@
-//! Every setting: its key, type, default and range, what it means, and the reason of its default.
+//! Every setting: its key, type, default, range and meaning, with reasons.
 //!
 //! `docs/configuration.md` and `pointsman.example.toml` are generated from here (`documentation`), and
 //! `check` has the rules that concern several settings. See the guide for how to add a setting.
@@ -185,7 +185,7 @@ settings! {
         ///
         /// Time is what people mean by stale; how many bytes are many depends on the load.
         pub max_lag_bytes: Option<u64> = None, in 1..;
-        /// Wait for a replica to reach the position of a causal token, before the primary serves the read.
+        /// Wait for a replica to reach a token's position, before the primary serves it.
         ///
         /// A replica that keeps up replays a commit within some milliseconds. A longer wait than 25 ms would be felt, and
         /// the primary can answer meanwhile.
@@ -240,7 +240,7 @@ settings! {
         /// A transaction that conflicts five times in a row meets contention that retrying makes worse.
         pub retries: u32 = 5, in 0..=1_000;
         @nested
-        /// The waits before `run_write` repeats a transaction. `retries` limits the attempts.
+        /// The waits before `run_write` repeats a transaction; `retries` limits them.
         pub retry_backoff: Backoff as RetryBackoff;
     }
 
@@ -265,7 +265,7 @@ settings! {
 
     /// The causal tokens that leave the program.
     pub(super) struct CausalSettings in "causal", "Causal tokens" {
-        /// The key that signs causal tokens, at least 16 bytes; `none` leaves them unsigned.
+        /// The key that signs causal tokens, 16 bytes or more; `none` leaves them unsigned.
         ///
         /// Without a key, a client can make a token up, which costs it an error or a short wait. All programs that
         /// exchange tokens need the same key.
@@ -435,7 +435,7 @@ pub(crate) fn smallest_max_lag(probe: &ProbeSettings) -> Duration {
 
 pub(super) const WORD_REMEDY: &str = "use 1 to 63 of the characters a-z A-Z 0-9 . _ -";
 
-/// Returns `true` if a text can stand in a metric's label and in a header without being quoted.
+/// Returns `true` if a text needs no quotes in a metric's label and in a header.
 pub(super) fn is_word(text: &str, special: &str) -> bool {
     (1..=63).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || special.contains(c))
 }

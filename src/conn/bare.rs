@@ -7,7 +7,7 @@ use diesel_async::AsyncPgConnection;
 use super::Conn;
 use crate::{Intent, Write};
 
-/// The intents whose connection dereferences to [`AsyncPgConnection`]: [`Write`] alone.
+/// The intents whose `Conn` dereferences to [`AsyncPgConnection`]: [`Write`].
 ///
 /// diesel-async's methods work on everything that dereferences to a connection. For a `Conn<Read>`, the compiler
 /// reports this bound in our words instead of a missing `DerefMut`.
@@ -91,7 +91,7 @@ impl<I: RawAccess> Conn<I> {
 pub trait OpensOwnSocket: Intent {}
 
 impl<I: Intent> Conn<I> {
-    /// Does not compile: use [`ReplicaSet::listen`](crate::ReplicaSet::listen) for notifications.
+    /// Does not compile; use [`ReplicaSet::listen`](crate::ReplicaSet::listen).
     #[doc(hidden)]
     pub fn notifications_stream(&mut self)
     where

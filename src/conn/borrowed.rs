@@ -68,7 +68,7 @@ impl<I: Intent> Conn<I> {
         BorrowedConn { wire: Arc::clone(source.wire()), conn: Self::of(source), owner: conn }
     }
 
-    /// Takes a connection that the caller opened, for code that takes a `Conn` by value.
+    /// Takes a caller's own connection, for code that takes a `Conn` by value.
     ///
     /// The connection ends with the `Conn`. The limits of [`borrow_from`](Self::borrow_from) apply here as well.
     ///
@@ -95,7 +95,7 @@ impl<I: Intent> Conn<I> {
     }
 }
 
-/// A guard that puts the connection of [`Conn::borrow_from`] back when it is dropped.
+/// A guard whose drop puts the connection of [`Conn::borrow_from`] back.
 ///
 /// It dereferences to a [`Conn`], also exclusively. So `mem::swap` can exchange the connection for another one, which
 /// is then not put back.

@@ -184,7 +184,7 @@ impl Source {
         }
     }
 
-    /// As [`Lease::cancel_abandoned`]; the caller's connection has no known server address.
+    /// As [`Lease::cancel_abandoned`], without a known address of the server.
     pub(super) async fn cancel_abandoned(&self) -> bool {
         match self {
             Self::Pooled(pooled) => pooled.lease.cancel_abandoned().await,
@@ -216,7 +216,7 @@ impl Source {
         }
     }
 
-    /// Logs an unreplicated commit that a statement on the bare connection could not report.
+    /// Logs an unreplicated commit that the bare connection could not report.
     pub(super) fn warn_of_unreplicated(&self) {
         if let Self::Pooled(pooled) = self {
             pooled.warn_of_unreplicated();

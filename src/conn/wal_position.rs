@@ -39,7 +39,7 @@ impl WalPosition {
         diesel_async::RunQueryDsl::get_result(diesel::sql_query(WAL_POSITION), &mut conn).await
     }
 
-    /// Returns the transaction that is open on a node; `None` if it has written nothing.
+    /// Returns the open transaction of a node, if it has written something.
     pub(crate) fn in_doubt(&self, node: Arc<str>) -> Option<InDoubt> {
         Some(InDoubt {
             node,

@@ -2,7 +2,7 @@
 
 use super::ConnectError;
 
-/// The reason why [`CancelHandle::cancel`](crate::CancelHandle::cancel) sent no request.
+/// The reason why [`cancel`](crate::CancelHandle::cancel) sent no request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CancelError {

@@ -28,7 +28,9 @@ pub enum CausalError {
         /// The end of the history that was kept, at most.
         fork: Lsn,
     },
-    /// The token is older than a failover that this set did not see, so it cannot be known if its write survived.
+    /// The token is older than a failover that this set did not see.
+    ///
+    /// It cannot be known if its write survived.
     #[error(
         "it is not known if the history of timeline {timeline} up to {position} survived the failovers since: find out if the \
          write is there, and call `Session::forget` to go on"
@@ -54,7 +56,7 @@ pub enum CausalError {
         /// The position that the token names.
         position: Lsn,
     },
-    /// No node that may serve the read had reached the token's position within the deadline.
+    /// No node had reached the token's position within the deadline.
     #[error(
         "no node that may serve the read had reached {position} within {waited:?}: let reads fall back to the primary \
          (`reads.fallback`, `reads.max_fallback`), or wait longer"
@@ -65,7 +67,7 @@ pub enum CausalError {
         /// Time waited.
         waited: Duration,
     },
-    /// The connection ended between a write's answer and its position, and then came a failover.
+    /// The connection ended before a write's position came, and then a failover came.
     ///
     /// So it is not known if the write survived.
     #[error(

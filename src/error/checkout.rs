@@ -9,9 +9,12 @@ use serde::Serialize;
 use super::{CausalError, ConnectError};
 use crate::IntentKind;
 
-/// The reason why [`ReplicaSet::read`](crate::ReplicaSet::read) or [`write`](crate::ReplicaSet::write) failed.
+/// The reason why [`read`] or [`write`] failed.
 ///
 /// Nothing was sent to a server on behalf of the caller, so the call is safe to repeat.
+///
+/// [`read`]: crate::ReplicaSet::read
+/// [`write`]: crate::ReplicaSet::write
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckoutError {
@@ -33,7 +36,9 @@ pub enum CheckoutError {
         /// The last known state of each node.
         failures: Vec<NodeFailure>,
     },
-    /// Two nodes were out of recovery on the same timeline, so writing to either could lose data.
+    /// Two nodes were out of recovery on the same timeline.
+    ///
+    /// Writing to either could lose data.
     ///
     /// The error persists until all but one are gone for good. A node that is only stopped still counts.
     #[error(
@@ -61,7 +66,7 @@ pub enum CheckoutError {
         /// The error of the last attempt to connect.
         error: Arc<ConnectError>,
     },
-    /// The nodes belong to different clusters, and no majority shows which one is meant.
+    /// The nodes belong to different clusters, and none has the majority.
     #[error(
         "the nodes belong to different clusters, so nothing is written: system identifier of {}; remove the nodes that do not \
          belong to the set, or call `forget_history` after a change of the cluster (pg_upgrade, a restore elsewhere)",
@@ -167,7 +172,7 @@ impl fmt::Display for Failures<'_> {
 pub struct ShownIdentifier {
     /// The node's name.
     pub node: String,
-    /// The system identifier in decimal digits, because it has more than a JSON number holds.
+    /// The system identifier in decimal digits, too many for a JSON number.
     pub system_identifier: String,
 }
 

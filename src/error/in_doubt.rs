@@ -28,6 +28,6 @@ pub struct InDoubt {
     ///
     /// On another node, a timeline of the same number is another history.
     pub(crate) node: Arc<str>,
-    /// Time of the record: recoveries that the set saw later may have lost the transaction.
+    /// Time of the record; a recovery after it may have lost the transaction.
     pub(crate) noted: Instant,
 }

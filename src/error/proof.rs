@@ -24,7 +24,9 @@ pub(crate) enum Proof {
     Silence,
 }
 
-/// Linux errors for a lack of descriptors, ports or buffers: EAGAIN, ENFILE, EMFILE, ENOBUFS.
+/// Linux errors for a lack of descriptors, ports or buffers.
+///
+/// EAGAIN, ENFILE, EMFILE and ENOBUFS.
 ///
 /// The standard library has no kind for them.
 const OWN_SHORTAGE: [i32; 4] = [11, 23, 24, 105];
@@ -81,7 +83,7 @@ pub(super) fn of_socket(error: &io::Error) -> Proof {
     }
 }
 
-/// Returns `true` if the connection ended in the middle, according to any cause in the chain.
+/// Returns `true` if any cause in the chain is a connection's sudden end.
 fn was_cut(error: &(dyn StdError + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {

@@ -31,7 +31,7 @@ impl SqlState {
     pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
     /// Another server process crashed, and all sessions were ended.
     pub const CRASH_SHUTDOWN: Self = Self(*b"57P02");
-    /// The server is starting up, shutting down or in recovery, and takes no connections.
+    /// The server takes no connections: it is starting, stopping or recovering.
     pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
 
     /// Creates a code from its five characters.
@@ -44,7 +44,7 @@ impl SqlState {
         std::str::from_utf8(&self.0[..2]).unwrap_or("??")
     }
 
-    /// Returns `true` if the code means that the session, or the server itself, is ending.
+    /// Returns `true` if the code means that the session or the server is ending.
     pub fn ends_session(self) -> bool {
         matches!(self, Self::ADMIN_SHUTDOWN | Self::CRASH_SHUTDOWN | Self::CANNOT_CONNECT_NOW)
     }

@@ -13,7 +13,7 @@ fn pages() -> BTreeMap<String, String> {
     files.map(|path| (name(&path), std::fs::read_to_string(&path).unwrap())).collect()
 }
 
-/// The text outside of code blocks.
+/// The text outside code blocks.
 fn prose(page: &str) -> String {
     let mut code = false;
     let lines = page.lines().filter(|line| {

@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep};
 use super::{Answer, MigrateError, NodeRole};
 use crate::{Conn, RunExecuteDsl, RunQueryDsl, Write};
 
-/// The key of the advisory lock: `pointsmn` in ASCII. Each database has separate locks.
+/// The key of the advisory lock: `pointsmn` in ASCII.
+///
+/// Each database has separate locks.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"pointsmn");
 
 /// Time between two attempts to take the lock.

@@ -11,7 +11,9 @@ use diesel::serialize::{self, Output, ToSql};
 use diesel::sql_types::Numeric;
 use serde::{Deserialize, Serialize};
 
-/// An amount of some asset: positive, exact, with at most 20 digits before and 18 after the point.
+/// An amount of some asset, positive and exact.
+///
+/// It has at most 20 digits before the point and 18 after it.
 ///
 /// These are the bounds of the column, so every `Amount` can be stored. Eighteen digits are what the finest assets in
 /// use need (one ether is 10¹⁸ wei).

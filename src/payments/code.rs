@@ -1,4 +1,4 @@
-//! Names and codes that are valid once they exist.
+//! Texts for names and codes, which are valid once they exist.
 
 use std::fmt;
 use std::str::FromStr;

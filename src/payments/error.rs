@@ -54,7 +54,7 @@ pub enum Error {
     /// outcome.
     #[error(transparent)]
     OutcomeUnknown(OutcomeUnknown),
-    /// The transaction went on after one of its statements had failed, so it was rolled back.
+    /// The transaction went on after a failed statement, so it was rolled back.
     #[error(transparent)]
     TransactionFailed(TransactionFailed),
 }

@@ -23,7 +23,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Makes a page from up to one item more than requested.
+    /// Returns a page from up to one item more than requested.
     ///
     /// The extra item shows that there is a next page.
     pub(super) fn cut(mut items: Vec<T>, size: PageSize, end: impl Fn(&T) -> Cursor) -> Self {

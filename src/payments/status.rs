@@ -117,7 +117,9 @@ named! {
         Completed = "completed",
         /// It failed. Final.
         Failed = "failed",
-        /// It was completed and taken back before it was settled; it no longer counts. Final.
+        /// It was completed and taken back before it was settled. Final.
+        ///
+        /// It no longer counts.
         Refunded = "refunded",
     }
 }

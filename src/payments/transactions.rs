@@ -73,7 +73,9 @@ pub trait TransactionRepository<I: Intent> {
         page: PageRequest,
     ) -> impl Future<Output = Result<Page<Transaction>, Error>> + Send;
 
-    /// Sums an account's balance of an asset: completed deposits less completed withdrawals.
+    /// Sums an account's balance of an asset.
+    ///
+    /// It is completed deposits less completed withdrawals.
     ///
     /// An account without transactions has zero. The sum is computed each time, from an index with all columns that it
     /// needs, so it can never disagree with the transactions.
@@ -100,7 +102,9 @@ pub trait TransactionRepository<I: Intent> {
         size: PageSize,
     ) -> impl Future<Output = Result<Vec<(AccountId, Balance)>, Error>> + Send;
 
-    /// Sums the completed transactions of an asset for each day in UTC, both ends included.
+    /// Sums the completed transactions of an asset for each day in UTC.
+    ///
+    /// Both ends are included.
     ///
     /// Days without transactions are left out.
     fn totals_per_day(
@@ -119,7 +123,7 @@ pub trait TransactionRepository<I: Intent> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may or may not have recorded it; look with [`find_by_provider_id`](Self::find_transaction_by_provider_id).
+    /// A dropped future may or may not have recorded it; look with [`find_transaction_by_provider_id`](Self::find_transaction_by_provider_id).
     fn record_transaction(
         &self,
         new: &NewTransaction,

@@ -22,23 +22,23 @@ use crate::error::SqlState;
 use crate::stats::NodeStats;
 use crate::wire::{Cancel, WireState};
 
-/// Time for an owed answer to arrive before its statement is cancelled.
+/// Time for a pending answer to arrive before its statement is cancelled.
 ///
 /// The rest of a result whose first row was enough arrives within this time. A statement whose future was dropped may
 /// run on.
 const GRACE: Duration = Duration::from_millis(20);
 
-/// Time for an owed answer of a node that is far away or slow.
+/// Time for a pending answer of a node that is far away or slow.
 const GRACE_FAR: Duration = Duration::from_millis(250);
 
-/// Returns the time for an owed answer.
+/// Returns the time for a pending answer.
 ///
 /// Over a long distance, even an immediate answer takes longer.
 fn grace(stats: &NodeStats) -> Duration {
     (stats.latency.average().unwrap_or_default() * 2).clamp(GRACE, GRACE_FAR)
 }
 
-/// Longest wait for the end of an abandoned statement before the whole session is given up.
+/// Longest wait for an abandoned statement's end before the session is given up.
 const CANCELLED: Duration = Duration::from_secs(1);
 
 /// Returns the waits between cancel requests.
@@ -87,7 +87,9 @@ impl Slot {
         });
     }
 
-    /// Cancels a statement whose future was dropped; returns `true` if the session can go on.
+    /// Cancels a statement whose future was dropped.
+    ///
+    /// Returns `true` if the session can go on.
     ///
     /// The statement first gets a moment to end by itself.
     pub(super) async fn cancel_abandoned(&self) -> bool {

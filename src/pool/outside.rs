@@ -26,7 +26,9 @@ pub(crate) struct Outside {
 }
 
 impl NodePool {
-    /// Returns the means to open a session outside this pool that ends with the pool's sessions.
+    /// Returns the means to open a session outside this pool.
+    ///
+    /// It ends with the pool's sessions.
     pub(crate) fn outside(&self) -> Outside {
         let shared = &self.shared;
         Outside {

@@ -167,7 +167,7 @@ impl Shared {
         });
     }
 
-    /// Runs one attempt to open a connection, for the first caller in the queue by then.
+    /// Runs one attempt to connect, for the first caller in the queue by then.
     ///
     /// It runs in a separate task, so that a cancelled caller does not leave a server with half a login.
     async fn attempt(self: Arc<Self>, begun: bool) {

@@ -1,4 +1,6 @@
-//! Waits until a replica has replayed a position, with one question at a time for all callers.
+//! Waits until a replica has replayed a position.
+//!
+//! One question at a time serves all callers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 /// Time for one question, including the wait for a connection.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// Waits until one of the nodes has reached a position; returns `false` if none has at the deadline.
+/// Waits until one of the nodes has reached a position.
+///
+/// Returns `false` if none has at the deadline.
 ///
 /// # Cancel safety
 ///

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::budget::{Budget, Limits};
 use crate::config::ReadSettings;
 
-/// Multiple of the node's 99th percentile from which an answer is "far longer" than usual.
+/// Multiple of the node's 99th percentile from which an answer is slow.
 const FAR_LONGER: f64 = 1.5;
 
 /// Multiple of the shortest hedge delay to wait while there is no percentile yet.

@@ -37,7 +37,7 @@ struct Round {
 }
 
 impl Round {
-    /// Returns the required position if the nodes have been probed since, and none had written it.
+    /// Returns the required position if no node had written it when last probed.
     fn refuted(&self, since: Instant) -> Option<Requirement> {
         self.required.filter(|required| {
             required.known != Known::Written && self.snapshot.was_observed_since(since, required.known)
@@ -45,7 +45,7 @@ impl Round {
     }
 }
 
-/// Leaves out the replicas that were not there in time again and again, if another node may serve.
+/// Leaves out the replicas that are always late, if another node may serve.
 ///
 /// Every read would otherwise ask and await a replica whose replay stands still, or is delayed.
 fn leave_out_late_replicas(candidates: &mut Vec<Candidate>, snapshot: &Snapshot, now: Instant) {
@@ -129,7 +129,7 @@ impl ReplicaSet {
         self.read_with(&ReadOptions::new().prefer_primary()).await
     }
 
-    /// Checks out a connection to read, from a node that has everything that a token covers.
+    /// Checks out a connection to read, from a node that has what a token covers.
     ///
     /// Short for [`read_with`](Self::read_with) and [`ReadOptions::after`], which documents which node serves.
     ///
@@ -293,7 +293,7 @@ impl ReplicaSet {
         Ok(Round { snapshot, required })
     }
 
-    /// Returns `true` if reads ignore causal tokens: see `testkit::ignore_causal_tokens`.
+    /// Returns `true` if reads ignore tokens (`testkit::ignore_causal_tokens`).
     #[cfg(feature = "testkit")]
     fn ignores_tokens(&self) -> bool {
         self.inner.ignores_tokens.load(Ordering::Relaxed)
@@ -311,7 +311,9 @@ impl ReplicaSet {
         self.inner.ignores_tokens.store(true, Ordering::Relaxed);
     }
 
-    /// Waits a little until one of the nodes that are behind has reached the position; returns `false` if none has.
+    /// Waits a little until a node that is behind has reached the position.
+    ///
+    /// Returns `false` if none has.
     async fn await_position(
         &self,
         plan: &ReadPlan,

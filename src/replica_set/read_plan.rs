@@ -21,10 +21,14 @@ use crate::topology::{Rank, Tier};
 /// not down, but another node may have an idle connection.
 const NODE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Longest pause before all nodes are tried again; a change of the topology ends it.
+/// Longest pause before all nodes are tried again.
+///
+/// A change of the topology ends it.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Retry pause when all fallback permits are taken; they free up within milliseconds.
+/// Retry pause when all fallback permits are taken.
+///
+/// They free up within milliseconds.
 const PAUSE_FOR_PERMIT: Duration = Duration::from_millis(10);
 
 /// The next thing to do for a read.
@@ -32,7 +36,7 @@ const PAUSE_FOR_PERMIT: Duration = Duration::from_millis(10);
 pub(super) enum Step {
     /// Ask this node for a connection.
     Ask(Ask),
-    /// Wait until one of the nodes that are behind has reached the position, and begin a new round then.
+    /// Wait until a node that is behind has reached the position, then try again.
     ///
     /// If none does, report it with [`ReadPlan::on_waited`].
     AwaitPosition,

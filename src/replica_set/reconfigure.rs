@@ -25,7 +25,9 @@ pub struct Reconfigured {
 }
 
 impl Reconfigured {
-    /// Returns the connections to removed nodes, or with earlier settings, that are still in use.
+    /// Returns the number of earlier connections that are still in use.
+    ///
+    /// They lead to removed nodes, or have earlier settings.
     pub fn in_use(&self) -> u32 {
         let removed: u32 = self.draining.iter().map(|node| node.leased()).sum();
         removed + self.replaced.iter().map(Retired::leased).sum::<u32>()

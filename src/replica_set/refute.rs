@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
 impl ReplicaSet {
-    /// Fails if a token is of another cluster, or names a position that the cluster cannot have written.
+    /// Fails if a token is of another cluster, or its position cannot exist.
     ///
     /// A position just beyond the last probe passes, because another program may have written it since. The session
     /// judges it without a wait. A position that is far beyond waits for a probe of the monitors, which is at most ten

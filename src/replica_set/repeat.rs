@@ -25,9 +25,9 @@ pub(super) enum Failure {
     Conflict,
     /// The session ended, and the read is not to blame.
     ///
-    /// No answer was owed, or this program ended the session, or the server did for an unrelated reason.
+    /// No answer was pending, or this program ended the session, or the server did for an unrelated reason.
     Lost,
-    /// The session was ended by an administrator's command (57P01) while the read ran in it.
+    /// An administrator's command ended the session during the read (57P01).
     ///
     /// If the server goes on, the read may be the reason.
     Terminated,
@@ -85,7 +85,7 @@ impl Reason {
     }
 }
 
-/// Proportion of the reads that may be repeated, beyond the first move away from a node.
+/// Proportion of reads that may repeat, after their first move to another node.
 ///
 /// Every read has that first move. Without a bound, a set in which everything fails gets several times its load. The
 /// savings are for a node whose replay cancels everything that runs on it at once.
@@ -156,7 +156,7 @@ impl Repeats {
         self.blamed_on.len() > 1
     }
 
-    /// Returns `true` if the read lost any session, so that the next one is tested before use.
+    /// Returns `true` if the read lost a session, so the next one is tested first.
     pub(super) fn is_blamed(&self) -> bool {
         !self.blamed_on.is_empty()
     }

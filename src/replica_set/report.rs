@@ -41,7 +41,9 @@ pub struct HealthReport {
     pub status: Status,
     /// The node that may take writes, or why there is none.
     pub primary: PrimaryStatus,
-    /// `true` if the primary alone serves reads, because no replica does or none is configured.
+    /// `true` if the primary alone serves reads.
+    ///
+    /// No replica does so, or none is configured.
     pub reads_on_primary_only: bool,
     /// Seconds since the set was started.
     pub uptime_seconds: u64,

@@ -22,7 +22,7 @@ mod lineage;
 pub enum CommitOutcome {
     /// The transaction was committed, and the present primary has it.
     Committed,
-    /// The transaction was not committed, or a primary took over that had not received it.
+    /// The transaction was not committed, or the new primary never received it.
     RolledBack,
     /// The outcome can no longer be determined, because too much happened since.
     Unknown,

@@ -16,7 +16,7 @@ use crate::wire::WireState;
 pub(super) enum Run<R, E> {
     /// The function returned, with a value or its own error.
     Answered(Result<R, E>),
-    /// The node had not reached the required position, so what the function read does not count.
+    /// The node had not reached the required position, so the result is void.
     Behind,
     /// The node caused the error, so another node may answer.
     Failed(E, NodeId, Failure),
@@ -32,7 +32,7 @@ const AFTER_ERROR: Duration = Duration::from_millis(100);
 /// The error may be the function's own, and returning it must not take long.
 const AFTER_SILENCE: Duration = Duration::from_millis(5);
 
-/// Runs until an answer, or until the server has owed one for the given time.
+/// Runs until an answer, or until one has been pending for the given time.
 ///
 /// The time that the caller's function takes itself does not count.
 pub(super) async fn answered_within<F: Future>(
@@ -100,7 +100,7 @@ where
     }
 }
 
-/// Returns the node's failure behind an error; `None` if the function caused the error.
+/// Returns the node's failure behind an error, unless the function caused it.
 async fn failure(conn: &Conn<Read>, node: &Node) -> Option<Failure> {
     let wire = conn.wire();
     if wire.has_pending() && !conn.is_closed() {

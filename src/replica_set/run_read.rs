@@ -22,7 +22,7 @@ use crate::topology::{Node, NodeFilter, NodeId};
 #[derive(Clone, Copy)]
 struct Call<'c> {
     options: &'c ReadOptions,
-    /// The time at which the call stops waiting for connections, if its options set one.
+    /// The deadline of the call's waits for connections, if its options set one.
     limit: Option<Instant>,
     /// The beginning of the try whose node had not reached the position.
     behind_since: Option<Instant>,
@@ -49,7 +49,7 @@ enum Try<R, E> {
     Failed(E),
     /// The session had ended before the function got it, which was recorded.
     Stale,
-    /// The node had not reached the position of the causal token, so what the function read does not count.
+    /// The node had not reached the token's position, so the result is void.
     Behind,
     /// No connection was available.
     NoConnection(CheckoutError),
@@ -83,7 +83,7 @@ impl ReplicaSet {
     /// the primary. If the server ended these sessions by command (57P01) and goes on, one of these replicas gets it
     /// once more. The call returns the error of the last run, and logs a warning.
     ///
-    /// If the server owes an answer for far longer than the node's recent 99th percentile, the read also runs on a
+    /// If an answer is pending for far longer than the node's recent 99th percentile, the read also runs on a
     /// second node. The first answer wins, and `reads.hedge_budget` bounds the proportion. A read that may have ended
     /// its session is not hedged. The time that the function itself takes does not count.
     ///
@@ -218,7 +218,7 @@ impl ReplicaSet {
         }
     }
 
-    /// Runs one try, and a second one beside it if its answer takes far longer than usual.
+    /// Runs one try, and a second one beside it if the first is unusually slow.
     async fn try_hedged<'a, R, E, F>(
         &self,
         function: F,
@@ -310,7 +310,7 @@ impl ReplicaSet {
         !self.snapshot().candidates(options, NodeFilter::Except(&others), None, Instant::now()).is_empty()
     }
 
-    /// Clears a suspect if its nodes went down, because then the sessions ended for that reason.
+    /// Clears a suspect if its nodes went down, because that ended the sessions.
     async fn acquit(&self, repeats: &mut Repeats) {
         if !repeats.is_suspect() {
             return;
@@ -323,7 +323,7 @@ impl ReplicaSet {
         }
     }
 
-    /// Returns `true` if a node on which a session ended is up, once its monitor has probed it.
+    /// Returns `true` if a node on which a session ended is up at its next probe.
     async fn survived(&self, id: NodeId) -> bool {
         let deadline = Instant::now() + SURVIVAL_CHECK;
         while Instant::now() < deadline {

@@ -10,7 +10,7 @@ use crate::lsn::SharedLog;
 use crate::options::WriteOptions;
 
 impl ReplicaSet {
-    /// Runs a function in a transaction on the primary, again if it conflicts with others.
+    /// Runs a function in a transaction on the primary, again after a conflict.
     ///
     /// Serialization failures (40001) and deadlocks (40P01) end a transaction that had no effect and may succeed the
     /// next time. So the whole transaction runs again, after a jittered wait, up to `writes.retries` times. Nothing
@@ -105,7 +105,7 @@ impl ReplicaSet {
         self.run_write_recorded(options, SharedLog::none(), function)
     }
 
-    /// As [`run_write_with`](Self::run_write_with), and records the position of the COMMIT.
+    /// As [`run_write_with`](Self::run_write_with); records the COMMIT's position.
     pub(crate) fn run_write_recorded<'a, 'set, R, E, F>(
         &'set self,
         options: &WriteOptions,

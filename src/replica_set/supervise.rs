@@ -20,7 +20,9 @@ use crate::topology::Snapshot;
 const CATCH_UP: Duration = Duration::from_millis(200);
 
 impl ReplicaSet {
-    /// Returns `true` if the monitors keep the snapshot up to date. If not, restarts them.
+    /// Returns `true` if the monitors keep the snapshot up to date.
+    ///
+    /// Otherwise restarts them.
     pub(super) fn is_up_to_date(&self, snapshot: &Snapshot, now: Instant) -> bool {
         let watched = snapshot.is_up_to_date(now);
         if !watched {

@@ -17,7 +17,9 @@ use crate::pool::{PoolError, Queueing};
 use crate::topology::{Known, PrimaryStatus, Role};
 use crate::{IntentKind, Write};
 
-/// Longest pause before the primary is tried again; a change of the topology ends it.
+/// Longest pause before the primary is tried again.
+///
+/// A change of the topology ends it.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The outcome of one attempt to get a connection from the primary.
@@ -92,7 +94,7 @@ impl ReplicaSet {
         }
     }
 
-    /// As [`write_with`](Self::write_with), with a deadline that was set when the call began.
+    /// As [`write_with`](Self::write_with), with a deadline from the call's start.
     ///
     /// The positions of what is written are recorded in the log, if there is one.
     pub(crate) async fn write_before(
@@ -165,7 +167,9 @@ impl ReplicaSet {
         }
     }
 
-    /// Records what is written on a connection, once its history is known to contain what the session has seen.
+    /// Records what is written on a connection.
+    ///
+    /// The recording begins once its history is known to contain what the session has seen.
     ///
     /// Returns `false` if that is not known yet.
     async fn begin_recording(
@@ -258,7 +262,9 @@ impl ReplicaSet {
     }
 }
 
-/// A primary that is up but rejects logins, so waiting for a failover would not help.
+/// A primary that is up but rejects logins.
+///
+/// Waiting for a failover would not help.
 struct Refusal {
     node: String,
     error: Arc<ConnectError>,

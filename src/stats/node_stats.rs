@@ -65,7 +65,7 @@ const SLOW_ANSWERS: Duration = Duration::from_secs(1);
 /// Shortest time between two wakes of the monitor to learn a position.
 const POSITIONS: Duration = Duration::from_millis(100);
 
-/// Waits for a position in a row that were in vain, after which reads do not wait for the node.
+/// Waits in a row for a position in vain, before reads stop waiting for the node.
 const MISSED_WAITS: u32 = 3;
 
 /// Time after which one read tries such a node again.
@@ -182,7 +182,7 @@ impl NodeStats {
         }
     }
 
-    /// Replaces the known position, because the node's data may have been rewound or rebuilt.
+    /// Replaces the known position of a node that may have been rewound or rebuilt.
     pub(crate) fn reset_position(&self, position: Lsn) {
         self.position.store(position.as_u64(), Ordering::Release);
         self.advanced.notify_waiters();
@@ -210,7 +210,7 @@ impl NodeStats {
         }
     }
 
-    /// Returns `true` if a wait for a position would probably be in vain, because the last ones were.
+    /// Returns `true` if the last waits for a position were in vain.
     ///
     /// One caller at a time gets `false`, to try again.
     pub(crate) fn is_wait_in_vain(&self, now: Instant) -> bool {
@@ -229,7 +229,7 @@ impl NodeStats {
         self.awaiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Takes the task of asking for the position, if a caller waits for it and no task asks.
+    /// Takes the task of asking for the position, if a caller needs it and none asks.
     pub(crate) fn begin_asking(self: &Arc<Self>) -> Option<Asking> {
         let begins = self.is_position_awaited() && !self.asking.swap(true, Ordering::SeqCst);
         begins.then(|| Asking(Arc::clone(self)))

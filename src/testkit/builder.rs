@@ -86,7 +86,7 @@ impl ClusterBuilder {
         self
     }
 
-    /// Makes each commit wait until a replica has it, so that its promotion loses nothing.
+    /// Lets each commit wait for a replica, so that its promotion loses nothing.
     ///
     /// A commit waits for the first replica, and for the next one while the first is away. It hangs while no replica is
     /// connected. A promoted replica commits without waiting.

@@ -41,7 +41,7 @@ pub enum TestkitError {
         /// The version that was found.
         found: String,
     },
-    /// The test runs as root, which PostgreSQL refuses, and there is no user to drop to.
+    /// The test runs as root, which PostgreSQL refuses, and finds no other user.
     #[error(
         "PostgreSQL refuses to run as root and there is no user `{tried}` to run it as: create one (`useradd \
          --system postgres`), or name another in POINTSMAN_TESTKIT_USER"
@@ -62,7 +62,7 @@ pub enum TestkitError {
         /// The system's error.
         source: io::Error,
     },
-    /// The folder of templates belongs to another user, so its contents cannot be trusted.
+    /// The folder of templates belongs to another user, so it cannot be trusted.
     #[error("{} is not a private folder of user {uid}: remove it, or set TMPDIR to a folder of your own", path.display())]
     Untrusted {
         /// The folder.

@@ -10,7 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Offset of the identifier in a WAL segment: after the short page header of 20 bytes, aligned.
+/// Offset of the identifier in a WAL segment.
+///
+/// It follows the short page header of 20 bytes, aligned.
 const OFFSET_IN_WAL: u64 = 24;
 
 /// Draws an identifier as `initdb` does: the time, with the rest filled up.
@@ -45,14 +47,18 @@ pub(super) fn assign(data_dir: &Path, new: u64) -> Result<()> {
     Ok(())
 }
 
-/// Writes the identifier into a segment that has the old one (an unused segment has none).
+/// Writes the identifier into a segment that has the old one.
+///
+/// An unused segment has none.
 fn relabel(segment: &File, old: [u8; 8], new: u64) -> std::io::Result<()> {
     let mut found = [0; 8];
     segment.read_exact_at(&mut found, OFFSET_IN_WAL)?;
     if found == old { segment.write_all_at(&new.to_ne_bytes(), OFFSET_IN_WAL) } else { Ok(()) }
 }
 
-/// Finds the checksum, which is the last field of a structure that grows with the versions.
+/// Finds the checksum.
+///
+/// It is the last field of a structure that grows with the versions.
 fn checksum_position(control: &[u8]) -> Option<usize> {
     (64..control.len().min(512)).step_by(4).find(|&end| {
         control.get(end..end + 4).is_some_and(|stored| stored == crc32c(&control[..end]).to_ne_bytes())

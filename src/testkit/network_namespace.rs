@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, setns};
 use super::error::{Result, TestkitError};
 use super::poll::blocking;
 
-/// A separate network namespace, joined to this one by a pair of virtual interfaces.
+/// A separate network namespace, joined to this one by virtual interfaces.
 ///
 /// A [`Proxy`](super::Proxy) cannot lose packets, because the system acknowledges all that arrives. Here the interface
 /// can be [taken down](Self::cut_off). A client of an address in the namespace then gets no answer, not even a refusal,
@@ -50,7 +50,7 @@ impl NetworkNamespace {
         Self::create().await.map(drop)
     }
 
-    /// Makes a namespace and joins it to this one.
+    /// Creates a namespace and joins it to this one.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl NetworkNamespace {
         .await
     }
 
-    /// Makes a local server reachable at an address inside the namespace.
+    /// Forwards an address inside the namespace to a local server.
     ///
     /// `port` is the server's port on 127.0.0.1.
     ///
@@ -148,7 +148,9 @@ impl NetworkNamespace {
         self.set_inner("up").await
     }
 
-    /// The far end alone: this side keeps its route, so that a packet is lost and not refused.
+    /// The far end alone.
+    ///
+    /// This side keeps its route, so that a packet is lost and not refused.
     async fn set_inner(&self, state: &'static str) -> Result<()> {
         let name = self.name.clone();
         blocking(move || ip(&["-n", &name, "link", "set", "inner", state])).await

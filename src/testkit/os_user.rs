@@ -89,7 +89,7 @@ impl OsUser {
     }
 }
 
-/// Turns the end of a program into its output, or into an error with its last output.
+/// Turns the end of a program into its output, or into an error with it.
 pub(super) fn finish(program: &Path, output: std::io::Result<std::process::Output>) -> Result<String> {
     let program = program.display().to_string();
     let output = output

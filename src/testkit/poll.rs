@@ -12,7 +12,9 @@ pub(super) const LIMIT: Duration = Duration::from_secs(30);
 /// Time between two checks of a condition, so that the servers get the processor.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Waits until `check` returns `true`, and fails with the condition's name after [`LIMIT`].
+/// Waits until `check` returns `true`.
+///
+/// After [`LIMIT`], fails with the condition's name.
 pub(super) async fn until<F>(server: &str, waiting_for: &str, check: impl FnMut() -> F) -> Result<()>
 where
     F: Future<Output = Result<bool>>,

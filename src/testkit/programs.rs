@@ -16,7 +16,7 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Finds the programs in `folder`, or else in the folders where systems install them.
+    /// Finds the programs in `folder`, or where systems install them.
     pub(super) fn find(os_user: OsUser, folder: Option<&Path>) -> Result<Self> {
         let candidates = match (folder, std::env::var_os("PG_BIN")) {
             (Some(folder), _) => vec![folder.to_owned()],

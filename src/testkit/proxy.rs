@@ -168,7 +168,7 @@ impl Proxy {
         self.ask(Action::Behave(Behaviour::Latency(delay))).await
     }
 
-    /// Forwards exactly this many more bytes of replies on each connection, then closes it.
+    /// Closes each connection after exactly this many more bytes of replies.
     ///
     /// It applies to open and new connections until another mode is chosen. With a few bytes, a connection ends in the
     /// middle of a message.

@@ -1,4 +1,6 @@
-//! A set whose work is rolled back: one session, in a transaction that is never committed.
+//! A set whose work is rolled back.
+//!
+//! It has one session, in a transaction that is never committed.
 //!
 //! A [`RollbackSet`] is a [`ReplicaSet`] built like any other, except for the server that it connects to. That server
 //! is a port of this process which speaks PostgreSQL's protocol, and gives all connections turns in one session. So the

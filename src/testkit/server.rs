@@ -109,7 +109,9 @@ impl Server {
         self.inner.port.number()
     }
 
-    /// Returns the URL for the program under test: the role `app`, which owns its database.
+    /// Returns the URL for the program under test, with the role `app`.
+    ///
+    /// The role owns its database.
     ///
     /// The role is no superuser and authenticates with a password (SCRAM). The URL has the current password, also after
     /// [`change_password`](Self::change_password).
@@ -158,7 +160,7 @@ impl Server {
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
-    /// Runs one or several statements as the superuser, in the database of the application.
+    /// Runs statements as the superuser, in the database of the application.
     ///
     /// The role `app` may use the objects that they create.
     ///
@@ -195,7 +197,7 @@ impl Server {
         Ok(self.maintenance_session().await?.value("SELECT pg_is_in_recovery()").await? == "t")
     }
 
-    /// Returns the proxy in front of the server, which starts when it is first asked for.
+    /// Returns the proxy in front of the server, and starts it the first time.
     ///
     /// # Errors
     ///
@@ -275,7 +277,7 @@ impl Server {
         shared.os_user.write(&self.settings_path(), &text)
     }
 
-    /// Makes the server a standby of `other`, from its next start.
+    /// Configures the server as a standby of `other`, from its next start.
     fn become_standby_of(&self, other: &Self) -> Result<()> {
         self.set_source(other)?;
         let signal = self.inner.data_dir.join("standby.signal");

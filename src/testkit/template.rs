@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// Changes whenever a template is made differently, so that an old one is never used.
+/// Version of the templates; a change keeps older ones from being used.
 const LAYOUT: u32 = 2;
 
 /// The smallest settings of a server, which the template remembers.
@@ -91,7 +91,7 @@ impl Template {
     }
 }
 
-/// Makes or checks the folder of templates.
+/// Creates or checks the folder of templates.
 ///
 /// A superuser's files must not come from another user.
 fn private_folder(os_user: OsUser) -> Result<PathBuf> {
@@ -118,7 +118,7 @@ fn is_fresh(folder: &Path) -> bool {
     made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < LONGEST_USE))
 }
 
-/// Makes the template beside its place and moves it there, so that it is whole or absent.
+/// Creates the template beside its place and moves it, so that it is complete.
 fn make(os_user: OsUser, programs: &Programs, cache: &Path, folder: &Path) -> Result<()> {
     let draft = tempfile::Builder::new()
         .prefix("draft-")

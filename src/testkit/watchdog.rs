@@ -22,7 +22,7 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Makes a new folder in `parent`, guarded from its first moment.
+    /// Creates a folder in `parent`, guarded from its first moment.
     pub(super) fn guard(os_user: OsUser, parent: &Path) -> Result<Self> {
         let name = format!("pointsman-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let folder = parent.join(name);

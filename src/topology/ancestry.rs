@@ -83,7 +83,7 @@ impl Ancestry {
         Containment::Contained
     }
 
-    /// Returns `true` if a timeline between the two is known that would have lost the position.
+    /// Returns `true` if a known timeline between the two lost the position.
     ///
     /// The parent is a lower bound, so such a timeline may be the true parent.
     fn may_be_lost(&self, parent: u32, child: u32, position: Lsn) -> bool {

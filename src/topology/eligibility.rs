@@ -58,7 +58,7 @@ pub(crate) enum Eligibility {
 }
 
 impl Eligibility {
-    /// Returns the tier, without a preference for the primary; `None` if the node is excluded.
+    /// Returns the tier without a preference, or `None` for an excluded node.
     pub(crate) fn tier(self) -> Option<Tier> {
         match self {
             Self::Eligible(rank) | Self::Preferred(rank) => Some(rank.tier),
@@ -228,7 +228,7 @@ fn misfit(node: &NodeFacts<'_>, read: &ReadDemand<'_>) -> Option<Exclusion> {
     }
 }
 
-/// Returns `true` if a node is not known to have reached the position that the read requires.
+/// Returns `true` if a node is not known to have reached the required position.
 fn is_behind(node: &NodeFacts<'_>, read: &ReadDemand<'_>) -> bool {
     read.position.is_some_and(|required| node.position < required)
 }
@@ -257,7 +257,7 @@ fn last_resort(node: &NodeFacts<'_>, read: &ReadDemand<'_>) -> Option<Tier> {
     (!read.has_primary && !node.diverged && has_sessions && is_current).then_some(Tier::Stale)
 }
 
-/// Returns `true` if the read asks for the primary first, and this is a primary without trouble.
+/// Returns `true` for a primary without trouble, if the read prefers it.
 fn is_preferred(node: &NodeFacts<'_>, read: &ReadDemand<'_>) -> bool {
     read.prefer_primary && node.role == NodeRole::Primary && !node.suspected && !node.ejected
 }

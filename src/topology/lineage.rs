@@ -61,7 +61,7 @@ struct Fork {
     end: Lsn,
     /// The new primary's place, until the places change.
     primary: Option<usize>,
-    /// `true` if `end` is the fork for certain, and not the end of a later crash recovery.
+    /// `true` if `end` is certainly the fork, and not a later crash recovery's end.
     exact: bool,
     /// The timeline that the new primary is proven to have followed before, at least.
     parent: Option<u32>,

@@ -35,7 +35,9 @@ pub(crate) struct Observation {
     ///
     /// A promotion counts as a start.
     pub(crate) recovered_to: Option<Lsn>,
-    /// `true` if a primary was promoted and not restarted since, so `recovered_to` is the fork of its timeline.
+    /// `true` if a primary was promoted and not restarted since.
+    ///
+    /// Then `recovered_to` is the fork of its timeline.
     ///
     /// It is certain only for a server that streamed before its promotion.
     pub(crate) promoted_since_start: bool,

@@ -62,7 +62,7 @@ impl Prober {
         }
     }
 
-    /// Asks the node for its state, over a new session if there is none or the old one ended.
+    /// Asks the node for its state, over a new session if it needs one.
     async fn ask(&mut self) -> Result<Observation, ProbeError> {
         // A session that reached another server proves more than a long-open one.
         let redial = self.node.stats().server.take_redial();

@@ -1,4 +1,4 @@
-//! Why a node does not serve, in the words of the health report.
+//! The reason why a node does not serve, in the words of the health report.
 
 use std::time::Duration;
 

@@ -33,7 +33,7 @@ pub(super) struct Candidate {
 }
 
 impl RoleHistory {
-    /// Returns the identifier of the cluster that has replaced the adopted one, once that is certain.
+    /// Returns the identifier of the cluster that has certainly replaced ours.
     pub(super) fn replacement(&mut self, nodes: &[Seen<'_>], now: Instant) -> Option<u64> {
         let shown = self.new_identifier(nodes).filter(|_| !self.is_elsewhere);
         self.candidate = shown.map(|identifier| {
@@ -47,7 +47,9 @@ impl RoleHistory {
         nodes.iter().all(answered).then_some(identifier)
     }
 
-    /// Returns the new identifier that every node shows, if they may be a cluster that replaced the adopted one.
+    /// Returns the new identifier that every node shows.
+    ///
+    /// The nodes may be a cluster that replaced the adopted one.
     fn new_identifier(&self, nodes: &[Seen<'_>]) -> Option<u64> {
         let adopted = self.system_identifier?;
         let shown = |seen: &Seen<'_>| seen.last_seen.observation()?.system_identifier;

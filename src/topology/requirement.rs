@@ -21,7 +21,9 @@ pub(crate) struct Requirement {
 pub(crate) enum Known {
     /// A node has written it.
     Written,
-    /// The timeline is known, and no node was seen as far: another program may just have written it.
+    /// The timeline is known, and no node was seen as far.
+    ///
+    /// Another program may just have written it.
     Ahead,
     /// No node has shown the timeline, or the cluster is not known yet.
     Unseen,
@@ -43,7 +45,7 @@ pub(crate) struct History<'s> {
     pub(crate) highest: Lsn,
 }
 
-/// Returns what a token requires, as long as its positions are part of the present history.
+/// Returns what a token requires, if its positions are in the present history.
 pub(crate) fn requirement(token: &CausalToken, history: &History<'_>) -> Result<Requirement, CausalError> {
     if history.system_identifier.is_some_and(|own| own != token.system_identifier()) {
         return Err(CausalError::Foreign);

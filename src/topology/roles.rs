@@ -67,7 +67,7 @@ pub(crate) struct Roles {
     pub(crate) ancestry: Ancestry,
     /// The lost history, if the highest timeline fell.
     pub(crate) lost: Option<LostHistory>,
-    /// The identifier that the set had before, if another cluster has just replaced its own.
+    /// The former identifier of the set, if another cluster has just replaced it.
     pub(crate) replaced: Option<u64>,
 }
 

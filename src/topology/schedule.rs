@@ -36,7 +36,7 @@ const WAKE_BURST: u32 = 2;
 /// Time after which one more wake is allowed.
 const WAKE_REFILL: Duration = Duration::from_millis(125);
 
-/// Returns the time after which the answer to a probe is late, by the node's average latency.
+/// Returns the time after which a probe's answer is late, by the node's average.
 pub(crate) fn late_after(average: Option<Duration>) -> Duration {
     average.unwrap_or_default().saturating_mul(LATE_FACTOR).max(LATE_ANSWER)
 }

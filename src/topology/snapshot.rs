@@ -18,7 +18,7 @@ use crate::topology::Node;
 use crate::topology::routing::Candidate;
 use crate::topology::{Health, NodeRole, ProbeError, Topology};
 
-/// Bytes of WAL that a cluster writes at most between two probes (`probe.interval`, 400 ms).
+/// Most bytes of WAL that a cluster writes between two probes (400 ms).
 ///
 /// Few disks write more than 2 GB/s. A higher position is checked with a probe before it is believed.
 #[cfg(feature = "tower")]
@@ -133,12 +133,14 @@ impl Snapshot {
         }
     }
 
-    /// Returns the token of what a session has seen; `None` if it has seen nothing, or the cluster is unknown.
+    /// Returns the token of what a session has seen.
+    ///
+    /// `None` if it has seen nothing, or the cluster is unknown.
     pub(crate) fn token(&self, log: &PositionLog) -> Option<CausalToken> {
         CausalToken::of(log.cluster().or(self.system_identifier)?, log.positions())
     }
 
-    /// Removes what the present history is known to contain, once the session has seen something newer.
+    /// Removes what the present history contains, if the session has seen newer.
     pub(crate) fn forget_ancestors(&self, log: &PositionLog) {
         let present = self.ancestry.timeline();
         let positions = log.positions();
@@ -168,7 +170,7 @@ impl Snapshot {
         positions.max().unwrap_or_default()
     }
 
-    /// Returns `true` if the required position may have been written since the nodes were last probed.
+    /// Returns `true` if the position may have been written since the last probes.
     #[cfg(feature = "tower")]
     pub(crate) fn is_plausible(&self, required: &Requirement) -> bool {
         match required.known {

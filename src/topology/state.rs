@@ -1,4 +1,4 @@
-//! Where the monitors post their outcomes, and where the topology is built.
+//! The state that the monitors update, from which the topology is built.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -418,7 +418,7 @@ impl State {
         status
     }
 
-    /// Decides whether a node may serve a read without options, apart from passing trouble.
+    /// Returns `true` if a node may serve a plain read, apart from passing trouble.
     fn eligibility(&self, status: &NodeStatus, i: usize, roles: &Roles) -> Eligibility {
         let options = ReadOptions::new();
         let read = ReadDemand::new(&options, &self.config, NodeFilter::All, None, roles.primary.is_some());

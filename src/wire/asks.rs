@@ -9,10 +9,10 @@
 //!
 //! A question has one of two forms:
 //!
-//! * A request of its own, which is one `FunctionCall` message. It is neither parsed nor planned, but the server sends
+//! * A separate request, which is one `FunctionCall` message. It is neither parsed nor planned, but the server sends
 //!   its answer by itself, so the client is woken once more.
 //! * A prepared statement *within* the user's request, on a standby. All answers come at once. If it failed, so would
-//!   the user's request, so it is used only after a request of its own has succeeded in the session.
+//!   the user's request, so it is used only after a separate request has succeeded in the session.
 //!
 //! A question inside a transaction could abort it, so a request that begins or continues one is followed by none.
 //!
@@ -39,7 +39,7 @@ use question::{Function, Place, Question, Row, Statement};
 #[derive(Debug, Default)]
 pub(super) struct Asks {
     queue: Mutex<Queue>,
-    /// `true` if the tap has to look at the requests.
+    /// `true` if the tap has to read the requests.
     active: AtomicBool,
     /// Questions without an answer.
     pending: AtomicUsize,
@@ -63,7 +63,7 @@ struct Queue {
     statement: Statement,
 }
 
-/// Where the positions of a connection are recorded.
+/// The record of a connection's positions.
 #[derive(Debug, Clone)]
 pub(crate) struct Tracking {
     pub(crate) log: Arc<PositionLog>,
@@ -77,7 +77,9 @@ pub(crate) struct Tracking {
 #[derive(Debug, Clone, Copy)]
 struct Answer {
     position: Lsn,
-    /// `true` if the server replayed up to there, so the position is on the history that it followed as a standby.
+    /// `true` if the server replayed up to there.
+    ///
+    /// The position is then on the history that it followed as a standby.
     is_replayed: bool,
 }
 
@@ -157,17 +159,17 @@ impl Asks {
 }
 
 impl WireState {
-    /// Returns `true` if the tap has to look at the requests.
+    /// Returns `true` if the tap has to read the requests.
     pub(super) fn is_asking(&self) -> bool {
         self.asks.is_active()
     }
 
-    /// Returns `true` if the tap has to look at the answers.
+    /// Returns `true` if the tap has to read the answers.
     pub(super) fn has_questions(&self) -> bool {
         self.asks.is_pending()
     }
 
-    /// Records the position behind each request from now on, until [`untrack`](Self::untrack).
+    /// Records the position behind each request, until [`untrack`](Self::untrack).
     pub(crate) fn track(&self, tracking: Tracking) {
         let mut queue = self.asks.queue();
         queue.tracking = Some(tracking);
@@ -196,12 +198,14 @@ impl WireState {
         self.asks.set_active(&queue);
     }
 
-    /// Returns the answer to [`ask_before_next`](Self::ask_before_next), once it is there.
+    /// Returns the answer to [`ask_before_next`](Self::ask_before_next), if it came.
     pub(crate) fn position_before(&self) -> Option<Lsn> {
         self.asks.queue().before.map(|answer| answer.position)
     }
 
-    /// Returns `true` if everything that was read since [`ask_before_next`](Self::ask_before_next) is as new as this.
+    /// Returns `true` if everything that was read meanwhile is as new as this.
+    ///
+    /// The time begins with [`ask_before_next`](Self::ask_before_next).
     pub(crate) fn is_proven(&self, required: Lsn) -> bool {
         let queue = self.asks.queue();
         // The question goes with the first request, so without one nothing was read.
@@ -346,7 +350,7 @@ impl WireState {
         }
     }
 
-    /// Handles a message that may answer a question that is a request of its own.
+    /// Handles a message that may answer a question in a separate request.
     fn answer_apart(&self, queue: &mut Queue, kind: u8, body: &[u8]) -> Passage {
         match kind {
             b'V' => self.learn(queue, body),
@@ -437,7 +441,7 @@ impl WireState {
         }
     }
 
-    /// Records that a request was answered, with the transaction status before and after it.
+    /// Records an answered request, with the transaction status around it.
     pub(super) fn note_transaction_status(&self, before: u8, after: u8) {
         let ended = matches!(before, b'T' | b'E') && after == b'I';
         if ended && self.is_tracked() {

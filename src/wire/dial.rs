@@ -97,7 +97,7 @@ impl Dialer {
         })
     }
 
-    /// Opens a session within a limit for socket, TLS, authentication and check together.
+    /// Opens a session within one limit for socket, TLS, authentication and check.
     ///
     /// Cancelling `severed` ends the session, now or later.
     ///
@@ -174,7 +174,9 @@ impl Dialer {
         )
     }
 
-    /// Returns the limit for opening a session: the node's URL overrides `timeouts.connect`.
+    /// Returns the limit for opening a session.
+    ///
+    /// The node's URL overrides `timeouts.connect`.
     pub(crate) fn limit(&self) -> Duration {
         self.node.postgres().get_connect_timeout().copied().unwrap_or(self.timeouts.connect)
     }

@@ -37,7 +37,7 @@ impl Driver {
         self.given_up.cancel();
     }
 
-    /// Forwards the session's notifications from now on; only the first caller gets them.
+    /// Forwards the session's notifications from now on, to the first caller.
     pub(super) fn hear(&self, hearer: Hearer) {
         // A session has at most one receiver in its life.
         let _ = self.hearer.set(hearer);
@@ -88,10 +88,12 @@ impl Wake for Call {
     }
 }
 
-/// Time for a closed connection to terminate; a server that hangs would never let it.
+/// Time for a closed connection to terminate.
+///
+/// A server that hangs would never let it.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// Moves a connection's bytes until it ends, is closed or abandoned, or its owner is gone.
+/// Moves a connection's bytes until it ends, is closed, or has no owner.
 ///
 /// The stream of an abandoned session is kept until the server has ended it, however long that takes.
 ///
@@ -186,7 +188,7 @@ fn on_message(message: AsyncMessage, hearer: &OnceLock<Hearer>, unheard: &mut bo
     }
 }
 
-/// Returns `true` unless the server ended the session for a limit in its configuration.
+/// Returns `true` unless a limit of the server's settings ended the session.
 ///
 /// Such an end proves that the server is up.
 fn is_trouble(error: &tokio_postgres::Error) -> bool {

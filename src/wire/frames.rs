@@ -41,7 +41,7 @@ pub(super) fn field(body: &[u8], kind: u8) -> Option<&[u8]> {
 /// The code in a request for TLS, instead of a protocol version.
 pub(super) const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
-/// Pseudo-kind for the answer to a request for TLS, which is one byte and no message.
+/// Pseudo-kind for the answer to a request for TLS: one byte, no message.
 pub(super) const TLS_ANSWER: u8 = 1;
 
 impl Frames {
@@ -54,7 +54,9 @@ impl Frames {
         self.have == 0
     }
 
-    /// Feeds bytes, and calls `message` with the kind and the kept part of each complete message.
+    /// Feeds bytes, and calls `message` for each complete message.
+    ///
+    /// It gets the kind and the kept part.
     pub(in crate::wire) fn feed(&mut self, mut bytes: &[u8], mut message: impl FnMut(u8, &[u8])) {
         while !bytes.is_empty() {
             let n = self.step(bytes, &mut message);

@@ -14,7 +14,9 @@ pub(crate) struct Lending(AtomicU64);
 /// Flag: a statement was cancelled, in this checkout or in an earlier one.
 const CANCELLED: u64 = 1;
 
-/// Flag: there is a handle of the present checkout; without one, a return changes nothing.
+/// Flag: the present checkout has a handle.
+///
+/// Without one, a return changes nothing.
 const HAS_HANDLE: u64 = 2;
 
 /// Bits below the number of the checkout.

@@ -27,7 +27,9 @@ pub(super) struct Mark {
     /// Its memory stays allocated, so no other token has its address.
     token: Weak<()>,
     listener: Option<Listener>,
-    /// `true` if the mark answers; a later diesel-async may report events at other times.
+    /// `true` if the mark answers.
+    ///
+    /// A later diesel-async may report events at other times.
     answers: bool,
 }
 
@@ -53,7 +55,9 @@ impl Mark {
         conn.set_instrumentation(Marked { token, listener: self.listener.clone() });
     }
 
-    /// Replaces the mark; returns `false` if the connection did not have it, or shared it.
+    /// Replaces the mark.
+    ///
+    /// Returns `false` if the connection did not have it, or shared it.
     ///
     /// Only the right connection drops the old mark when it gets a new one. A leaked future holds it, perhaps with a
     /// lock that the next statement needs.

@@ -102,7 +102,7 @@ fn starts_with(word: &[u8], prefix: &[u8]) -> bool {
     word.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Returns `true` if a word is a function that takes an advisory lock beyond its transaction.
+/// Returns `true` if a word is a function that takes a session's advisory lock.
 fn is_advisory(word: &[u8]) -> bool {
     ["pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared"]
         .iter()

@@ -1,4 +1,4 @@
-//! The state of a connection, as PostgreSQL's protocol shows it in the tapped bytes.
+//! The state of a connection, as PostgreSQL's protocol shows it in its bytes.
 //!
 //! A message of the protocol has a type and a length, so its boundaries are known without parsing its body. Some
 //! answers are parsed:
@@ -10,7 +10,7 @@
 //! * `ParameterStatus`: if a session became writable, and if its server was promoted
 //! * `Authentication…`: if a password is requested
 //!
-//! Together with the requests sent, they show if the server still owes an answer.
+//! Together with the requests sent, they show if an answer is still pending.
 //!
 //! Source: PostgreSQL 15 documentation, chapter 55, "Frontend/Backend Protocol".
 
@@ -40,9 +40,11 @@ const SASL: u32 = 10;
 /// The state of one connection by its tap, shared with the connection's owner.
 #[derive(Debug)]
 pub(crate) struct WireState {
-    /// `ReadyForQuery`'s status: `I`dle, in a `T`ransaction, in a failed one (`E`); 0 before the first.
+    /// The status of the last `ReadyForQuery`, or 0 before the first.
+    ///
+    /// `I`dle, in a `T`ransaction, or in a failed one (`E`).
     status: AtomicU8,
-    /// Requests sent (`Sync`, `Query`), and the number of them that `ReadyForQuery` has answered.
+    /// Requests sent (`Sync`, `Query`), and requests answered (`ReadyForQuery`).
     requests_sent: AtomicU64,
     answered: AtomicU64,
     /// Number of the last request that did more than close a prepared statement.
@@ -64,11 +66,13 @@ pub(crate) struct WireState {
     rolled_back: AtomicBool,
     /// Commands that ended a transaction, or rolled a savepoint back.
     transactions_ended: AtomicU64,
-    /// `true` if transactions write by default, as the server (14 or newer) last reported.
+    /// `true` if transactions write by default, as servers from 14 on report.
     writes_by_default: AtomicBool,
     /// `true` if the server is a standby, as it last reported (14 or newer).
     standby: AtomicBool,
-    /// The announced server process of the session; a pooler announces one that does not exist.
+    /// The announced server process of the session.
+    ///
+    /// A pooler announces one that does not exist.
     backend: AtomicI32,
     /// The changes that were left on the session, packed.
     leftover: AtomicU8,
@@ -80,17 +84,19 @@ pub(crate) struct WireState {
     ///
     /// At the latest, it is set when the stream is dropped.
     closed: AtomicBool,
-    /// `true` if the session was abandoned, so that its stream is kept when its driver drops it.
+    /// `true` if the session was abandoned, so its stream outlives the driver.
     given_up: AtomicBool,
     /// The stream of an abandoned session.
     remains: Mutex<Option<Remains>>,
-    /// Set when the stream is gone, because the server has ended the session or will notice it.
+    /// Set when the stream is gone.
+    ///
+    /// The server has ended the session, or will notice it.
     ended: AtomicBool,
-    /// Wakes the tasks that wait until the server owes no answer, or for the end.
+    /// Wakes the tasks that wait until no answer is pending, or for the end.
     drained: Notify,
-    /// Time of the first request that is not answered yet, in microseconds since `created`.
+    /// Microseconds from `created` to the first unanswered request.
     asked: AtomicU64,
-    /// Longest time that the server owed an answer since the last read, in microseconds.
+    /// Microseconds of the longest wait for an answer since the last read.
     ///
     /// It is 0 if there was no answer.
     longest_wait: AtomicU64,
@@ -134,7 +140,7 @@ impl WireState {
         }
     }
 
-    /// Waits until the server owes no answer, or the connection has ended.
+    /// Waits until no answer is pending, or the connection has ended.
     ///
     /// # Cancel safety
     ///
@@ -149,7 +155,7 @@ impl WireState {
         }
     }
 
-    /// Returns `true` if the server owes no answer, and last reported no open transaction.
+    /// Returns `true` if no answer is pending and no transaction is open.
     pub(crate) fn is_idle(&self) -> bool {
         self.status.load(Ordering::Acquire) == b'I' && !self.has_pending()
     }
@@ -173,7 +179,7 @@ impl WireState {
         &self.stats
     }
 
-    /// Returns `true` if the server last reported an open transaction, even a failed one.
+    /// Returns `true` if a transaction is open, even a failed one.
     pub(crate) fn is_in_transaction(&self) -> bool {
         matches!(self.status.load(Ordering::Acquire), b'T' | b'E')
     }
@@ -188,14 +194,16 @@ impl WireState {
         self.status.load(Ordering::Acquire) == b'E'
     }
 
-    /// Returns `true` if the server answered the last COMMIT or ROLLBACK with `ROLLBACK`.
+    /// Returns `true` if the last COMMIT or ROLLBACK was answered with `ROLLBACK`.
     ///
     /// A COMMIT gets this answer, without an error, if a statement of the transaction had failed.
     pub(crate) fn rolled_back(&self) -> bool {
         self.rolled_back.load(Ordering::Acquire)
     }
 
-    /// Returns `true` if the server reported that the session's transactions write by default.
+    /// Returns `true` if the session's transactions write by default.
+    ///
+    /// The server reports it.
     ///
     /// A read session begins without, and changes only if a statement changed its settings.
     pub(crate) fn writes_by_default(&self) -> bool {
@@ -231,12 +239,14 @@ impl WireState {
         self.without_tls.load(Ordering::Acquire)
     }
 
-    /// Returns `true` if the server requested a password: in clear text, by MD5 or by SCRAM.
+    /// Returns `true` if the server requested a password.
+    ///
+    /// It does so in clear text, by MD5 or by SCRAM.
     pub(crate) fn is_asked_for_password(&self) -> bool {
         self.asked_for_password.load(Ordering::Acquire)
     }
 
-    /// Returns `true` if the server owes an answer that a caller waits for.
+    /// Returns `true` if an answer is pending that a caller waits for.
     ///
     /// The driver closes an uncached statement with a separate request, after the answer has arrived. No caller waits
     /// for that request, and it delays none.
@@ -244,13 +254,13 @@ impl WireState {
         self.last_work.load(Ordering::Acquire) > self.answered.load(Ordering::Acquire)
     }
 
-    /// Returns the time since which the server owes an answer; `None` if it owes none.
+    /// Returns the time since which an answer is pending, if one is.
     pub(crate) fn owed_for(&self) -> Option<Duration> {
         let asked = self.asked.load(Ordering::Relaxed);
         self.has_pending().then(|| Duration::from_micros(self.age_micros().saturating_sub(asked)))
     }
 
-    /// Takes the longest time that the server owed an answer since the last call.
+    /// Takes the longest time that an answer was pending since the last call.
     ///
     /// The time is zero without an answer.
     pub(crate) fn take_longest_wait(&self) -> Duration {
@@ -302,7 +312,9 @@ impl WireState {
         self.drained.notify_waiters();
     }
 
-    /// Stops all output but the end of the session; returns `false` if it was abandoned before.
+    /// Stops all output but the end of the session.
+    ///
+    /// Returns `false` if it was abandoned before.
     pub(super) fn give_up(&self) -> bool {
         let first = !self.given_up.swap(true, Ordering::AcqRel);
         self.close();
@@ -352,18 +364,20 @@ impl WireState {
         }
     }
 
-    /// Returns `true` if the server may be working: it owes an answer, or got part of a request.
+    /// Returns `true` if the server may be working.
+    ///
+    /// An answer is pending, or it got part of a request.
     pub(crate) fn is_at_work(&self) -> bool {
         self.has_pending() || self.working.load(Ordering::Relaxed)
     }
 
-    /// Takes the SQLSTATE of the last error, so that it is not mistaken for a later one.
+    /// Takes the SQLSTATE of the last error, which is then no longer there.
     pub(crate) fn take_sqlstate(&self) -> Option<SqlState> {
         self.conflict.store(false, Ordering::Release);
         SqlState::unpack(self.sqlstate.swap(0, Ordering::AcqRel))
     }
 
-    /// Returns the SQLSTATE of the last error, or of the one that failed the open transaction.
+    /// Returns the SQLSTATE of the error that failed the transaction, or the last.
     pub(crate) fn sqlstate(&self) -> Option<SqlState> {
         SqlState::unpack(self.sqlstate.load(Ordering::Acquire))
     }

@@ -152,7 +152,9 @@ impl<S: Stream> ProtocolTap<S> {
         }
     }
 
-    /// Returns the stream, for TLS for example, whose plain stream is then watched instead.
+    /// Returns the stream, for TLS for example.
+    ///
+    /// The plain stream above it is then watched instead.
     #[cfg(feature = "tls")]
     pub(crate) fn untap(mut self) -> Option<(S, Arc<WireState>)> {
         let stream = self.stream.take()?;
@@ -182,7 +184,7 @@ impl Inbox {
         self.passed.is_empty() && self.held.is_empty()
     }
 
-    /// Gives the driver what it may have; returns `false` if there is nothing.
+    /// Forwards the available bytes to the driver; returns `false` without any.
     fn deliver(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let rest = &self.passed[self.taken..];
         if rest.is_empty() {

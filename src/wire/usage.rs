@@ -85,7 +85,9 @@ impl Transaction {
         Polled(&self.0)
     }
 
-    /// Returns `true` if no inner transaction is open, whose future would have been leaked.
+    /// Returns `true` if no inner transaction is open.
+    ///
+    /// The future of an open one was leaked.
     pub(crate) fn is_innermost(&self) -> bool {
         self.0.transactions.load(Relaxed) == self.0.polled.load(Relaxed) + 1
     }

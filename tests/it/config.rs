@@ -24,7 +24,7 @@ fn read(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::from_sources(Some(file), env.iter().map(|(name, value)| (name.to_string(), value.to_string())))
 }
 
-/// Reads a file beside a faultless `DATABASE_URL`.
+/// Reads a file beside a valid `DATABASE_URL`.
 fn with_url(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     read(file, &[&[("DATABASE_URL", URL)], env].concat())
 }

@@ -37,7 +37,7 @@ impl Certificates {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Makes an authority: its certificate and its key.
+    /// Creates an authority: its certificate and its key.
     pub(crate) fn authority(&self, name: &str) {
         self.self_signed(name, "CA:TRUE", &format!("/CN={name}"), "DNS:authority.invalid");
     }

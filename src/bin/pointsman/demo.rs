@@ -76,7 +76,9 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
     Ok(())
 }
 
-/// Compares reads with and without tokens, prints what to try, and shows the traffic until Ctrl-C.
+/// Compares reads with and without tokens, and shows the traffic until Ctrl-C.
+///
+/// It also prints what to try.
 async fn present(fixture: &Fixture) -> Outcome {
     println!("{}", tokens::compare(fixture).await?);
     let url = fixture.url();

@@ -32,7 +32,9 @@ impl Failure {
     }
 }
 
-/// Returns the error and its causes, each once, because some errors repeat their cause.
+/// Returns the error and its causes, each once.
+///
+/// Some errors repeat their cause.
 fn words(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

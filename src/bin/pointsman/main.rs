@@ -61,7 +61,7 @@ enum Command {
     Replay(replay::Arguments),
     /// Shows the state of the nodes.
     Status(status::Arguments),
-    /// Makes a running service forget the identity and timelines of its nodes, after an operator's decision.
+    /// Clears what a running service knows of identity and timelines, after an operator's decision.
     ForgetHistory(forget_history::Arguments),
     /// Checks the configuration without contacting a server.
     #[command(subcommand)]

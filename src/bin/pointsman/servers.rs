@@ -115,7 +115,9 @@ pub(super) async fn migrate(set: &ReplicaSet) -> Outcome<Vec<String>> {
     Ok(applied.context("the migrations could not be applied")?)
 }
 
-/// Closes the set at the end of a command; connections still in use are no reason to fail.
+/// Closes the set at the end of a command.
+///
+/// Connections still in use are no reason to fail.
 pub(super) async fn close(set: &ReplicaSet) {
     if let Err(error) = set.close().await {
         tracing::warn!(%error, "closing took too long");

@@ -11,7 +11,9 @@ pub(super) struct End {
 }
 
 impl End {
-    /// Listens from now on: a signal that comes before [`asked`](Self::asked) is called is not lost.
+    /// Listens from now on.
+    ///
+    /// A signal that comes before [`asked`](Self::asked) is called is not lost.
     pub(super) fn listen() -> Outcome<Self> {
         Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
     }

@@ -1,4 +1,4 @@
-//! The protocol of COMMIT and ROLLBACK, and the guard that ends a dropped transaction.
+//! The protocol of COMMIT and ROLLBACK, and the guard of a transaction.
 //!
 //! A COMMIT has more outcomes than success and an error, because the driver does not check what the server did. Before
 //! the COMMIT, the guard verifies that the original connection is in place and no statement has failed. After it,
@@ -13,7 +13,7 @@ use crate::conn::{Conn, WalPosition};
 use crate::error::{InDoubt, OutcomeUnknown, TransactionFailed};
 use crate::wire::Transaction;
 
-/// A transaction in progress; if it is dropped before its end, it ends the connection.
+/// A transaction in progress, whose drop ends the connection.
 pub(super) struct TransactionGuard<'c, I: Intent> {
     pub(super) conn: &'c mut Conn<I>,
     pub(super) transaction: Transaction,
@@ -41,7 +41,7 @@ impl<'c, I: Intent> TransactionGuard<'c, I> {
         Ok(())
     }
 
-    /// Returns `true` if the original connection is in place, without an open inner transaction.
+    /// Returns `true` if the original connection is in place, with no savepoint open.
     pub(super) fn is_intact(&self) -> bool {
         let source = &self.conn.inner.source;
         self.transaction.is_of(source.usage()) && self.transaction.is_innermost() && !source.is_exchanged()

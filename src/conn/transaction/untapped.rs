@@ -1,8 +1,10 @@
 //! Ends a transaction on a connection whose bytes no tap sees.
 //!
-//! Instead of the tap, the server is asked, which takes a round trip. Before the COMMIT: if a statement of the
-//! transaction failed, because the server answers such a COMMIT with a silent ROLLBACK. After a failed COMMIT: if the
-//! session goes on, because only then did the server certainly not commit.
+//! The server is asked instead, which takes a round trip:
+//!
+//! * Before the COMMIT, if a statement of the transaction has failed. The server answers the COMMIT of a failed
+//!   transaction with a silent ROLLBACK.
+//! * After a failed COMMIT, if the session goes on. Only then did the server certainly not commit.
 
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel_async::{AnsiTransactionManager, SimpleAsyncConnection, TransactionManager};

@@ -15,7 +15,9 @@ use super::{Health, Service};
 pub const ADMIN_HEADER: &str = "x-pointsman-admin";
 
 impl Service {
-    /// Returns an operator's endpoints, to be served on a loopback address and nowhere else.
+    /// Returns an operator's endpoints.
+    ///
+    /// Serve them on a loopback address and nowhere else.
     ///
     /// They are not part of [`router`](Self::router), have no authentication, and require the header [`ADMIN_HEADER`].
     pub fn admin_router(&self) -> Router {

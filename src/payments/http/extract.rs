@@ -85,7 +85,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// The session of the request, which [`CausalLayer`](crate::tower::CausalLayer) has opened.
+/// The session of the request.
+///
+/// [`CausalLayer`](crate::tower::CausalLayer) has opened it.
 pub(super) struct InSession(pub(super) Session);
 
 impl<S: Send + Sync> FromRequestParts<S> for InSession {

@@ -51,7 +51,7 @@ pub(super) fn session(set: &ReplicaSet) -> CausalLayer<Body> {
     CausalLayer::new(set.clone()).reject_with(|refused| ApiError::from(refused).into_response())
 }
 
-/// Only the path is logged, because the query may contain private data of a customer.
+/// Logs the path alone, because the query may contain a customer's data.
 fn span(request: &Request) -> Span {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
     let (method, path) = (request.method(), request.uri().path());
@@ -68,7 +68,9 @@ fn answered(response: &Response, took: Duration, _span: &Span) {
     }
 }
 
-/// Ends requests that take too long; the connection of a cancelled transaction is never used again.
+/// Ends requests that take too long.
+///
+/// The connection of a cancelled transaction is never used again.
 async fn within(limit: Duration, request: Request, next: Next) -> Response {
     let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
     match tokio::time::timeout(limit, next.run(request)).await {

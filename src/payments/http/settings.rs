@@ -34,7 +34,7 @@ impl Default for Settings {
     }
 }
 
-/// The assets accepted by default: the currencies of ISO 4217, and some common tokens.
+/// The assets accepted by default: currencies of ISO 4217, and some tokens.
 ///
 /// A misspelt asset would otherwise start a separate balance that stays unnoticed.
 pub const KNOWN_ASSETS: &str = "\

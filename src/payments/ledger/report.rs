@@ -31,7 +31,7 @@ pub struct Report {
     pub reads: BTreeMap<String, u64>,
     /// `true` if each account had a session, so that its reads see its writes.
     pub with_tokens: bool,
-    /// Balances of a replica that lacked a line, though it was recorded before the read began.
+    /// Balances of a replica that lacked a line that was recorded before the read.
     ///
     /// The primary had the right balance. With tokens, the first one ends the replay as a difference.
     pub stale_reads: u64,
@@ -114,7 +114,9 @@ pub struct Difference {
 pub enum DifferenceAt {
     /// Directly after the line was recorded.
     Recording,
-    /// Directly after the line was recorded, on a replica that lacked it. The primary had it.
+    /// Directly after the line was recorded, on a replica that lacked it.
+    ///
+    /// The primary had it.
     StaleRead,
     /// At the end, when the last balances were compared.
     End,
@@ -147,7 +149,7 @@ pub enum ReplayError {
     /// No connection was available for a line.
     #[error("line {line}: {source}")]
     Checkout {
-        /// The line in the file, or its account's last line while the last balances are read.
+        /// The line in the file, or its account's last one for the last balances.
         line: u64,
         /// The cause.
         source: CheckoutError,

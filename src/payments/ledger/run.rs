@@ -81,7 +81,9 @@ impl<'a> Replay<'a> {
         Self { set, ledger, settings, on_line, tally: Mutex::default(), recorded, already_there }
     }
 
-    /// Records every line and compares every balance, and then the last ones on the replicas.
+    /// Records every line, and compares every balance.
+    ///
+    /// At the end, it compares the last balances of all accounts on the replicas.
     ///
     /// It ends at the first difference, which is in the report; all lines before it were recorded.
     ///
@@ -149,7 +151,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Records one line, and compares the balance if this run was the one that recorded it.
+    /// Records one line, and compares the balance if this run recorded it.
     async fn record(&self, entry: &Entry, access: &Access<'_>) -> Result<Option<Difference>, ReplayError> {
         let new = self.transaction(entry);
         let mut tried = 0;

@@ -73,7 +73,7 @@ pub struct Settling {
 }
 
 impl Settling {
-    /// Enough for most days, and few enough that their locks are held for less than a second.
+    /// Enough for most days, and few enough to hold locks for less than a second.
     pub const DEFAULT_LIMIT: u32 = 10_000;
 
     /// Requests the settlement of an asset's transactions.

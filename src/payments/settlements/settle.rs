@@ -61,7 +61,7 @@ async fn take(tx: &Conn<Write>, settling: &Settling) -> QueryResult<Vec<Taken>> 
         .await
 }
 
-/// Makes the settlement of transactions sorted by time; `None` if there are none.
+/// Returns the settlement of transactions sorted by time, if there are any.
 fn sum_up(settling: &Settling, taken: &[Taken]) -> Option<Settlement> {
     let (.., period_start) = *taken.first()?;
     let (.., period_end) = *taken.last()?;

@@ -87,7 +87,7 @@ pub struct NewTransaction {
     pub asset: Asset,
     /// The status; pending by default.
     pub status: Status,
-    /// The time of the movement, if the provider has it; otherwise the time of recording.
+    /// The time of the movement, or that of its recording if it is not known.
     pub occurred_at: Option<DateTime<Utc>>,
     /// Further data from the provider: a JSON object.
     pub metadata: Option<Map<String, Value>>,
@@ -133,7 +133,9 @@ impl NewTransaction {
     }
 }
 
-/// A provider's message about a transaction, with a key that is the same on repetition.
+/// A provider's message about a transaction.
+///
+/// Its key is the same on repetition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "it is recorded by `TransactionRepository::record_callback`"]
 pub struct NewCallback {

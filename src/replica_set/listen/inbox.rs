@@ -1,4 +1,4 @@
-//! A bounded queue of events between the connection and the program, which marks gaps.
+//! A bounded queue of events from connection to program, which marks gaps.
 //!
 //! PostgreSQL keeps notifications in one queue for all databases until every listening session has read them. A session
 //! that does not read makes this queue grow, and once it is full, every transaction that notifies fails at its COMMIT.
@@ -18,7 +18,7 @@ use super::event::{Gap, ListenEvent, Notification};
 /// A payload has less than 8000 bytes, so they need 8 MB at most.
 const CAPACITY: usize = 1024;
 
-/// A number for each session, so that late messages of a replaced session are ignored.
+/// The number of a session; late messages of a replaced session are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SessionNumber(u64);
 
@@ -107,7 +107,7 @@ impl Mailbox {
         self.change(|inbox| inbox.interrupt(event));
     }
 
-    /// Records that there is another session, and that earlier notifications may be missing.
+    /// Records a new session, before which notifications may be missing.
     pub(super) fn resume(&self, gap: Gap) {
         self.change(|inbox| inbox.miss(gap));
     }

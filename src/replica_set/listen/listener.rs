@@ -73,7 +73,7 @@ impl Listener {
         self.change(Channels::parse(channels)?, true).await
     }
 
-    /// Stops listening to channels, and returns when the server has confirmed the change.
+    /// Stops listening to channels, and returns once the server has confirmed it.
     ///
     /// Earlier notifications may still be among the events. Removing a channel that was not added is no error.
     ///

@@ -1,4 +1,4 @@
-//! The task behind a listener: keeps a session at the primary, and reports each gap.
+//! The task of a listener: keeps a session at the primary, and reports gaps.
 
 use std::sync::{Arc, Weak};
 
@@ -22,7 +22,9 @@ pub(super) struct Change {
     pub(super) done: oneshot::Sender<Result<(), ListenError>>,
 }
 
-/// The state that the task owns; it keeps no set alive, and ends with the set's last handle.
+/// The state that the task owns.
+///
+/// It keeps no set alive, and ends with the set's last handle.
 pub(super) struct Task {
     pub(super) set: Weak<Inner>,
     /// Cancelled when the set closes.
@@ -97,7 +99,9 @@ impl Task {
         }
     }
 
-    /// Changes the channels; if the session ends first, the next one confirms the change.
+    /// Changes the channels.
+    ///
+    /// If the session ends first, the next one confirms the change.
     async fn change(&mut self, session: &Session, change: Change) -> Result<(), Interruption> {
         let Change { channels, listen, done } = change;
         let sql = if listen { channels.listen() } else { channels.unlisten() };
@@ -126,7 +130,7 @@ impl Task {
         Ok(())
     }
 
-    /// Connects to the primary, and retries until it succeeds; `None` if the set is gone.
+    /// Connects to the primary, until it succeeds; `None` if the set is gone.
     async fn connect(&mut self) -> Option<Session> {
         loop {
             let (step, place) = {

@@ -13,13 +13,15 @@ use crate::topology::{Recoveries, Recovery};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
     Yes,
-    /// Its history forks before the transaction's write; the id may belong to another one by now.
+    /// Its history forks before the transaction's write.
+    ///
+    /// The id may belong to another transaction by now.
     No,
     /// A step of its history was not observed, or is ambiguous.
     Maybe,
 }
 
-/// Decides by the recoveries that the set saw, and the one that the present primary reports.
+/// Decides by the recoveries that the set saw and that the primary reports.
 ///
 /// A server keeps only its last recovery on record. An earlier recovery may have lost the transaction and assigned its
 /// id to another one, so the monitors' observations count as well.
@@ -91,7 +93,9 @@ fn is_same_run(in_doubt: &InDoubt, recovery: &Recovery) -> bool {
     (recovery.timeline, recovery.end) == (in_doubt.timeline, in_doubt.recovered_to)
 }
 
-/// Returns `true` if the node's address leads to another server than when the transaction ran.
+/// Returns `true` if the node's address has moved since the transaction ran.
+///
+/// It then leads to another server.
 fn has_moved(in_doubt: &InDoubt, seen: &Recoveries, now: &Recovery) -> bool {
     let place = |recovery: &Recovery| recovery.server.map(|server| (server.address, server.port));
     let of_node = || seen.iter().filter(|recovery| recovery.node == in_doubt.node);

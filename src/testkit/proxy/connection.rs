@@ -10,7 +10,9 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-/// Maximum chunks of a delayed reply under way: 64 of 16 KiB, the capacity of a long line.
+/// Chunks of a delayed reply under way at most.
+///
+/// 64 of 16 KiB are the capacity of a long line.
 const UNDER_WAY: usize = 64;
 const CHUNK: usize = 16 * 1024;
 
@@ -44,7 +46,7 @@ impl WireConnection {
     }
 }
 
-/// Makes the system answer with RST when the connection is dropped.
+/// Lets the system answer with RST when the connection is dropped.
 pub(super) fn reset(connection: &TcpStream) {
     // It fails for a connection that is gone already.
     let _ = SockRef::from(connection).set_linger(Some(Duration::ZERO));

@@ -1,4 +1,4 @@
-//! One session of the set, which gets its turns in the session that all of them share.
+//! One session of the set, which takes turns in the one that all share.
 //!
 //! A statement outside a transaction is a turn with its own savepoint, and so is a whole transaction. A turn ends as
 //! the statement or the transaction would: released, or rolled back. Then the next client in the queue has its turn.
@@ -31,7 +31,7 @@ const TWO_PHASE: &str = "a `RollbackSet` has no two-phase commit: it would outli
 
 const NO_BLOCK: &str = "savepoints can only be used in transaction blocks";
 
-/// Why a client is no longer served.
+/// The reason why a client is no longer served.
 enum Stop {
     /// It has left.
     Gone,
@@ -147,7 +147,9 @@ impl<'s> Client<'s> {
         }
     }
 
-    /// Runs a simple query, statement by statement if one of them begins or ends a transaction.
+    /// Runs a simple query.
+    ///
+    /// If a statement begins or ends a transaction, each one runs by itself.
     async fn query(&mut self, message: Message) -> Result<(), Stop> {
         let text = message.texts().concat();
         let statements = statements(&text);
@@ -269,7 +271,7 @@ impl<'s> Client<'s> {
         }
     }
 
-    /// Forwards messages in both directions, until the server is ready for the next request.
+    /// Forwards messages both ways, until the server is ready for a request.
     ///
     /// Returns `false` if one of them was an error.
     async fn relay(&mut self, session: &mut Session, first: Message) -> Result<bool, Stop> {

@@ -1,4 +1,4 @@
-//! A socket on which the driver logs in, with any password that the server asks for.
+//! A socket on which the driver logs in, with a password if one is asked for.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::session::Stream;
 
-/// A socket for the driver's login, which is taken back afterwards with the received bytes.
+/// A socket for the driver's login.
+///
+/// It is taken back afterwards, with the received bytes.
 #[derive(Clone)]
 pub(super) struct Lent(Arc<Mutex<Lending>>);
 

@@ -29,7 +29,7 @@ impl Message {
         Self::new(b'C', terminated(&[tag]))
     }
 
-    /// The server's message that it waits for the next request, with the transaction's state.
+    /// The server's message that it is ready, with the transaction's state.
     pub(super) fn ready(status: u8) -> Self {
         Self::new(b'Z', [status])
     }

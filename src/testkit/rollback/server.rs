@@ -61,7 +61,7 @@ impl Shared {
 }
 
 impl Admitted<'_> {
-    /// The key of a cancel request: the server's process, which all clients share, and a secret.
+    /// The key of a cancel request: the shared server process, and a secret.
     pub(super) fn key(&self) -> Vec<u8> {
         [self.shared.process, self.secret].concat()
     }
@@ -129,7 +129,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Waits until the server has rolled back; a limit in `Session::close` bounds the wait.
+    /// Waits until the server has rolled back, bounded by `Session::close`.
     fn drop(&mut self) {
         drop(self.stop.take());
         // A thread that panicked has closed the session's socket, which rolls back as well.

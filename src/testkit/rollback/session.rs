@@ -17,10 +17,10 @@ use crate::config::NodeConfig;
 use crate::testkit::error::{Result, TestkitError};
 use crate::testkit::poll::LIMIT;
 
-/// Begins the outer transaction. Defaults of a role or a database must not change it.
+/// Begins the outer transaction, whatever the defaults of a role or a database.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE";
 
-/// Disables the timeout that would end the transaction; only newer servers have one.
+/// Disables the transaction's timeout, which only newer servers have.
 const NO_LIMIT: &str = "\
     SELECT pg_catalog.set_config('transaction_timeout', '0', true) \
     WHERE pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL";
@@ -31,7 +31,7 @@ const SAVEPOINT: &str = "pointsman_turn";
 /// The savepoint of the settings that are undone at the end of a turn.
 const UNSET: &str = "pointsman_unset";
 
-/// The constraints that are checked at the end of a transaction unless it says otherwise.
+/// The constraints that are checked at a transaction's end by default.
 const DEFERRED: &str = "\
     SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.conname), ', ') \
     FROM pg_catalog.pg_constraint AS c \
@@ -69,7 +69,7 @@ impl Target {
 #[derive(Debug)]
 pub(super) struct Ended;
 
-/// Why one of our own statements failed.
+/// The reason why one of our own statements failed.
 #[derive(Debug)]
 pub(super) enum Failed {
     /// The server's error.
@@ -259,12 +259,12 @@ impl Session {
         begun.map(drop)
     }
 
-    /// Releases the advisory locks of a client that has left, as the end of its session would.
+    /// Releases a former client's advisory locks, as its session's end would.
     pub(super) async fn unlock_all(&mut self) -> Result<(), Failed> {
         self.run("SELECT pg_catalog.pg_advisory_unlock_all()").await.map(drop)
     }
 
-    /// Ends a turn as a COMMIT would, with the deferred checks unless it could not write.
+    /// Ends a turn as a COMMIT would, with deferred checks if it could write.
     pub(super) async fn commit(&mut self, read_only: bool) -> Result<(), Failed> {
         let committed = self.check_and_release(read_only).await;
         if let Err(Failed::Refused(_)) = committed {

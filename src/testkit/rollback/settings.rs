@@ -1,4 +1,4 @@
-//! The settings that a session of the set began with, for its turns in the one session.
+//! The settings that a session began with, for its turns in the shared one.
 
 use super::statement::Access;
 

@@ -143,13 +143,15 @@ impl<'s> Tokens<'s> {
         &self.sql[self.at..]
     }
 
-    /// Skips everything up to the end of the token that starts with a prefix of this length.
+    /// Skips to the end of the token that starts with a prefix of this length.
     fn skip_past(&mut self, begin: usize, end: &str) {
         let length = self.rest()[begin..].find(end).map_or(self.rest().len(), |at| begin + at + end.len());
         self.at += length;
     }
 
-    /// Skips a string or a quoted name; a doubled quote in it begins another one at once.
+    /// Skips a string or a quoted name.
+    ///
+    /// A doubled quote in it begins another one at once.
     fn skip_quoted(&mut self, quote: u8, escapes: bool) {
         let bytes = self.rest().as_bytes();
         let mut i = 1;

@@ -4,11 +4,11 @@ use super::message::Message;
 use super::session::Session;
 use super::statement::{Control, statements};
 
-/// The statement that replaces a prepared statement which begins or ends a transaction.
+/// The replacement of a prepared statement that begins or ends a transaction.
 const PREPARED: &str = "a `RollbackSet` begins and ends transactions only by simple queries: call `transaction`, or run \
     this statement with `batch_execute`";
 
-/// Makes a prepared statement's name unique to the client.
+/// Returns a prepared statement's name, made unique to the client.
 ///
 /// It also keeps the statement from ending a transaction.
 pub(super) fn translated(mut message: Message, client: u64, session: &mut Session) -> Message {

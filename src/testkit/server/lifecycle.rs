@@ -42,7 +42,9 @@ impl Server {
         if self.is_running() { Ok(()) } else { self.spawn() }
     }
 
-    /// Ends the server in order ("fast"): sessions are ended, and standbys get all WAL first.
+    /// Ends the server in order ("fast").
+    ///
+    /// Sessions are ended, and standbys get all WAL first.
     ///
     /// A paused server is resumed first.
     ///
@@ -53,7 +55,9 @@ impl Server {
         self.end_by(Signal::SIGINT).await
     }
 
-    /// Ends the server at once, without a checkpoint: it recovers from its WAL when it starts.
+    /// Ends the server at once, without a checkpoint.
+    ///
+    /// It recovers from its WAL when it starts.
     ///
     /// A client sees its connection close. The server's last message is a *warning* (57P01), which drivers show as a
     /// notice and which may get lost.

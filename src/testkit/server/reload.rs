@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 const LOADED: &str = "SELECT pg_conf_load_time()";
 
 impl Server {
-    /// Changes a line of `postgresql.conf`, and returns once new sessions have the new value.
+    /// Changes a line of `postgresql.conf`, and waits until new sessions have it.
     ///
     /// An open session takes it up with its next statement. If the server is not running, the change takes effect at its
     /// next start; the same holds for a setting that needs a restart.
@@ -43,7 +43,7 @@ impl Server {
         .await
     }
 
-    /// Makes the server read its settings again.
+    /// Lets the server read its settings again.
     pub(super) fn reload(&self) {
         if let Some(postmaster) = self.postmaster() {
             let _ = kill(postmaster, Signal::SIGHUP);

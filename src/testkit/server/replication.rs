@@ -53,7 +53,7 @@ impl Server {
         Ok(Instant::now())
     }
 
-    /// Makes an old primary a standby of the new one, and returns once it streams.
+    /// Turns an old primary into a standby of the new one, and waits until it streams.
     ///
     /// If it runs, it is stopped. It is rewound (`pg_rewind`) to where the histories diverge, and started. Changes that
     /// only it had are lost, as in production.
@@ -212,7 +212,9 @@ impl Server {
         .await
     }
 
-    /// Disconnects a standby from its primary: it serves the data it has, and gets no more.
+    /// Disconnects a standby from its primary, so that it gets no more data.
+    ///
+    /// It serves the data that it has.
     ///
     /// # Errors
     ///

@@ -16,24 +16,32 @@ pub(super) struct Question {
 /// The place of a question beside a user's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A request of its own before the user's.
+    /// A separate request before the user's.
     Before,
-    /// A request of its own behind the user's.
+    /// A separate request behind the user's.
     Behind,
     /// The first statement in the user's request.
     Leading,
-    /// The last statement in the user's request, behind so many others without an answer yet.
+    /// The last statement in the user's request.
+    ///
+    /// This is the number of statements before it that have no answer yet.
     Trailing { statements: u32 },
 }
 
-/// A function of the server, by its object identifier, which is the same in all versions since 10.
+/// A function of the server, by its object identifier.
+///
+/// It is the same in all versions since 10.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Function {
-    /// `pg_current_wal_insert_lsn()`, because `pg_current_wal_lsn()` is behind with `synchronous_commit = off`.
+    /// `pg_current_wal_insert_lsn()`.
+    ///
+    /// `pg_current_wal_lsn()` is behind with `synchronous_commit = off`.
     InsertPosition,
     /// `pg_last_wal_replay_lsn()`.
     ReplayPosition,
-    /// `pg_walfile_name('0/0')`, whose first eight digits are the timeline that the server writes.
+    /// `pg_walfile_name('0/0')`.
+    ///
+    /// Its first eight digits are the timeline that the server writes.
     Timeline,
 }
 
@@ -43,7 +51,7 @@ pub(super) enum Statement {
     /// The role may not be allowed to ask, and then the user's request would fail.
     #[default]
     Unchecked,
-    /// A request of its own was answered.
+    /// A separate request was answered.
     Allowed,
     /// It was sent to be prepared.
     Sent,
@@ -57,7 +65,7 @@ pub(super) enum Statement {
 pub(super) struct Row {
     /// `None` if the server has not replayed anything.
     pub(super) position: Option<Lsn>,
-    /// `true` if each statement of the request has a snapshot of its own.
+    /// `true` if each statement of the request has a new snapshot.
     pub(super) is_read_committed: bool,
 }
 
@@ -71,7 +79,7 @@ const BIND: &[u8] = b"B\0\0\0\x20\0pointsman_position\0\0\0\0\0\0\x01\0\x01";
 const EXECUTE: &[u8] = b"E\0\0\0\x09\0\0\0\0\0";
 
 impl Question {
-    /// Records that the position never arrives, so a token does not cover what is before it.
+    /// Records that the position never arrives, so no token covers it.
     pub(super) fn fail(&self) {
         if let Some(tracking) = &self.tracking {
             tracking.log.note_gap(tracking.timeline);
@@ -80,12 +88,12 @@ impl Question {
 }
 
 impl Place {
-    /// Returns `true` if the question is a request of its own.
+    /// Returns `true` if the question is a separate request.
     pub(super) fn is_apart(self) -> bool {
         matches!(self, Self::Before | Self::Behind)
     }
 
-    /// Returns `true` if what the user's request reads is at least as new as the answer.
+    /// Returns `true` if the user's request reads at least what the answer covers.
     pub(super) fn is_first(self) -> bool {
         matches!(self, Self::Before | Self::Leading)
     }

@@ -157,7 +157,7 @@ async fn the_position_before_a_statement_of_a_standby_is_that_of_its_replay() {
     }
 }
 
-/// A replica that was promoted unseen passed for one that was far enough, on a history of its own.
+/// A replica that was promoted unseen passed for one that was far enough, on another history.
 #[tokio::test]
 async fn a_server_that_is_no_standby_any_more_proves_nothing() {
     let (mut tap, wire, stream) = connected(1024, false).await;

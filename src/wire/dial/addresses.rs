@@ -13,10 +13,10 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::sleep;
 
-/// Time to wait for an address before the next one is tried as well (RFC 8305, section 5).
+/// Wait for an address before the next one is tried too (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Puts the address that worked last in front, and alternates the families behind it.
+/// Puts the address that worked last first, and alternates the families.
 pub(super) fn order(
     resolved: impl IntoIterator<Item = SocketAddr>,
     worked: Option<SocketAddr>,

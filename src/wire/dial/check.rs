@@ -26,14 +26,14 @@ pub(super) struct Answer {
     system_identifier: Option<u64>,
 }
 
-/// Disables the limits for idle sessions and long transactions, if the server knows them.
+/// Disables the server's limits for idle sessions and long transactions.
 const NO_LIMIT: &str = "\
     CASE WHEN pg_catalog.current_setting('idle_session_timeout', true) IS NOT NULL \
         THEN pg_catalog.set_config('idle_session_timeout', '0', false) END, \
     CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL \
         THEN pg_catalog.set_config('transaction_timeout', '0', false) END";
 
-/// Enables warnings, because one of them reports that a COMMIT did not wait for its standby.
+/// Enables warnings: one reports that a COMMIT did not wait for its standby.
 const WARNINGS: &str = "\
     CASE WHEN pg_catalog.current_setting('client_min_messages') OPERATOR(pg_catalog.=) 'error' \
         THEN pg_catalog.set_config('client_min_messages', 'warning', false) END";

@@ -1,4 +1,4 @@
-//! Detects a pooler in front of the server that shares sessions between its clients.
+//! Detects a pooler that shares the server's sessions between its clients.
 //!
 //! A server announces the process that serves a session. A pooler invents that number, so a session whose process has
 //! another number is behind a pooler. In session mode a process belongs to one client until the client leaves. In
@@ -19,7 +19,9 @@ use super::settings::SessionKind;
 use crate::error::ConnectError;
 use crate::stats::NodeStats;
 
-/// Time for which a pooler counts as one in session mode; its operator may change the mode.
+/// Time for which a pooler counts as one in session mode.
+///
+/// Its operator may change the mode.
 const VALID: Duration = Duration::from_secs(60);
 
 /// Longest wait for the second session of an examination.
@@ -30,7 +32,7 @@ const SECOND_SESSION: Duration = Duration::from_millis(500);
 const PROCESS: &str = "SELECT pg_catalog.pg_backend_pid()";
 
 impl Dialer {
-    /// Examines, at most once a minute, if the pooler before the server keeps sessions apart.
+    /// Checks that the pooler keeps sessions apart, at most once a minute.
     ///
     /// # Errors
     ///

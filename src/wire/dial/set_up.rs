@@ -42,7 +42,9 @@ impl Known {
     }
 }
 
-/// Steps before a session in the wrong state is given up; each step corrects one thing.
+/// Steps before a session in the wrong state is given up.
+///
+/// Each step corrects one thing.
 const STEPS: u32 = 4;
 
 impl Dialer {

@@ -22,7 +22,9 @@ pub(crate) enum SessionKind {
 /// This only tidies up at the server, and must not make a busy server look down.
 const PROBE_SLACK: u32 = 4;
 
-/// A setting that this crate defines; a session without it did not get its start-up options.
+/// A setting that this crate defines.
+///
+/// A session without it did not get its start-up options.
 ///
 /// In that case, a pooler dropped them.
 pub(super) const MARK: &str = "pointsman.session";
@@ -43,7 +45,9 @@ impl SessionKind {
         self != Self::Write
     }
 
-    /// Returns the settings that the session needs, whatever the defaults of its role or database.
+    /// Returns the settings that a session needs.
+    ///
+    /// They override the defaults of its role and database.
     ///
     /// Other settings of a user's session keep the role's values. A probe sets everything that could break it. Settings
     /// that only some versions of the server know are excluded, because an unknown one ends the session.

@@ -109,7 +109,7 @@ async fn snapshot(conn: &Conn<Read>, keys: &[Key]) -> Result<Snapshot, Error> {
     Ok(seen)
 }
 
-/// Makes a write with one statement.
+/// Writes with one statement.
 pub(super) async fn insert(conn: &Conn<Write>, write: WriteId, key: Key) -> Result<(), Error> {
     let row = (entries::id.eq(write.to_row()), entries::key.eq(key));
     diesel::insert_into(entries::table).values(row).execute(conn).await?;

@@ -41,7 +41,7 @@ impl<'c> Faults<'c> {
         self.disturb(end.saturating_duration_since(Instant::now())).await
     }
 
-    /// Makes one replica lag, and then the other one.
+    /// Lets one replica lag, and then the other one.
     pub(super) async fn lag(&mut self, length: Duration) -> TestResult {
         let (_, replicas) = self.roles().await?;
         let end = Instant::now() + length;

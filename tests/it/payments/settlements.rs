@@ -122,7 +122,7 @@ async fn a_settlement_that_fails_at_its_end_is_rolled_back() {
     assert!(conn.settle(&settling("CZK")).await.unwrap().is_some(), "the connection is as good as before");
 }
 
-/// Makes transactions of two assets, some of them withdrawals, and returns their number.
+/// Records transactions of two assets, some of them withdrawals; returns their number.
 async fn fill(conn: &Conn<Write>, from: u32, to: u32) {
     let fill = "INSERT INTO transactions (id, account, amount, asset, kind, status, provider, provider_id, occurred_at) \
                 SELECT gen_random_uuid(), (n % 50)::text, n * 0.01, \

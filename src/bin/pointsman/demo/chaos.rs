@@ -14,7 +14,7 @@ use super::traffic::Traffic;
 use super::verdict::{Fault, Noticed, WALK, unexplained};
 use crate::failure::{Failure, Outcome};
 
-/// Requests a second that a debug build serves on two cores, also with another build beside it.
+/// Requests a second that a debug build serves on two busy cores.
 const READS_PER_SECOND: u32 = 200;
 const WRITES_PER_SECOND: u32 = 50;
 
@@ -221,14 +221,14 @@ async fn inject(fixture: &Fixture, traffic: &Traffic, fault: Fault) -> anyhow::R
     Ok(Instants::default())
 }
 
-/// Makes the primary acknowledge a write only when a replica has it.
+/// Lets the primary acknowledge a write only when a replica has it.
 ///
 /// With PostgreSQL's default, a killed primary may lose the last writes that it acknowledged.
 async fn acknowledge_after_replication(primary: &Server, on: bool) -> anyhow::Result<()> {
     Ok(primary.change_setting("synchronous_standby_names", if on { "ANY 1 (*)" } else { "" }).await?)
 }
 
-/// Returns the replica that has received the most WAL, to promote it, and the other one.
+/// Returns the replica that has received the most WAL, and the other one.
 async fn most_advanced<'s>(one: &'s Server, other: &'s Server) -> anyhow::Result<(&'s Server, &'s Server)> {
     let received = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
     let [first, second] = [one.query_value(received).await?, other.query_value(received).await?];

@@ -16,7 +16,9 @@ const DELAY: Duration = Duration::from_millis(200);
 const ACCOUNTS: u32 = 8;
 const LINES: u32 = 96;
 
-/// Replays a ledger without and with tokens while the replicas are behind, and returns the stale reads of each.
+/// Replays a ledger without and with tokens while the replicas are behind.
+///
+/// Returns the stale reads of each.
 pub(super) async fn compare(fixture: &Fixture) -> Outcome<String> {
     servers::delay_replay(fixture.cluster(), DELAY).await?;
     let without = replay(fixture, "without tokens", false).await?;
