@@ -99,7 +99,7 @@ impl Dialer {
 
     /// Opens a session within one limit for socket, TLS, authentication and check.
     ///
-    /// Cancelling `severed` ends the session, now or later.
+    /// Cancelling `close` ends the session, now or later.
     ///
     /// # Cancel safety
     ///
@@ -109,9 +109,9 @@ impl Dialer {
         kind: SessionKind,
         limit: Duration,
         stats: Arc<NodeStats>,
-        severed: CancellationToken,
+        close: CancellationToken,
     ) -> Result<WireConnection, ConnectError> {
-        within(limit, self.open(kind, stats, severed)).await.unwrap_or(Err(ConnectError::TimedOut { limit }))
+        within(limit, self.open(kind, stats, close)).await.unwrap_or(Err(ConnectError::TimedOut { limit }))
     }
 
     /// Connects and logs in.
@@ -119,7 +119,7 @@ impl Dialer {
         &self,
         kind: SessionKind,
         stats: Arc<NodeStats>,
-        severed: CancellationToken,
+        close: CancellationToken,
     ) -> Result<Session, ConnectError> {
         let (socket, address) = self.socket(None).await?;
         let wire = Arc::new(WireState::new(Arc::clone(&stats)));
@@ -138,11 +138,11 @@ impl Dialer {
             Some(tls) => {
                 let (client, connection) =
                     config.connect_raw(tap, tls.to_host(self.node.host())).await.map_err(failed)?;
-                (client, drive(connection, severed, Arc::clone(&wire), stats, kind))
+                (client, drive(connection, close, Arc::clone(&wire), stats, kind))
             }
             None => {
                 let (client, connection) = config.connect_raw(tap, NoTls).await.map_err(failed)?;
-                (client, drive(connection, severed, Arc::clone(&wire), stats, kind))
+                (client, drive(connection, close, Arc::clone(&wire), stats, kind))
             }
         };
         Ok(Session { address, client, wire, driver })

@@ -46,7 +46,7 @@ impl Dialer {
         first: &Client,
         process: i32,
         stats: Arc<NodeStats>,
-        severed: CancellationToken,
+        close: CancellationToken,
     ) -> Result<(), ConnectError> {
         let mut examined = self.known.session_pooler.lock().await;
         if examined.is_some_and(|at| at.elapsed() < VALID) {
@@ -54,7 +54,7 @@ impl Dialer {
         }
         let again = process_of(first).await?;
         let second = async {
-            let session = self.begin(SessionKind::Probe, stats, severed).await?;
+            let session = self.begin(SessionKind::Probe, stats, close).await?;
             let process = process_of(&session.client).await?;
             // The first session is asked while the second one is open.
             Ok::<_, ConnectError>((process, process_of(first).await?))

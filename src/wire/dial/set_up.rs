@@ -53,9 +53,9 @@ impl Dialer {
         &self,
         kind: SessionKind,
         stats: Arc<NodeStats>,
-        severed: CancellationToken,
+        close: CancellationToken,
     ) -> Result<WireConnection, ConnectError> {
-        let session = self.begin(kind, Arc::clone(&stats), severed.clone()).await?;
+        let session = self.begin(kind, Arc::clone(&stats), close.clone()).await?;
         if self.known.plain(kind).load(Ordering::Acquire) {
             let answers = check::send(&session.client, &check::query(kind, true)).await?;
             let Session { address, client, wire, driver } = session;
@@ -72,10 +72,10 @@ impl Dialer {
                 _ => self.known.plain(kind).store(false, Ordering::Release),
             }
             drop((conn, driver));
-            let session = self.begin(kind, Arc::clone(&stats), severed.clone()).await?;
-            return self.set_up(session, kind, stats, severed).await;
+            let session = self.begin(kind, Arc::clone(&stats), close.clone()).await?;
+            return self.set_up(session, kind, stats, close).await;
         }
-        self.set_up(session, kind, stats, severed).await
+        self.set_up(session, kind, stats, close).await
     }
 
     /// Sets a session up step by step.
@@ -84,12 +84,12 @@ impl Dialer {
         session: Session,
         kind: SessionKind,
         stats: Arc<NodeStats>,
-        severed: CancellationToken,
+        close: CancellationToken,
     ) -> Result<WireConnection, ConnectError> {
         let Session { address, client, wire, driver } = session;
         let (answer, plain) = self.ask(&client, kind).await?;
         if answer.backend != wire.backend() {
-            self.examine_pooler(&client, answer.backend, stats.clone(), severed).await?;
+            self.examine_pooler(&client, answer.backend, stats.clone(), close).await?;
         }
         let plain = plain && answer.backend == wire.backend() && answer.is_set_up(kind);
         let answer = if answer.is_set_up(kind) {
