@@ -1,4 +1,4 @@
-//! The links of the pages lead somewhere, in the repository and in the crate's documentation.
+//! The links of the pages lead somewhere, and the methods that they name exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -94,4 +94,40 @@ fn the_links_of_the_readme_lead_to_pages_and_headings() {
         let Some(page) = pages.get(file) else { panic!("there is no docs/{file}") };
         assert!(anchor.is_empty() || anchors(page).contains(anchor), "docs/{target} leads nowhere");
     }
+}
+
+/// The text of all source files below a folder.
+fn sources(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text = |path: std::path::PathBuf| match path.extension() {
+        Some(extension) if extension == "rs" => std::fs::read_to_string(path).unwrap(),
+        None => sources(&path),
+        Some(_) => String::new(),
+    };
+    entries.map(text).collect()
+}
+
+/// Code blocks are compiled, but not the code within a sentence: `conn.is_lost()` stood there long after its new name.
+#[test]
+fn each_method_that_a_sentence_calls_exists() {
+    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let mut calls = 0;
+    for (name, page) in pages() {
+        let text = prose(&page);
+        for code in text.split('`').skip(1).step_by(2) {
+            for receiver in ["conn.", "set.", "session.", "tx.", "Conn::", "ReplicaSet::"] {
+                for rest in code.split(receiver).skip(1) {
+                    let method = rest.split(|c| !is_name(c)).next().unwrap_or_default();
+                    if rest[method.len()..].starts_with('(') {
+                        calls += 1;
+                        let exists =
+                            ["(", "<"].iter().any(|next| sources.contains(&format!("fn {method}{next}")));
+                        assert!(exists, "{name}: there is no method `{method}` (`{code}`)");
+                    }
+                }
+            }
+        }
+    }
+    assert!(calls > 60, "only {calls} calls were found");
 }
