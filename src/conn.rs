@@ -212,8 +212,7 @@ impl<I: Intent> Conn<I> {
     ///
     /// It broke, the server ended it (an error of severity FATAL), its node was fenced, or a transaction on it was
     /// cancelled. The result is `true` by the time that a statement's error reports a closed connection. On a
-    /// connection that the caller opened, only a cancelled transaction is noticed. caller opened, only a cancelled
-    /// transaction is known.
+    /// connection that the caller opened, only a cancelled transaction is noticed.
     pub fn is_closed(&self) -> bool {
         self.inner.source.is_closed()
     }

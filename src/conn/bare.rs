@@ -79,8 +79,7 @@ impl<I: RawAccess> Conn<I> {
 /// They need a socket that diesel-async opened.
 ///
 /// Through the dereferenced connection, `notifications_stream` would wait for ever and `cancel_token` find no host. So
-/// [`Conn`] has methods with both names, and calling them is a compile error that names the replacement. names are
-/// taken on [`Conn`], and calling them is an error of the compiler that names what to call instead.
+/// [`Conn`] has methods with both names, and calling them is a compile error that names the replacement.
 #[diagnostic::on_unimplemented(
     message = "a pooled connection has neither `notifications_stream` nor `cancel_token`",
     label = "the socket of this connection is not opened by diesel-async, so these would hang or fail",
