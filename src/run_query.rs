@@ -110,6 +110,8 @@ pub trait RunQueryDsl<I: Intent>: Sized {
     }
 
     /// Adds `LIMIT 1` to a statement and returns its row.
+    ///
+    /// Raw SQL, and a statement that writes, take no `LIMIT`: use [`get_result`](Self::get_result).
     fn first<'conn, U>(self, conn: &'conn Conn<I>) -> BoxFuture<'conn, QueryResult<U>>
     where
         Self: AsQuery<Query: LimitDsl<Output: LoadQuery<U> + 'conn>>,

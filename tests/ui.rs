@@ -90,6 +90,28 @@ fn every_folder_is_tested() {
     assert_eq!(names, FOLDERS);
 }
 
+/// The tables of `docs/types.md` name the test of each row: under `tests/ui`, or with the folder `it`.
+#[test]
+fn each_test_that_the_guide_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/types.md")).expect("the page is there");
+    let (_, tables) = page.split_once("\n## What the compiler says").expect("the first of the tables");
+    let mut named = 0;
+    for row in tables.lines().filter(|line| line.starts_with("| ")) {
+        let column = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        for name in column.split('`').skip(1).step_by(2) {
+            let path = root.join("tests");
+            let path = match name.split_once('/') {
+                Some(("it" | "ui", _)) => path.join(name),
+                _ => path.join("ui").join(name),
+            };
+            assert!(path.is_dir() || path.with_extension("rs").is_file(), "there is no test `{name}`: {row}");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "only {named} tests are named");
+}
+
 #[test]
 fn every_fail_case_is_refused_with_its_own_error() {
     let files = RUN.fail.iter().filter(|file| !file.name.starts_with(BROKEN));

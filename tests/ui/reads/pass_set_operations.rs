@@ -1,6 +1,7 @@
 //! UNION, INTERSECT and EXCEPT, as Diesel's users write them.
 
 use diesel::dsl::exists;
+use pointsman::LoadQuery;
 use pointsman::prelude::*;
 use fixture::{posts, users};
 
@@ -40,6 +41,22 @@ pub async fn as_a_subselect(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
     users::table.filter(users::id.eq_any(both)).select(users::id).load::<i32>(conn).await?;
     users::table.filter(users::id.ne_all(a.union(b))).select(users::id).load::<i32>(conn).await?;
     users::table.filter(exists(both.into_subselect())).select(users::id).load(conn).await
+}
+
+/// `exists` and `single_value` take Diesel's own set operation, with its clauses.
+pub async fn as_one_value(conn: &Conn<Read>) -> QueryResult<Vec<Option<i32>>> {
+    let (a, b) = (posts::table.select(posts::user_id), posts::table.select(posts::id));
+    let least = a.union_all(b).positional_order_by(1).limit(1).offset(1).into_subselect().single_value();
+    users::table.select(least).load(conn).await
+}
+
+/// The type of a set operation is long, so a function names what it does.
+pub fn ids() -> impl LoadQuery<i32, Query: ReadOnly> {
+    users::table.select(users::id).union(posts::table.select(posts::user_id))
+}
+
+pub async fn returned(conn: &Conn<Read>) -> QueryResult<Vec<i32>> {
+    ids().load(conn).await
 }
 
 pub async fn inserted(conn: &Conn<Write>) -> QueryResult<usize> {
