@@ -36,6 +36,7 @@ mod service;
 mod session_checks;
 mod session_settings;
 mod session_state;
+mod statements;
 mod support;
 mod synchronous_commits;
 mod testkit;
