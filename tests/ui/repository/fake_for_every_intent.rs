@@ -7,6 +7,9 @@ use pointsman::prelude::*;
 #[allow(async_fn_in_trait, reason = "as users write it")]
 pub trait Users<I: Intent> {
     async fn first(&self) -> QueryResult<i32>;
+    async fn clear(&self) -> QueryResult<usize>
+    where
+        I: Writable;
 }
 
 pub struct Fake;
@@ -14,6 +17,11 @@ pub struct Fake;
 impl<I: Intent> Users<I> for Fake { // fixed: impl Users<Read> for Fake {
     async fn first(&self) -> QueryResult<i32> {
         Ok(1)
+    }
+
+    #[rustfmt::skip]
+    async fn clear(&self) -> QueryResult<usize> where I: Writable { // fixed: async fn clear(&self) -> QueryResult<usize> {
+        Ok(0)
     }
 }
 
