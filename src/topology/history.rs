@@ -206,7 +206,8 @@ impl RoleHistory {
                 past.last.clone().filter(|last| last.observation.system_identifier == Some(identifier))
             {
                 let receives_since = past.receives_since;
-                past.record(&Answer { observation: &observation, implied: false, fed: false, promotable });
+                let answer = Answer { observation: &observation, implied: false, fed: false, promotable };
+                self.lost.extend(past.record(&answer));
                 past.receives_since = receives_since;
             }
         }

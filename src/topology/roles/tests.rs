@@ -72,6 +72,18 @@ fn by(server: u16, started: i64, observation: Observation) -> LastSeen {
     LastSeen::Observed(Observation { server: Some(server), ..observation })
 }
 
+/// The timeline fell, and the log did not name it.
+#[test]
+fn a_history_that_is_lost_before_a_primary_was_seen_is_reported() {
+    let now = Instant::now();
+    let standbys =
+        |timeline, started| [by(1, 10, standby(1, 0, now)), by(2, started, standby(timeline, 0, now))];
+    let (mut history, ..) = run(&RoleHistory::default(), &standbys(2, 20), now);
+    let restarted = standbys(1, 21);
+    let roles = resolve_roles(&mut history, &seen(&restarted), now);
+    assert_eq!((roles.timeline, roles.lost.map(|lost| lost.timeline)), (1, Some(2)));
+}
+
 /// As soon as one of them was out of sight, the other one silently became the primary.
 #[test]
 fn two_primaries_on_one_timeline_conflict_until_one_of_them_is_rebuilt_or_removed() {
