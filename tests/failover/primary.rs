@@ -59,6 +59,7 @@ async fn an_old_primary_that_resumes_takes_no_write() -> TestResult {
     // Break.
     old.pause().await?;
     let promoted = promote(&set, new_primary).await?;
+    let seen = promoted.elapsed();
 
     // Restore.
     old.resume().await?;
@@ -73,7 +74,7 @@ async fn an_old_primary_that_resumes_takes_no_write() -> TestResult {
     let report = load.stop().await;
     let first_write = report.first_write_after(promoted);
     print_report("the primary hangs, a replica is promoted, the old one wakes up", &report);
-    println!("    first write {first_write:?} after the new primary took writes");
+    println!("    seen {seen:?}, first write {first_write:?} after the new primary took writes");
     assert_eq!(report.failed_reads().count(), 0, "{report}");
     assert_eq!(count_acks(old, "id = -1").await?, 0);
     let after: Vec<_> =
