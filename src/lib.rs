@@ -120,7 +120,7 @@ mod wire;
 
 /// The health of a set, as [`ReplicaSet::health`] reports it.
 pub mod health {
-    pub use crate::replica_set::{HealthReport, NodeReport, Status};
+    pub use crate::replica_set::{HealthReport, MemoryReport, NodeReport, Status};
 }
 
 /// Notifications of the primary, as [`ReplicaSet::listen`] yields them.

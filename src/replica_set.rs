@@ -10,6 +10,7 @@
 //! * `budget`: a bound on hedges and repeats
 //! * `run_write`, `resolve`: a transaction that is run again on a conflict, and one whose outcome is unknown
 //! * [`listen`]: notifications of the primary, through failovers
+//! * `remember`: keeps what outlives the program in a file
 //! * `forget`: discards the history of the nodes, on an operator's decision
 //! * `reconfigure`: nodes that come and go while traffic runs
 //! * `supervise`: starts monitors again that have ended
@@ -27,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::budget::Budget;
 pub use self::reconfigure::Reconfigured;
-pub use self::report::{HealthReport, NodeReport, Status};
+use self::remember::Keeper;
+pub use self::report::{HealthReport, MemoryReport, NodeReport, Status};
 pub use self::resolve::CommitOutcome;
 use crate::config::{Config, NodeConfig};
 use crate::error::{CheckoutError, Error, NodeFailure};
@@ -47,6 +49,7 @@ mod read_plan;
 mod reconfigure;
 #[cfg(feature = "tower")]
 mod refute;
+mod remember;
 mod repeat;
 mod report;
 mod resolve;
@@ -88,6 +91,8 @@ struct Inner {
     live: ArcSwap<Live>,
     topology: Arc<TopologyState>,
     monitors: Mutex<Vec<Watch>>,
+    /// Keeps the memory file, if one is configured.
+    keeper: Mutex<Option<Keeper>>,
     /// `true` while monitors that have ended are being replaced.
     reviving: Arc<AtomicBool>,
     closed: CancellationToken,
@@ -154,7 +159,13 @@ impl ReplicaSet {
         let nodes =
             config.nodes().iter().map(|node| prepare(node, &config)).collect::<Result<Vec<_>, _>>()?;
         let topology = Arc::new(TopologyState::new(Arc::clone(&config), nodes.clone()));
+        // Before the first probe, because what the file says decides which node may be the primary.
+        let mut keeper = Keeper::start(config.memory_file(), &topology);
+        if let Some(keeper) = &mut keeper {
+            keeper.recalled(config.timeouts().connect).await;
+        }
         let inner = Inner {
+            keeper: Mutex::new(keeper),
             monitors: Mutex::new(nodes.iter().map(|node| watch(node, &topology, &config)).collect()),
             live: ArcSwap::from_pointee(Live { limits: Arc::new(Limits::new(&config)), config }),
             reviving: Arc::default(),
@@ -210,7 +221,8 @@ impl ReplicaSet {
     pub fn health(&self) -> HealthReport {
         let snapshot = self.snapshot();
         let watched = self.is_up_to_date(&snapshot, Instant::now());
-        HealthReport::of(&snapshot, self.inner.started.elapsed(), watched || self.is_closed())
+        let memory = self.keeper().as_ref().map(Keeper::report);
+        HealthReport::of(&snapshot, self.inner.started.elapsed(), watched || self.is_closed(), memory)
     }
 
     /// Returns the configuration that the set runs with.
@@ -258,6 +270,10 @@ impl ReplicaSet {
 
     fn monitors(&self) -> MutexGuard<'_, Vec<Watch>> {
         self.inner.monitors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Option<Keeper>> {
+        self.inner.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn live(&self) -> Arc<Live> {

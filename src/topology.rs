@@ -17,6 +17,7 @@
 //! * `identity`: which cluster the set belongs to
 //! * `replacement`: when another cluster has replaced the set's own
 //! * `history`: what the set remembers of the nodes, and when it forgets
+//! * `memory`: the part of it that outlives the program; `memory/file` has the file
 //! * `recoveries`: how each primary came to write
 //! * `lag`: how far a replica is behind
 //! * `requirement`: what a causal token requires of a node
@@ -45,6 +46,7 @@ use serde::{Serialize, Serializer};
 pub(crate) use self::eligibility::{NodeFilter, Rank, Tier};
 pub(crate) use self::history::{LostHistory, RoleHistory};
 pub(crate) use self::lineage::Lineage;
+pub(crate) use self::memory::{Memory, Remembered, file as memory_file};
 pub(crate) use self::monitor::Monitor;
 pub(crate) use self::node::{Node, NodeId, Retired};
 pub(crate) use self::observation::{LastSeen, Observation, ProbeError};
@@ -68,6 +70,7 @@ mod history;
 mod identity;
 mod lag;
 mod lineage;
+mod memory;
 mod monitor;
 mod node;
 mod observation;

@@ -1,6 +1,7 @@
 //! A configuration built in code, without file or environment.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::declare::Group;
 use super::reader::{Diagnostics, Reader};
@@ -86,6 +87,25 @@ impl ConfigBuilder {
     /// Sets the probes by which the monitors watch their nodes.
     pub fn probe(mut self, probe: ProbeSettings) -> Self {
         self.config.settings.probe = probe;
+        self
+    }
+
+    /// Sets the file that keeps the system identifier and the highest timeline across restarts.
+    ///
+    /// The folder must exist, and the program must be the only one that writes the file.
+    ///
+    /// ```
+    /// use pointsman::Config;
+    ///
+    /// # fn main() -> Result<(), pointsman::ConfigError> {
+    /// let file = "/var/lib/payments/pointsman.memory";
+    /// let config = Config::builder().primary("postgres://db/payments").memory_file(file).build()?;
+    /// assert_eq!(config.memory_file(), Some(file.as_ref()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn memory_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.settings.topology.memory_file = Some(path.into());
         self
     }
 

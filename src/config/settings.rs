@@ -3,6 +3,7 @@
 //! `docs/configuration.md` and `pointsman.example.toml` are generated from here (`documentation`), and
 //! `check` has the rules that concern several settings. See the guide for how to add a setting.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -139,6 +140,15 @@ settings! {
         /// It grows to an eighth of the time for which the search lasts, up to `probe.interval`. Half of it is what a
         /// promotion goes unnoticed on average. Below 10 ms the probes themselves are load.
         pub failover_interval: Duration = 25 * MS, in 10 * MS..=100 * MS;
+    }
+
+    /// What the set keeps of its nodes when the program ends.
+    pub(super) struct TopologySettings in "topology", "Memory across restarts" {
+        /// The path of a file that keeps the system identifier and the highest timeline across restarts; `none` keeps nothing.
+        ///
+        /// Without it, a program that starts while it reaches only an old primary writes there. Only an operator knows a folder
+        /// that outlives the program and that no other program writes to.
+        pub(super) memory_file: Option<PathBuf> = None;
     }
 
     struct NodeBackoff in "backoff", "Looking for a node that is down" {
@@ -318,6 +328,7 @@ pub(super) struct Settings {
     pub(super) pool: PoolSettings,
     pub(super) timeouts: TimeoutSettings,
     pub(super) probe: ProbeSettings,
+    pub(super) topology: TopologySettings,
     pub(super) backoff: Backoff,
     pub(super) reads: ReadSettings,
     pub(super) writes: WriteSettings,
@@ -331,6 +342,7 @@ impl Default for Settings {
             pool: PoolSettings::default(),
             timeouts: TimeoutSettings::default(),
             probe: ProbeSettings::default(),
+            topology: TopologySettings::default(),
             backoff: NodeBackoff::default().schedule(None).expect("a valid default"),
             reads: ReadSettings::default(),
             writes: WriteSettings::default(),
@@ -345,6 +357,7 @@ impl Group for Settings {
         self.pool.visit(reader);
         self.timeouts.visit(reader);
         self.probe.visit(reader);
+        self.topology.visit(reader);
         NodeBackoff::visit_backoff(&mut self.backoff, reader);
         self.reads.visit(reader);
         self.writes.visit(reader);
@@ -380,7 +393,7 @@ impl CausalSettings {
 impl Settings {
     /// Checks the rules that no range expresses.
     pub(super) fn check(&self, diagnostics: &mut Diagnostics) {
-        let Self { program, probe, reads, .. } = self;
+        let Self { program, probe, topology, reads, .. } = self;
         if program.zone.as_deref().is_some_and(|zone| !is_word(zone, "._-")) {
             diagnostics.report("zone", "is not a plain word", WORD_REMEDY);
         }
@@ -392,6 +405,13 @@ impl Settings {
                 "application_name",
                 "is not a name that PostgreSQL would keep",
                 "use 1 to 63 printable ASCII characters, and no URL",
+            );
+        }
+        if topology.memory_file.as_deref().is_some_and(|path| !is_file_path(path)) {
+            diagnostics.report(
+                "topology.memory_file",
+                "is not the path of a file",
+                "write a path such as /var/lib/payments/pointsman.memory, in a folder of which this user owns the files",
             );
         }
         if probe.failover_interval > probe.interval {
@@ -434,6 +454,12 @@ pub(crate) fn smallest_max_lag(probe: &ProbeSettings) -> Duration {
 }
 
 pub(super) const WORD_REMEDY: &str = "use 1 to 63 of the characters a-z A-Z 0-9 . _ -";
+
+/// Returns `true` if a path ends in the name of a file, and is no URL.
+fn is_file_path(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    path.file_name().is_some() && !text.ends_with('/') && !text.contains("://")
+}
 
 /// Returns `true` if a text needs no quotes in a metric's label and in a header.
 pub(super) fn is_word(text: &str, special: &str) -> bool {

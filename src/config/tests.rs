@@ -197,3 +197,19 @@ fn a_variable_names_the_file_which_then_has_to_exist() {
     let path = std::path::Path::new(example);
     assert_eq!(sources::load_with(Some(path), env("/nowhere"), Vec::new()), Ok(config(None)));
 }
+
+#[test]
+fn a_memory_file_is_named_by_the_path_of_a_file() {
+    let memory = |path: &str| Config::builder().primary(URL).memory_file(path).build();
+    for path in ["memory", "/var/lib/payments/memory", "./memory"] {
+        assert_eq!(memory(path).unwrap().memory_file(), Some(path.as_ref()));
+        let file = format!("[topology]\nmemory_file = {path:?}");
+        assert_eq!(config(Some(&file)).memory_file(), Some(path.as_ref()));
+    }
+    for path in ["", "/", "/var/lib/payments/", "..", URL] {
+        let error = memory(path).unwrap_err();
+        assert_eq!(error.issues()[0].key, "topology.memory_file", "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+    assert_eq!(config(Some("[topology]\nmemory_file = \"none\"")).memory_file(), None);
+}

@@ -100,10 +100,12 @@ impl Config {
         &self.nodes
     }
 
-    /// Returns the same configuration with only this node.
+    /// Returns the same configuration with only this node, and without a memory file.
     #[cfg(feature = "testkit")]
     pub(crate) fn with_only(&self, node: NodeConfig) -> Self {
-        Self { nodes: vec![node], ..self.clone() }
+        let mut only = Self { nodes: vec![node], ..self.clone() };
+        only.settings.topology.memory_file = None;
+        only
     }
 
     /// Returns the zone that this program runs in.
@@ -134,6 +136,12 @@ impl Config {
     #[must_use]
     pub fn probe(&self) -> &ProbeSettings {
         &self.settings.probe
+    }
+
+    /// Returns the path of the file that keeps what the set knows across restarts, if there is one.
+    #[must_use]
+    pub fn memory_file(&self) -> Option<&Path> {
+        self.settings.topology.memory_file.as_deref()
     }
 
     /// Returns the schedule of reconnections to a node that is down.

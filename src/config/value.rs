@@ -1,6 +1,7 @@
 //! The text form of one value, in the file and in the environment.
 
 use std::ops::{Bound, RangeBounds};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{Value, ValueKind};
@@ -121,6 +122,21 @@ impl Setting for String {
 
     fn read(value: &Value) -> Option<Self> {
         Some(text(value)?.trim().to_owned())
+    }
+
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Setting for PathBuf {
+    const WHAT: &'static str = "a path";
+    const REMEDY: &'static str = "write it in quotes";
+    const VALUES: &'static str = "path";
+    type Bound = u32;
+
+    fn read(value: &Value) -> Option<Self> {
+        String::read(value).map(Self::from)
     }
 
     fn show(&self) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Live, ReplicaSet, prepare, watch};
+use super::{Keeper, Live, ReplicaSet, prepare, watch};
 use crate::config::{Config, NodeConfig};
 use crate::error::Error;
 use crate::topology::{Node, Retired};
@@ -58,7 +58,7 @@ impl ReplicaSet {
     /// Removed nodes get no more work, and their running statements finish. They are monitored until then, so a removed
     /// primary is fenced as soon as another one has taken over. New nodes are probed before this returns, within
     /// `timeouts.connect`. The set remembers its identity and its highest timeline, so a reconfiguration does not let
-    /// an old primary back in.
+    /// an old primary back in. If `topology.memory_file` changed, the new file is read, and what it adds is remembered.
     ///
     /// # Errors
     ///
@@ -117,6 +117,10 @@ impl ReplicaSet {
         let changed = changed.map(|node| node.name().to_owned()).collect();
         let limits = Arc::clone(&self.inner.live.load().limits);
         self.inner.live.store(Arc::new(Live { config: Arc::clone(config), limits }));
+
+        if before.memory_file() != config.memory_file() {
+            *self.keeper() = Keeper::start(config.memory_file(), topology);
+        }
 
         // A monitor whose own settings changed is restarted with the node's history.
         let same_probes = before.probe() == config.probe() && before.backoff() == config.backoff();

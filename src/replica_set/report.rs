@@ -47,8 +47,24 @@ pub struct HealthReport {
     pub reads_on_primary_only: bool,
     /// Seconds since the set was started.
     pub uptime_seconds: u64,
+    /// The memory file; `None` if none is configured.
+    pub memory: Option<MemoryReport>,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<NodeReport>,
+}
+
+/// The state of the memory file (`topology.memory_file`).
+///
+/// A problem with it changes no status, because the set goes on as without a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct MemoryReport {
+    /// `true` if the file has what the set knows.
+    pub saved: bool,
+    /// What was wrong with the file that was found, and where it is kept.
+    pub found: Option<String>,
+    /// Why the file cannot be used at present; the set tries again.
+    pub error: Option<String>,
 }
 
 /// The state of one node, and its counters.
@@ -75,7 +91,12 @@ pub struct NodeReport {
 }
 
 impl HealthReport {
-    pub(super) fn of(snapshot: &Snapshot, uptime: Duration, watched: bool) -> Self {
+    pub(super) fn of(
+        snapshot: &Snapshot,
+        uptime: Duration,
+        watched: bool,
+        memory: Option<MemoryReport>,
+    ) -> Self {
         let topology = &snapshot.topology;
         let serves = |node: &NodeStatus| match node.role {
             // The node serves under another name.
@@ -96,6 +117,7 @@ impl HealthReport {
             primary: topology.primary.clone(),
             reads_on_primary_only: topology.reads_on_primary_only(),
             uptime_seconds: uptime.as_secs(),
+            memory,
             nodes: topology.nodes.iter().zip(&snapshot.nodes).map(NodeReport::of).collect(),
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-use super::{Inner, ReplicaSet, watch};
+use super::{Inner, Keeper, ReplicaSet, watch};
 use crate::topology::Snapshot;
 
 /// Time for monitors to catch up by themselves.
@@ -61,6 +61,10 @@ impl Inner {
         tracing::warn!("the monitors had ended or stood still, and are started again");
         let config = &self.live.load().config;
         *monitors = self.topology.nodes().iter().map(|node| watch(node, &self.topology, config)).collect();
+        let mut keeper = self.keeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if keeper.as_ref().is_some_and(Keeper::has_ended) {
+            *keeper = Keeper::start(config.memory_file(), &self.topology);
+        }
     }
 }
 

@@ -24,13 +24,19 @@ pub(crate) struct RoleHistory {
     /// The set's system identifier, once a primary has shown it.
     pub(super) system_identifier: Option<u64>,
     /// The identifier of the recorded pasts; open until the set adopts it.
-    recorded_by: Option<u64>,
+    pub(super) recorded_by: Option<u64>,
+    /// The identifier that an earlier run of the program recorded; see `memory`.
+    ///
+    /// It counts until the nodes contradict it or a primary has shown it.
+    pub(super) recalled: Option<u64>,
+    /// Number of times that a timeline or a whole cluster was forgotten.
+    pub(super) forgettings: u64,
     /// The highest timeline that counts.
     ///
     /// See [`settle_highest`](Self::settle_highest).
     pub(super) highest_timeline: u32,
     /// The highest timeline of removed nodes whose pasts are already forgotten.
-    floor: u32,
+    pub(super) floor: u32,
     pub(super) pasts: BTreeMap<Arc<str>, Past>,
     /// The last primary, to notice when another node takes over.
     pub(super) primary: Option<Arc<str>>,
@@ -71,7 +77,7 @@ pub(super) struct Past {
     receives_since: Option<(i32, Instant)>,
     /// The timeline to which the node was promoted although it is not promotable.
     promoted_to: Option<u32>,
-    configured: bool,
+    pub(super) configured: bool,
     /// The server that the address reached last.
     pub(super) server: Option<ServerIdentity>,
     /// `true` if the address has led to different servers.
@@ -92,15 +98,15 @@ pub(super) struct Unrecorded {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shown {
     pub(super) timeline: u32,
-    /// The node's last known position on this timeline.
+    /// The node's last known position on this timeline; zero if an earlier run of the program saw it.
     pub(super) position: Lsn,
     /// The fork of the timeline, from which the node began to write.
     pub(super) fork: Option<Lsn>,
-    server: Option<ServerIdentity>,
+    pub(super) server: Option<ServerIdentity>,
     /// `true` if the control file does not show the timeline yet.
     ///
     /// Then only the WAL receiver or the position showed it.
-    volatile: bool,
+    pub(super) volatile: bool,
 }
 
 /// A position at which a node was seen out of recovery.
@@ -149,7 +155,8 @@ const DEPARTED: usize = 64;
 impl RoleHistory {
     /// Forgets everything, because the operator discards earlier observations.
     pub(crate) fn forget(&mut self, now: Instant) {
-        *self = Self { recoveries: Arc::new(Recoveries::since(now)), ..Self::default() };
+        let forgettings = self.forgettings + 1;
+        *self = Self { recoveries: Arc::new(Recoveries::since(now)), forgettings, ..Self::default() };
     }
 
     /// Keeps the configured nodes.
@@ -247,6 +254,7 @@ impl RoleHistory {
         if highest >= before {
             return None;
         }
+        self.forgettings += 1;
         self.lineages.forget_above(highest);
         let all = std::mem::take(&mut self.lost).into_iter().filter(|lost| lost.timeline == before);
         all.reduce(|one, other| LostHistory {

@@ -12,7 +12,8 @@
 //!    out of recovery, both are **conflicting**, and no node takes writes. This lasts until one of them is gone for
 //!    good: it is a standby or foreign, shows another timeline, or left the configuration.
 //!
-//! If another cluster replaces the set's own on every node, the set adopts it (`replacement`).
+//! If another cluster replaces the set's own on every node, the set adopts it (`replacement`). What an earlier run of the
+//! program knew counts as well (`memory`).
 //!
 //! A node configured as not promotable is never the primary: out of recovery, it is fenced, and its writes do not
 //! count. If a server process has several names, one is resolved, and the others are its **aliases** (`alias`).
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 use super::alias;
 use super::ancestry::Ancestry;
 use super::history::{Answer, LostHistory, RoleHistory, Unrecorded};
-use super::identity::{Vote, vote};
+use super::identity::Vote;
 use super::lineage::{Lineage, Lineages};
 use super::{Lag, LastSeen, NodeRole, Observation};
 
@@ -272,7 +273,7 @@ fn elect(history: &mut RoleHistory, nodes: &[Seen<'_>], aliases: &[Option<usize>
     let pending = nodes.iter().zip(&voters).filter(is_pending).count();
     let shown = identifiers(history, nodes).into_iter().zip(voters);
     let shown: Vec<_> = shown.filter_map(|(shown, votes)| votes.then_some(shown)).collect();
-    vote(history.system_identifier, &shown, pending)
+    history.weigh(&shown, pending)
 }
 
 /// Returns the last identifier of each node.

@@ -16,8 +16,8 @@ use crate::config::Config;
 use crate::lsn::Lsn;
 use crate::options::ReadOptions;
 use crate::topology::{
-    Health, Lineage, NodeRole, NodeStatus, PrimaryStatus, Recoveries, RoleHistory, Roles, Seen,
-    ShownIdentifier, Topology, resolve_roles,
+    Health, Lineage, Memory, NodeRole, NodeStatus, PrimaryStatus, Recoveries, Remembered, RoleHistory, Roles,
+    Seen, ShownIdentifier, Topology, resolve_roles,
 };
 use crate::topology::{Node, NodeId, Retired};
 
@@ -29,6 +29,8 @@ pub(crate) struct TopologyState {
     changes: watch::Sender<Arc<Topology>>,
     /// Start of the search for a primary, while there is one.
     search: watch::Sender<Option<Instant>>,
+    /// What outlives the program; kept up to date only while it has a receiver.
+    remembered: watch::Sender<Remembered>,
 }
 
 struct State {
@@ -100,6 +102,7 @@ impl TopologyState {
         Self {
             changes: watch::Sender::new(Arc::clone(&snapshot.topology)),
             search: watch::Sender::new(state.search.on(true, true, now)),
+            remembered: watch::Sender::default(),
             current: ArcSwap::new(snapshot),
             state: Mutex::new(state),
         }
@@ -125,6 +128,22 @@ impl TopologyState {
     /// The value is `None` while there is a healthy primary.
     pub(crate) fn search(&self) -> watch::Receiver<Option<Instant>> {
         self.search.subscribe()
+    }
+
+    /// Returns a receiver for what outlives the program.
+    pub(crate) fn remembered(&self) -> watch::Receiver<Remembered> {
+        let state = self.lock();
+        let receiver = self.remembered.subscribe();
+        self.remembered.send_replace(state.history.remembered());
+        receiver
+    }
+
+    /// Adds what an earlier run of the program knew, unless it concerns another cluster.
+    pub(crate) fn recall(&self, memory: &Memory, now: Instant) {
+        let mut state = self.lock();
+        if state.history.recall(memory) {
+            self.publish(&mut state, now);
+        }
     }
 
     /// Updates the state by a probe's outcome, and acts on the change.
@@ -275,6 +294,14 @@ impl TopologyState {
         let is_searching = snapshot.primary.is_none_or(|i| suspect(i) || is_late(i));
         let search = state.search.on(is_searching, has_moved(&before.topology, &snapshot.topology), now);
         self.search.send_if_modified(|was| std::mem::replace(was, search) != search);
+        if self.remembered.receiver_count() > 0 {
+            let remembered = state.history.remembered();
+            self.remembered.send_if_modified(|was| {
+                let changed = *was != remembered;
+                *was = remembered;
+                changed
+            });
+        }
         self.changes.send_if_modified(|topology| {
             let changed = !same_for_users(topology, &snapshot.topology);
             if changed {

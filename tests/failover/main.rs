@@ -11,6 +11,7 @@ mod histories;
 mod lineage;
 mod load;
 mod many_programs;
+mod memory;
 mod network;
 mod outage;
 mod policy;

@@ -49,7 +49,9 @@ pub(super) async fn start_own(replicas: usize) -> Outcome<(ReplicaSet, OwnCluste
     let own = [("DATABASE_URL", primary.clone()), ("DATABASE_REPLICA_URL", replicas.join(","))];
     let inherited = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
-        (name.starts_with("POINTSMAN_") && name != "POINTSMAN_CONFIG").then_some(())?;
+        // A memory file belongs to the configured cluster.
+        let is_own = name != "POINTSMAN_CONFIG" && name != "POINTSMAN_TOPOLOGY__MEMORY_FILE";
+        (name.starts_with("POINTSMAN_") && is_own).then_some(())?;
         Some((name, value.into_string().ok()?))
     });
     let env = inherited.chain(own.map(|(name, value)| (name.to_owned(), value)));

@@ -60,6 +60,9 @@ fn table(health: &Health) -> String {
     if health.reads_on_primary_only && health.status != Status::Unhealthy {
         text.push_str("; the primary serves all reads");
     }
+    if let Some(error) = health.memory.as_ref().and_then(|memory| memory.error.as_ref()) {
+        text.push_str(&format!("\nthe memory file: {error}"));
+    }
     for node in &health.nodes {
         if let Some(reason) = &node.status.reason {
             text.push_str(&format!("\n{}: {reason}", node.status.name));

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use super::Service;
 use crate::ReplicaSet;
-use crate::replica_set::{HealthReport, NodeReport, Status};
+use crate::replica_set::{HealthReport, MemoryReport, NodeReport, Status};
 use crate::topology::{self, NodeRole, PrimaryStatus};
 
 /// The document of `/health`.
@@ -35,6 +35,8 @@ pub struct Health {
     pub reads_on_primary_only: bool,
     /// Time the program has been monitoring its nodes.
     pub uptime_seconds: u64,
+    /// The memory file; null if none is configured.
+    pub memory: Option<MemoryReport>,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<NodeReport>,
 }
@@ -69,6 +71,7 @@ impl Health {
             primary: report.primary,
             reads_on_primary_only: report.reads_on_primary_only,
             uptime_seconds: report.uptime_seconds,
+            memory: report.memory,
             nodes: report.nodes,
         }
     }

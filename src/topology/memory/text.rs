@@ -1,0 +1,137 @@
+//! The text form of a memory: TOML under a first line that marks the file as one of this crate (pure).
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{Memory, Process, RememberedNode};
+
+/// The beginning of each memory file; a file without it belongs to someone else.
+const MARK: &str = "# Pointsman's memory";
+
+/// The version of the text form.
+///
+/// A program reads this one only, and leaves a file with a higher one alone.
+const VERSION: i64 = 1;
+
+/// Nodes that a file may name: far more than one configuration has.
+const NODES_MAX: usize = 1_000;
+
+/// Why a text is no memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TextError {
+    /// The text is not from this crate.
+    Unmarked,
+    /// A later version of this crate wrote the text.
+    Newer(i64),
+    /// The text is damaged; this is the reason.
+    Corrupt(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(rename = "version")]
+    _version: i64,
+    system_identifier: String,
+    timeline: u32,
+    #[serde(default)]
+    departed: bool,
+    #[serde(default)]
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Node {
+    address: String,
+    #[serde(default)]
+    wrote: bool,
+    started_at_us: Option<i64>,
+    port: Option<u16>,
+}
+
+impl Memory {
+    /// Returns the text form.
+    pub(super) fn to_text(&self) -> String {
+        let Self { system_identifier, timeline, departed, nodes } = self;
+        let mut text = format!(
+            "{MARK} of its cluster: see \"A restart of the program\" in docs/failover.md. Do not edit it.\n\
+             version = {VERSION}\nsystem_identifier = \"{system_identifier}\"\ntimeline = {timeline}\n"
+        );
+        if *departed {
+            text.push_str("departed = true\n");
+        }
+        for (address, node) in nodes {
+            let _ = write!(text, "\n[[nodes]]\naddress = {}\n", quoted(address));
+            if node.wrote {
+                text.push_str("wrote = true\n");
+            }
+            if let Some(Process { started_at_micros, port }) = node.process {
+                let _ = write!(text, "started_at_us = {started_at_micros}\nport = {port}\n");
+            }
+        }
+        text
+    }
+
+    /// Reads the text form.
+    pub(super) fn from_text(text: &str) -> Result<Self, TextError> {
+        // After a crash of the machine, a file system may have kept the name of a file and not its content.
+        if text.bytes().all(|byte| byte == 0) {
+            return Err(corrupt("it is empty"));
+        }
+        if !text.starts_with(MARK) {
+            return Err(TextError::Unmarked);
+        }
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| corrupt(error.message()))?;
+        match table.get("version").and_then(toml::Value::as_integer) {
+            Some(VERSION) => {}
+            Some(newer) if newer > VERSION => return Err(TextError::Newer(newer)),
+            _ => return Err(corrupt("it has no version")),
+        }
+        let document: Document = table.try_into().map_err(|error| corrupt(error.message()))?;
+        let system_identifier = document.system_identifier.parse().map_err(|_| corrupt("no identifier"))?;
+        if document.timeline == 0 {
+            return Err(corrupt("there is no timeline 0"));
+        }
+        if document.nodes.len() > NODES_MAX {
+            return Err(corrupt("it has too many nodes"));
+        }
+        let mut nodes = BTreeMap::new();
+        for node in document.nodes {
+            let process = match (node.started_at_us, node.port) {
+                (Some(started_at_micros), Some(port)) => Some(Process { started_at_micros, port }),
+                (None, None) => None,
+                _ => return Err(corrupt("a process has a start and a port, or neither")),
+            };
+            let remembered = RememberedNode { wrote: node.wrote, process };
+            if nodes.insert(Arc::from(node.address), remembered).is_some() {
+                return Err(corrupt("it has a node twice"));
+            }
+        }
+        let (timeline, departed) = (document.timeline, document.departed);
+        Ok(Self { system_identifier, timeline, departed, nodes })
+    }
+}
+
+fn corrupt(reason: &str) -> TextError {
+    TextError::Corrupt(reason.to_owned())
+}
+
+/// Returns a text as a basic string of TOML.
+fn quoted(text: &str) -> String {
+    let mut quoted = "\"".to_owned();
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            control if control.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(control));
+            }
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
