@@ -84,17 +84,25 @@ impl KeeperTask {
         let mut own = self.recall().await;
         // The owner may not wait any more.
         let _ = recalled.send(());
+        let mut is_read = own.is_ok();
         let backoff = Backoff::new(RETRY.0, RETRY.1).expect("the first pause is not above the longest");
         let mut delays = backoff.delays();
         let mut forgettings = self.remembered.borrow().forgettings;
         loop {
+            if !is_read && self.remembered.borrow().forgettings == forgettings {
+                // What the file says counts as soon as it can be read, unless the set was told to forget.
+                own = self.recall().await;
+                is_read = own.is_ok();
+            }
             let wanted = self.remembered.borrow_and_update().clone();
             let forgot = wanted.forgettings != forgettings;
             if wanted.memory.is_some() || forgot {
-                match self.update(own.clone(), wanted.clone(), forgot).await {
+                let known = own.clone().unwrap_or_default();
+                match self.update(known, wanted.clone(), forgot).await {
                     Ok(done) => {
                         forgettings = wanted.forgettings;
-                        own = done.own.clone();
+                        own = Ok(done.own.clone());
+                        is_read = true;
                         delays.reset();
                         self.note_saved(&done, wanted.memory.is_some());
                     }
@@ -118,7 +126,11 @@ impl KeeperTask {
     }
 
     /// Reads the file, and adds what it says to what the set knows.
-    async fn recall(&self) -> Option<Memory> {
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file cannot be used at present.
+    async fn recall(&self) -> Result<Option<Memory>, ()> {
         let path = Arc::clone(&self.path);
         let found = spawn_blocking(move || memory_file::read(&path)).await;
         let shown = self.path.display();
@@ -130,15 +142,18 @@ impl KeeperTask {
                 if let Some(topology) = self.topology.upgrade() {
                     topology.recall(&memory, Instant::now());
                 }
-                return Some(memory);
+                return Ok(Some(memory));
             }
             Found::Corrupt(reason) => {
                 tracing::warn!(path = %shown, reason, "the memory file is damaged, so nothing is remembered");
                 self.report(|report| report.found = Some(format!("the memory file is damaged: {reason}")));
             }
-            Found::Untouchable(reason) => self.note_error(&io::Error::other(reason)),
+            Found::Untouchable(reason) => {
+                self.note_error(&io::Error::other(reason));
+                return Err(());
+            }
         }
-        None
+        Ok(None)
     }
 
     /// # Cancel safety

@@ -101,18 +101,17 @@ impl RoleHistory {
         }
         for (address, node) in nodes {
             let past = self.pasts.entry(Arc::clone(address)).or_default();
-            // What the node has shown to this program counts more.
-            if past.system_identifier.is_some() {
-                continue;
+            if past.highest.is_none_or(|shown| shown.timeline < *timeline) {
+                past.highest = Some(Shown {
+                    timeline: *timeline,
+                    position: Lsn::default(),
+                    fork: None,
+                    server: None,
+                    volatile: false,
+                });
             }
-            past.highest = Some(Shown {
-                timeline: *timeline,
-                position: Lsn::default(),
-                fork: None,
-                server: None,
-                volatile: false,
-            });
-            if node.wrote && past.configured {
+            // What the node does now counts more.
+            if node.wrote && past.configured && past.system_identifier.is_none() {
                 let server = node.process.map(Process::identity);
                 past.wrote = Some(Wrote { timeline: *timeline, position: Lsn::default(), server });
             }

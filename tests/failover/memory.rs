@@ -188,6 +188,11 @@ async fn a_file_that_cannot_be_used_is_reported_and_stops_nothing() -> TestResul
     until("it is reported", async || report(&run.set).error.is_some()).await?;
     assert_eq!(std::fs::read_to_string(&file)?, newer);
 
+    // Once it can be read, it counts.
+    std::fs::write(&file, good.replace("timeline = 1", "timeline = 9"))?;
+    until_role(&run.set, cluster.primary().name(), NodeRole::StalePrimary).await?;
+    until_saved(&run.set).await?;
+
     // In a folder that does not exist, until it does.
     let late = run.folder.path().join("late");
     run.restart(Some(&late.join("memory"))).await?;
