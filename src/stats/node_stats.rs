@@ -346,3 +346,32 @@ impl Drop for InFlightGuard<'_> {
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn callers_that_wait_for_a_position_share_one_task_that_asks_and_one_answer() {
+        let stats = Arc::new(NodeStats::default());
+        assert!(stats.begin_asking().is_none(), "no caller waits");
+        let waiting: Vec<_> = (0..64).map(|_| stats.await_position()).collect();
+        let asking = stats.begin_asking();
+        assert!(asking.is_some());
+        assert!((0..64).all(|_| stats.begin_asking().is_none()), "one task asks for all of them");
+
+        let mut reached: Vec<_> = (0..64).map(|_| Box::pin(stats.reached(Lsn::new(500)))).collect();
+        assert!(reached.iter_mut().all(|caller| caller.now_or_never().is_none()));
+        stats.note_position(Lsn::new(499));
+        assert!(reached.iter_mut().all(|caller| caller.now_or_never().is_none()));
+        stats.note_position(Lsn::new(500));
+        assert!(reached.iter_mut().all(|caller| caller.now_or_never().is_some()));
+
+        drop(asking);
+        assert!(stats.begin_asking().is_some(), "the next task takes over from one that ended");
+        drop(waiting);
+        assert!(stats.begin_asking().is_none());
+    }
+}

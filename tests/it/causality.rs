@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::{builder_of, fixture_with, start};
 
+mod interleavings;
+
 diesel::table! { counters (id) { id -> Integer, value -> Integer, } }
 
 /// A cluster with one counter, which all replicas have, and a set of it.

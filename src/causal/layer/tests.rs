@@ -139,3 +139,31 @@ async fn the_caller_makes_the_response_to_a_rejected_request() {
     let response = send(&layer, &[(HEADER, "hello")]).await;
     assert_eq!((response.status(), &**response.body()), (StatusCode::FORBIDDEN, "sign in again"));
 }
+
+#[tokio::test]
+async fn a_hostile_cookie_opens_a_new_session_and_is_not_repeated() {
+    let layer = CausalLayer::new(set().await).cookie(CausalCookie::new("seen").unwrap());
+    let valid = token(500).to_string();
+    let removal = "seen=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0";
+    for (cookies, is_removed) in [
+        ("seen".to_owned(), false),
+        (";;; =; ==".to_owned(), false),
+        (format!("Seen={valid}; unseen={valid}; seen2={valid}"), false),
+        (format!("x=seen={valid}"), false),
+        ("seen=".to_owned(), true),
+        (format!("seen=={valid}"), true),
+        (format!("seen=\"{valid}\""), true),
+        (format!("seen={valid}, seen={valid}"), true),
+        (format!("seen={valid}%00"), true),
+        (format!("seen={valid} Path=/"), true),
+        (format!("seen=hello; seen={valid}"), true),
+        (format!("seen={}", "A".repeat(60_000)), true),
+        ("seen=\u{1F600}\u{e9}".to_owned(), true),
+    ] {
+        let response = send(&layer, &[(COOKIE, &cookies)]).await;
+        assert_eq!((response.status(), &**response.body()), (StatusCode::OK, ""), "{cookies}");
+        let set: Vec<_> = response.headers().get_all(SET_COOKIE).iter().collect();
+        assert_eq!(set, if is_removed { vec![removal] } else { vec![] }, "{cookies}");
+        assert_eq!(response.headers().len(), set.len(), "{cookies}");
+    }
+}
