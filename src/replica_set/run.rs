@@ -81,7 +81,10 @@ where
     // The function may replace this connection with another one.
     let node = node_of(&conn);
     let outcome = function(&mut conn).await;
-    if unproven.is_some_and(|required| !wire.is_proven(required)) && !conn.is_closed() {
+    let is_unproven = unproven.is_some_and(|required| !wire.is_proven(required));
+    // A result counts only with its proof, also when the connection has ended since. An error of the connection is no
+    // result.
+    if is_unproven && (outcome.is_ok() || !conn.is_closed()) {
         return Run::Behind;
     }
     let error = match outcome {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio::try_join;
 
 use super::{counters, fixture, increment, value};
-use crate::support::{builder_of, pools_of, start};
+use crate::support::{builder_of, pools_of, smuggle, start};
 
 async fn read_counter<I: Intent>(conn: &Conn<I>) -> QueryResult<i32> {
     counters::table.find(1).select(counters::value).first(conn.as_read()).await
@@ -26,6 +26,24 @@ async fn insert(conn: &Conn<Write>, id: i32) -> QueryResult<usize> {
 async fn count(session: &Session) -> i64 {
     let read = session.run_read(async |conn| Ok::<_, Error>(counters::table.count().get_result(conn).await?));
     read.await.unwrap()
+}
+
+/// What a replica that was behind had answered passed for a result as soon as its connection ended, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_did_not_prove_counts_no_more_when_its_connection_ends() {
+    let (cluster, set) = fixture(1, ReadSettings::default()).await;
+    cluster.replica(0).pause_replay().await.unwrap();
+    let session = set.session();
+    let written = increment(&session).await;
+    let read = session.run_read(async |conn| {
+        let read = read_counter(conn).await?;
+        if conn.role() == Role::Replica {
+            // The function does not need the connection any more, so it does not notice.
+            let _ = smuggle(conn, "SELECT pg_terminate_backend(pg_backend_pid())").await;
+        }
+        Ok::<_, Error>(read)
+    });
+    assert_eq!(read.await.unwrap(), written);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
