@@ -33,6 +33,8 @@ pub(crate) struct NodeStats {
     sessions: AtomicU32,
     /// Highest known position: replayed by a standby, written by a primary.
     position: AtomicU64,
+    /// Timeline that the node follows as a standby, as far as the set knows; 0 if it may follow another one.
+    followed_timeline: AtomicU32,
     /// Wakes the callers that wait for a position.
     advanced: Notify,
     /// Callers that wait for a position.
@@ -193,6 +195,16 @@ impl NodeStats {
     /// A position that was replayed stays replayed, so this is never too high.
     pub(crate) fn position(&self) -> Lsn {
         Lsn::new(self.position.load(Ordering::Acquire))
+    }
+
+    /// Records the timeline that the node follows as a standby, or 0.
+    pub(crate) fn note_followed_timeline(&self, timeline: u32) {
+        self.followed_timeline.store(timeline, Ordering::Release);
+    }
+
+    /// Returns the timeline that the node follows as a standby; 0 if that is not known.
+    pub(crate) fn followed_timeline(&self) -> u32 {
+        self.followed_timeline.load(Ordering::Acquire)
     }
 
     /// Counts a caller that waits for a position, until the guard is dropped.

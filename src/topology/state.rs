@@ -368,6 +368,11 @@ impl State {
             probe_error: entry.node_health.probe_error.clone(),
         };
         let nodes = self.entries.iter().zip(&statuses).enumerate().map(view).collect();
+        for (i, entry) in self.entries.iter().enumerate() {
+            let follows = roles.by_node[i] == NodeRole::Replica && roles.lineages[i] == Lineage::Shared;
+            let timeline = if follows { roles.ancestry.timeline() } else { 0 };
+            entry.node.stats().note_followed_timeline(timeline);
+        }
         let name = |i: usize| self.entries[i].node.name().to_owned();
         let primary = match (roles.primary, &roles.mismatch) {
             (Some(i), _) => PrimaryStatus::One { node: name(i), timeline: roles.timeline },

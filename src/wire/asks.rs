@@ -417,7 +417,8 @@ impl WireState {
             self.asks.missed.store(true, Ordering::Release);
         } else {
             let timeline = match &question.tracking {
-                Some(tracking) if is_replay => tracking.timeline,
+                // A standby may have gone on to the timeline of a new primary since it was tracked.
+                Some(tracking) if is_replay => tracking.timeline.max(self.stats().followed_timeline()),
                 _ => self.asks.timeline.load(Ordering::Acquire),
             };
             if let Some(tracking) = &question.tracking {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pointsman::config::ReadSettings;
 use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
-use pointsman::testkit::wait::until;
+use pointsman::testkit::wait::{until, until_writable};
 use pointsman::{Error, Role, Session};
 use tokio::time::timeout;
 use tokio::try_join;
@@ -44,6 +44,40 @@ async fn what_a_replica_did_not_prove_counts_no_more_when_its_connection_ends() 
         Ok::<_, Error>(read)
     });
     assert_eq!(read.await.unwrap(), written);
+}
+
+/// The positions of a replica that had followed the new primary counted as those of the old timeline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_kept_through_a_failover_reports_no_loss_where_nothing_was_lost() {
+    let (cluster, set) = fixture(2, ReadSettings::default()).await;
+    let (new_primary, follower) = (cluster.replica(0), cluster.replica(1));
+    let session = set.session();
+    let conn = loop {
+        let conn = session.read().await.unwrap();
+        if conn.node().contains(&follower.port().to_string()) {
+            break conn;
+        }
+    };
+    assert_eq!(read_counter(&conn).await.unwrap(), 0);
+    cluster.wait_caught_up().await.unwrap();
+    cluster.primary().kill().await.unwrap();
+    new_primary.promote().await.unwrap();
+    follower.follow(new_primary).await.unwrap();
+    until_writable(&set).await.unwrap();
+
+    let written = increment(&set.session()).await;
+    until("the replica serves what was written since", async || {
+        let other = set.session();
+        increment(&other).await;
+        matches!(value(&other).await, Ok((_, Role::Replica)))
+    })
+    .await
+    .unwrap();
+    until("the old connection sees it", async || read_counter(&conn).await.unwrap() >= written)
+        .await
+        .unwrap();
+    assert!(value(&session).await.unwrap().0 >= written);
+    assert_eq!(session.token().unwrap().timeline(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
