@@ -33,7 +33,7 @@ mod question;
 #[cfg(test)]
 mod tests;
 
-use question::{Function, Place, Question, Row, Statement};
+use question::{Function, Place, Question, Row, Statement, is_followed};
 
 /// The positions that are asked for on one connection.
 #[derive(Debug, Default)]
@@ -60,6 +60,8 @@ struct Queue {
     before_next: bool,
     /// The answer to the last question before a request.
     before: Option<Answer>,
+    /// The answer to the first question, if that is the last statement of a request.
+    trailing: Lsn,
     statement: Statement,
 }
 
@@ -313,7 +315,9 @@ impl WireState {
         let answered = self.requests_answered();
         match self.asks.queue().questions.front() {
             Some(question) if question.after > answered => Care::None,
-            Some(Question { place: Place::Trailing { statements: 1.. }, .. }) => Care::Show,
+            Some(Question {
+                place: Place::Trailing { statements: 1.. } | Place::Unconfirmed { .. }, ..
+            }) => Care::Show,
             Some(_) => Care::Hold,
             None => Care::None,
         }
@@ -330,6 +334,14 @@ impl WireState {
             Some(Place::Before | Place::Behind) => self.answer_apart(&mut queue, kind, body),
             Some(Place::Leading | Place::Trailing { statements: 0 }) => {
                 self.answer_within(&mut queue, kind, body)
+            }
+            Some(Place::Unconfirmed { position }) => {
+                // A promotion is reported here, and after it the request may have read more than was ever replayed.
+                if kind == b'Z' {
+                    self.learn_position(&mut queue, position);
+                    self.asks.pop(&mut queue);
+                }
+                Passage::Pass
             }
             Some(Place::Trailing { statements }) => {
                 match kind {
@@ -373,12 +385,22 @@ impl WireState {
                     // The statements behind it have an older snapshot, so it proves nothing.
                     queue.statement = Statement::Unsuitable;
                 } else if let Some(position) = row.and_then(|row| row.position) {
-                    self.learn_position(queue, position);
+                    if is_leading {
+                        self.learn_position(queue, position);
+                    } else {
+                        queue.trailing = position;
+                    }
                 }
             }
-            b'C' => self.asks.pop(queue),
+            b'C' => match queue.questions.front_mut() {
+                Some(question) if question.place != Place::Leading && queue.trailing != Lsn::default() => {
+                    question.place = Place::Unconfirmed { position: std::mem::take(&mut queue.trailing) };
+                }
+                _ => self.asks.pop(queue),
+            },
             b'E' | b'Z' => {
                 // It fails the user's request as well: a cancelled request, for example.
+                queue.trailing = Lsn::default();
                 self.asks.missed.store(true, Ordering::Release);
                 queue.statement = Statement::Unsuitable;
                 self.asks.pop(queue);
@@ -470,21 +492,4 @@ fn on_error(queue: &Queue, sqlstate: Option<&[u8]>) {
 fn is_fatal(body: &[u8]) -> bool {
     let severity = field(body, b'V').or_else(|| field(body, b'S'));
     matches!(severity, Some(b"FATAL" | b"PANIC"))
-}
-
-/// Returns `true` if a question may go behind a request.
-///
-/// `status` is the transaction status before the request.
-fn is_followed(kind: u8, body: &[u8], status: u8) -> bool {
-    if matches!(status, b'T' | b'E') {
-        return kind == b'Q' && (starts_with(body, b"COMMIT") || starts_with(body, b"END"));
-    }
-    // The server reads nothing but data after `COPY … FROM STDIN`.
-    let begins = [&b"BEGIN"[..], b"START TRANSACTION", b"COPY"];
-    !(kind == b'Q' && begins.iter().any(|word| starts_with(body, word)))
-}
-
-fn starts_with(statement: &[u8], words: &[u8]) -> bool {
-    let statement = statement.trim_ascii_start();
-    statement.get(..words.len()).is_some_and(|start| start.eq_ignore_ascii_case(words))
 }

@@ -26,6 +26,8 @@ pub(super) enum Place {
     ///
     /// This is the number of statements before it that have no answer yet.
     Trailing { statements: u32 },
+    /// Answered as the last statement; the end of the user's request confirms that the server was a standby.
+    Unconfirmed { position: Lsn },
 }
 
 /// A function of the server, by its object identifier.
@@ -144,6 +146,23 @@ impl Row {
         };
         Some(Self { position, is_read_committed: rest.get(4..) == Some(b"read committed") })
     }
+}
+
+/// Returns `true` if a question may go behind a request.
+///
+/// `status` is the transaction status before the request.
+pub(super) fn is_followed(kind: u8, body: &[u8], status: u8) -> bool {
+    if matches!(status, b'T' | b'E') {
+        return kind == b'Q' && (starts_with(body, b"COMMIT") || starts_with(body, b"END"));
+    }
+    // The server reads nothing but data after `COPY … FROM STDIN`.
+    let begins = [&b"BEGIN"[..], b"START TRANSACTION", b"COPY"];
+    !(kind == b'Q' && begins.iter().any(|word| starts_with(body, word)))
+}
+
+fn starts_with(statement: &[u8], words: &[u8]) -> bool {
+    let statement = statement.trim_ascii_start();
+    statement.get(..words.len()).is_some_and(|start| start.eq_ignore_ascii_case(words))
 }
 
 #[cfg(test)]

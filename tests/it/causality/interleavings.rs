@@ -80,6 +80,24 @@ async fn a_connection_kept_through_a_failover_reports_no_loss_where_nothing_was_
     assert_eq!(session.token().unwrap().timeline(), 2);
 }
 
+/// The session of a connection to a standby goes on when that is promoted, with positions of the new timeline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_to_a_standby_that_is_promoted_records_the_new_timeline() {
+    let (cluster, set) = fixture(1, ReadSettings::default()).await;
+    let session = set.session();
+    let conn = session.read().await.unwrap();
+    assert_eq!((conn.role(), read_counter(&conn).await.unwrap()), (Role::Replica, 0));
+    cluster.primary().kill().await.unwrap();
+    cluster.replica(0).promote().await.unwrap();
+    until_writable(&set).await.unwrap();
+    let written = increment(&set.session()).await;
+    if !conn.is_closed() {
+        assert_eq!(read_counter(&conn).await.unwrap(), written);
+        assert_eq!(session.token().unwrap().timeline(), 2);
+    }
+    assert_eq!(value(&session).await.unwrap().0, written);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_rolled_back_leaves_a_token_that_any_replica_satisfies() {
     let (cluster, set) = fixture(1, ReadSettings::default()).await;

@@ -115,6 +115,32 @@ async fn a_question_before_a_request_proves_what_its_statements_read() {
     }
 }
 
+/// What a promoted server had written since was read, and the end of its recovery passed for its position.
+#[tokio::test]
+async fn a_promotion_that_the_end_of_the_request_reports_leaves_no_position() {
+    for cut in [1, 7, 1024] {
+        let (mut tap, wire, stream) = connected(cut, true).await;
+        let log = tracked(&wire);
+        let standby = Mutex::new(Standby::new(500));
+        let promoted = message(b'S', b"in_hot_standby\0off\0");
+        let server = |kind: u8, body: &[u8]| {
+            let answer = standby.lock().expect("no panic").answer(kind, body);
+            let is_promoted = kind == b'S' && standby.lock().expect("no panic").prepared;
+            if is_promoted { [&promoted[..], &answer].concat() } else { answer }
+        };
+        let client = async {
+            execute(&mut tap, &users_row()).await;
+            answered(&mut tap, &wire).await;
+            standby.lock().expect("no panic").position = 600;
+            execute(&mut tap, &[&users_row()[..], &promoted].concat()).await;
+            assert!(wire.has_missed_position() && !wire.has_questions());
+            assert_eq!(log.positions(), Positions::one(2, Lsn::new(500)), "nothing after the promotion");
+            drop(tap);
+        };
+        tokio::join!(serve(stream, server), client);
+    }
+}
+
 /// An error of the user's statement lets the server skip the question, and the statement that prepares it.
 #[tokio::test]
 async fn a_question_that_was_skipped_is_missed_and_asked_again() {
