@@ -185,6 +185,7 @@ where
             guard.has_failed().await;
             guard.conn.inner.conflicted = guard.conn.has_conflict();
             guard.rollback().await;
+            guard.conn.position_recorded().await;
             return guard.end(Err(error));
         }
     };

@@ -180,10 +180,17 @@ impl WireState {
     }
 
     /// Stops asking; answers that are under way are still recorded.
+    ///
+    /// What was read in a transaction has no position until the transaction ends, so an open one leaves a gap.
     pub(crate) fn untrack(&self) {
         if self.asks.is_active() {
             let mut queue = self.asks.queue();
-            (queue.tracking, queue.before_next, queue.before) = (None, false, None);
+            if let Some(tracking) = queue.tracking.take()
+                && matches!(self.status(), b'T' | b'E')
+            {
+                tracking.log.note_gap(tracking.timeline);
+            }
+            (queue.before_next, queue.before) = (false, None);
             self.asks.set_active(&queue);
         }
     }

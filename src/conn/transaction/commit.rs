@@ -162,6 +162,7 @@ impl<'c, I: Intent> TransactionGuard<'c, I> {
         // A `Conn` that replaced this one is left alone, and an open transaction on this one makes it unusable.
         if self.transaction.is_of(self.conn.inner.source.usage()) {
             self.conn.inner.unusable = true;
+            self.conn.wire().untrack();
             self.conn.inner.source.end();
         }
     }

@@ -153,7 +153,9 @@ impl Row {
 /// `status` is the transaction status before the request.
 pub(super) fn is_followed(kind: u8, body: &[u8], status: u8) -> bool {
     if matches!(status, b'T' | b'E') {
-        return kind == b'Q' && (starts_with(body, b"COMMIT") || starts_with(body, b"END"));
+        // What was read in a transaction counts also if it is rolled back; `ROLLBACK TO SAVEPOINT` does not end it.
+        let is_rollback = body.strip_suffix(b"\0").unwrap_or(body).eq_ignore_ascii_case(b"ROLLBACK");
+        return kind == b'Q' && (starts_with(body, b"COMMIT") || starts_with(body, b"END") || is_rollback);
     }
     // The server reads nothing but data after `COPY … FROM STDIN`.
     let begins = [&b"BEGIN"[..], b"START TRANSACTION", b"COPY"];

@@ -241,7 +241,9 @@ fn a_question_follows_whatever_ends_a_transaction_and_nothing_inside_it() {
         (b'S', "", b'T', false),
         (b'Q', "COMMIT", b'T', true),
         (b'Q', "commit and chain", b'T', true),
-        (b'Q', "ROLLBACK", b'T', false),
+        (b'Q', "ROLLBACK", b'T', true),
+        (b'Q', "ROLLBACK\0", b'E', true),
+        (b'Q', "ROLLBACK TO SAVEPOINT one\0", b'E', false),
         (b'Q', "COMMIT", b'E', true),
     ] {
         let found = is_followed(kind, statement.as_bytes(), status);
@@ -266,6 +268,19 @@ fn a_transaction_that_ends_without_a_question_is_noticed() {
     send(b'Q', b"\0");
     assert!(!wire.has_missed_position(), "the next question covers it");
     assert!(!out.is_empty());
+}
+
+/// A session forgot what it had read in a transaction that was dropped, or whose connection was lost.
+#[test]
+fn an_open_transaction_leaves_a_gap_when_its_connection_is_given_back() {
+    for (status, expected) in [(b"I", None), (b"T", Some(2)), (b"E", Some(2))] {
+        let wire = WireState::new(Arc::default());
+        let log = tracked(&wire);
+        wire.sent_and_ask(b'Q', b"BEGIN\0", None, &mut Vec::new());
+        wire.received(b'Z', status);
+        wire.untrack();
+        assert_eq!(log.gap(), expected, "{status:?}");
+    }
 }
 
 /// The statement of an abandoned session was taken for answered, so it was not cancelled.

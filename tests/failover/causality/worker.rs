@@ -225,7 +225,9 @@ impl Worker {
         *self.record.errors.entry(kind.to_owned()).or_default() += 1;
         // In an unknown history, everything may be lost.
         if let Error::Checkout(CheckoutError::Causal(
-            CausalError::Lost { .. } | CausalError::HistoryUnknown { .. },
+            CausalError::Lost { .. }
+            | CausalError::HistoryUnknown { .. }
+            | CausalError::PositionUnknown { .. },
         )) = error
         {
             self.record(began, Action::LossReported);

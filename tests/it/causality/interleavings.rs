@@ -98,6 +98,41 @@ async fn a_connection_to_a_standby_that_is_promoted_records_the_new_timeline() {
     assert_eq!(value(&session).await.unwrap().0, written);
 }
 
+/// A session forgot what it had read in a transaction that it rolled back, and read something older next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_in_a_transaction_that_is_rolled_back_is_seen_again() {
+    let (cluster, set) = fixture(1, ReadSettings::default()).await;
+    cluster.replica(0).pause_replay().await.unwrap();
+    let written = increment(&set.session()).await;
+
+    let session = set.session();
+    let rolled_back = session.run_write(async |tx| {
+        assert_eq!(read_counter(tx).await?, written);
+        Err::<(), _>(Error::from(diesel::result::Error::RollbackTransaction))
+    });
+    rolled_back.await.unwrap_err();
+    assert_eq!(value(&session).await.unwrap().0, written, "run_write");
+
+    let session = set.session();
+    let mut conn = session.write().await.unwrap();
+    let rolled_back = conn.transaction(async |tx| {
+        let inner = tx.transaction(async |tx| read_counter(tx).await).await?;
+        assert_eq!(inner, written);
+        Err::<(), _>(diesel::result::Error::RollbackTransaction)
+    });
+    rolled_back.await.unwrap_err();
+    assert_eq!(value(&session).await.unwrap().0, written, "with a savepoint");
+
+    // A statement that fails the transaction.
+    let session = set.session();
+    let failed = session.run_write(async |tx| {
+        assert_eq!(read_counter(tx).await?, written);
+        Ok::<_, Error>(diesel::sql_query("SELECT 1 / 0").execute(tx).await?)
+    });
+    failed.await.unwrap_err();
+    assert_eq!(value(&session).await.unwrap().0, written, "after an error");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_rolled_back_leaves_a_token_that_any_replica_satisfies() {
     let (cluster, set) = fixture(1, ReadSettings::default()).await;
