@@ -106,17 +106,14 @@ impl Session {
     /// # }
     /// ```
     pub fn observe(&self, token: &CausalToken) -> bool {
-        let own = self.log.cluster().or(self.set.snapshot().system_identifier);
-        let is_own = own.is_none_or(|own| own == token.system_identifier());
-        if is_own {
-            self.log.merge(token.positions());
-        }
-        is_own
+        let own = self.set.snapshot().system_identifier;
+        self.log.merge(token.system_identifier(), token.positions(), own)
     }
 
     /// Forgets everything that the session has seen.
     ///
-    /// It is for a caller that was told [`CausalError::Lost`], and has found out what is missing.
+    /// It is for a caller that was told [`CausalError::Lost`], and has found out what is missing. After
+    /// [`CausalError::Foreign`] or [`CausalError::NoPosition`] a session goes on as well, once the cause is gone.
     ///
     /// ```no_run
     /// # async fn example(session: &pointsman::Session) {

@@ -80,12 +80,12 @@ pub(crate) struct PositionLog {
     seen: Mutex<Seen>,
     /// `true` if the role may not ask for a position.
     refused: AtomicBool,
-    /// The cluster of the positions that the log began with.
-    cluster: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Seen {
+    /// The cluster of the positions, once it is known.
+    cluster: Option<u64>,
     positions: Positions,
     /// The timeline of something that was seen and whose position never arrived.
     gap: Option<u32>,
@@ -94,13 +94,24 @@ struct Seen {
 impl PositionLog {
     /// Creates a log that has seen some positions of a cluster already.
     pub(crate) fn new(cluster: u64, positions: Positions) -> Self {
-        let seen = Mutex::new(Seen { positions, gap: None });
-        Self { seen, refused: AtomicBool::new(false), cluster: Some(cluster) }
+        let seen = Mutex::new(Seen { cluster: Some(cluster), positions, gap: None });
+        Self { seen, refused: AtomicBool::new(false) }
     }
 
-    /// Returns the cluster of the positions that the log began with.
-    pub(crate) fn cluster(&self) -> Option<u64> {
-        self.cluster
+    /// Returns the positions seen until now, and their cluster if it is known.
+    pub(crate) fn seen(&self) -> (Option<u64>, Positions) {
+        let seen = self.lock();
+        (seen.cluster, seen.positions)
+    }
+
+    /// Sets the cluster of what is recorded from now on, unless positions of another one were seen.
+    ///
+    /// A set may adopt another cluster, in which the positions of the first one mean nothing.
+    pub(crate) fn begin_in(&self, cluster: Option<u64>) {
+        let mut seen = self.lock();
+        if seen.positions.is_empty() {
+            seen.cluster = cluster.or(seen.cluster);
+        }
     }
 
     /// Adds a position.
@@ -108,9 +119,17 @@ impl PositionLog {
         self.lock().positions.record(timeline, position);
     }
 
-    /// Adds all positions of a token.
-    pub(crate) fn merge(&self, positions: &Positions) {
-        self.lock().positions.merge(positions);
+    /// Adds all positions of a token; returns `false` if it is of another cluster.
+    ///
+    /// `default` is the cluster of a log that has none yet.
+    pub(crate) fn merge(&self, cluster: u64, positions: &Positions, default: Option<u64>) -> bool {
+        let mut seen = self.lock();
+        let is_own = seen.cluster.or(default).is_none_or(|own| own == cluster);
+        if is_own {
+            seen.cluster = Some(cluster);
+            seen.positions.merge(positions);
+        }
+        is_own
     }
 
     /// Keeps the positions that fulfil a condition.
@@ -121,6 +140,7 @@ impl PositionLog {
     /// Forgets everything.
     pub(crate) fn forget(&self) {
         *self.lock() = Seen::default();
+        self.refused.store(false, Ordering::Release);
     }
 
     /// Returns the positions seen until now.
@@ -215,6 +235,29 @@ mod tests {
         assert_eq!(seen.iter().collect::<Vec<_>>(), [(3, Lsn::new(5)), (1, Lsn::new(30))]);
         seen.retain(|timeline, _| timeline == 1);
         assert_eq!(seen, Positions::one(1, Lsn::new(30)));
+    }
+
+    /// The set adopted another cluster, and the positions of the first one counted in it.
+    #[test]
+    fn positions_stay_with_the_cluster_in_which_they_were_seen() {
+        let (one, position) = (Positions::one(1, Lsn::new(30)), |of: &PositionLog| of.seen().1);
+        let log = PositionLog::default();
+        log.begin_in(None);
+        log.begin_in(Some(7));
+        log.record(1, Lsn::new(20));
+        log.begin_in(Some(8));
+        assert_eq!(log.seen().0, Some(7));
+        assert!(!log.merge(8, &one, Some(8)), "the set has another cluster now");
+        assert!(log.merge(7, &one, Some(8)));
+        assert_eq!(position(&log), one);
+
+        log.forget();
+        log.begin_in(Some(8));
+        assert_eq!(log.seen(), (Some(8), Positions::default()));
+        let new = PositionLog::default();
+        assert!(!new.merge(7, &one, Some(8)));
+        assert!(new.merge(8, &one, None), "the first token decides while nothing is known");
+        assert_eq!(new.seen(), (Some(8), one));
     }
 
     proptest! {

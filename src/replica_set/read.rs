@@ -216,6 +216,7 @@ impl ReplicaSet {
                             conn.set_causal_wait(began.elapsed());
                         }
                         if let Some(log) = &options.log.0 {
+                            log.begin_in(round.snapshot.system_identifier);
                             conn.track(log, round.snapshot.ancestry.timeline());
                         }
                         return Ok(conn);

@@ -197,6 +197,7 @@ impl ReplicaSet {
             }
             snapshot.forget_ancestors(log);
         }
+        log.begin_in(snapshot.system_identifier);
         conn.track(log, snapshot.ancestry.timeline());
         Ok(true)
     }

@@ -137,7 +137,8 @@ impl Snapshot {
     ///
     /// `None` if it has seen nothing, or the cluster is unknown.
     pub(crate) fn token(&self, log: &PositionLog) -> Option<CausalToken> {
-        CausalToken::of(log.cluster().or(self.system_identifier)?, log.positions())
+        let (cluster, positions) = log.seen();
+        CausalToken::of(cluster.or(self.system_identifier)?, positions)
     }
 
     /// Removes what the present history contains, if the session has seen newer.

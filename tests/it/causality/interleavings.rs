@@ -6,11 +6,11 @@ use pointsman::config::ReadSettings;
 use pointsman::prelude::*;
 use pointsman::testkit::Cluster;
 use pointsman::testkit::wait::{until, until_writable};
-use pointsman::{Error, Role, Session};
+use pointsman::{CausalError, CausalToken, Error, Role, Session};
 use tokio::time::timeout;
 use tokio::try_join;
 
-use super::{counters, fixture, increment, value};
+use super::{causal, counters, fixture, increment, value};
 use crate::support::{builder_of, pools_of, smuggle, start};
 
 async fn read_counter<I: Intent>(conn: &Conn<I>) -> QueryResult<i32> {
@@ -266,6 +266,36 @@ async fn a_session_goes_on_after_the_configuration_was_replaced() {
     })
     .await
     .unwrap();
+}
+
+/// A session kept the cluster of a foreign token for ever, so its own token was foreign from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_forgets_a_foreign_token_goes_on() {
+    let (_cluster, set) = fixture(1, ReadSettings::default()).await;
+    let session = set.session_from(&CausalToken::new(1, 1, "0/1".parse().unwrap()));
+    assert_eq!(causal(value(&session).await.unwrap_err()), CausalError::Foreign);
+    session.forget();
+    let written = increment(&session).await;
+    assert_eq!(value(&session).await.unwrap().0, written);
+    assert!(set.session().observe(&session.token().unwrap()), "it is of the set's cluster");
+}
+
+/// A session stayed refused after the privilege was there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_refused_a_position_goes_on_once_it_may_ask() {
+    let (cluster, set) = fixture(1, ReadSettings::default()).await;
+    let change = async |change: &str| {
+        let sql = format!("{change} PUBLIC");
+        cluster.primary().execute(&sql).await.unwrap();
+    };
+    change("REVOKE EXECUTE ON FUNCTION pg_current_wal_insert_lsn() FROM").await;
+    let session = set.session();
+    increment(&session).await;
+    assert_eq!(causal(value(&session).await.unwrap_err()), CausalError::NoPosition);
+    change("GRANT EXECUTE ON FUNCTION pg_current_wal_insert_lsn() TO").await;
+    session.forget();
+    let written = increment(&session).await;
+    assert_eq!(value(&session).await.unwrap().0, written);
 }
 
 /// A token that is one record too early would pass at a replica that stands still right before the write.
