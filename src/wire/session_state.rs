@@ -77,6 +77,21 @@ impl Prepared {
     }
 }
 
+/// Returns `true` if a message shows a statement that removes all prepared statements.
+///
+/// The server reports that only when it has happened.
+pub(super) fn removes_statements(kind: u8, body: &[u8]) -> bool {
+    let statement = match kind {
+        b'Q' => body,
+        b'P' => cut(body).map_or(&[][..], |(_name, rest)| rest),
+        _ => return false,
+    };
+    let mut words = statement.split(|byte| !byte.is_ascii_alphabetic()).filter(|word| !word.is_empty());
+    let removes =
+        |word: &[u8]| word.eq_ignore_ascii_case(b"DISCARD") || word.eq_ignore_ascii_case(b"DEALLOCATE");
+    words.any(removes) && words.any(|word| word.eq_ignore_ascii_case(b"ALL"))
+}
+
 /// Cuts a message at its next zero byte.
 fn cut(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = body.iter().position(|byte| *byte == 0)?;
@@ -151,6 +166,18 @@ mod tests {
             prepared.sent(b'P', b"\0SELECT pg_advisory_lock(1)\0\0\0"),
             "an unnamed one has no other sign"
         );
+    }
+
+    #[test]
+    fn a_statement_that_removes_all_prepared_ones_is_found_by_its_words() {
+        for statement in ["DISCARD ALL", "/* a */ deallocate prepare all;", "SELECT 1; DEALLOCATE ALL"] {
+            assert!(removes_statements(b'Q', statement.as_bytes()), "{statement}");
+            assert!(removes_statements(b'P', format!("s1\0{statement}\0\0\0").as_bytes()), "{statement}");
+        }
+        for statement in ["DISCARD PLANS", "DEALLOCATE one", "SELECT all FROM t", ""] {
+            assert!(!removes_statements(b'Q', statement.as_bytes()), "{statement}");
+        }
+        assert!(!removes_statements(b'B', b"DISCARD ALL"));
     }
 
     #[test]

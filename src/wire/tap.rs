@@ -13,7 +13,7 @@ use super::WireState;
 use super::asks::{Care, Passage};
 use super::frames::{Frames, SSL_REQUEST};
 use super::remains::Stream;
-use super::session_state::{Leftover, Prepared};
+use super::session_state::{Leftover, Prepared, removes_statements};
 
 /// A byte stream whose messages are watched as they pass.
 #[derive(Debug)]
@@ -71,6 +71,9 @@ impl<S: Stream> ProtocolTap<S> {
             let n = sent.step(bytes, &mut |kind, body| {
                 if prepared.sent(kind, body) {
                     wire.leave(Leftover::State);
+                }
+                if removes_statements(kind, body) {
+                    wire.leave(Leftover::Statements);
                 }
                 wire.sent_and_ask(kind, body, is_whole.then_some(&mut within), &mut behind);
             });

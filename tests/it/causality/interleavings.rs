@@ -244,6 +244,28 @@ async fn a_connection_of_the_pool_takes_no_positions_from_one_session_to_the_nex
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_whose_session_was_reset_is_asked_again() {
+    let (cluster, set) = fixture(1, ReadSettings::default()).await;
+    for reset in ["DISCARD ALL", "DEALLOCATE ALL", "RESET ALL"] {
+        let session = set.session();
+        let conn = session.read().await.unwrap();
+        assert_eq!(conn.role(), Role::Replica);
+        for _ in 0..3 {
+            read_counter(&conn).await.unwrap();
+        }
+        let before = session.token().unwrap();
+        smuggle(&conn, reset).await.unwrap();
+        let written = increment(&set.session()).await;
+        cluster.wait_caught_up().await.unwrap();
+        // Diesel's own statements are gone as well, so this one is not among them.
+        let read = diesel::dsl::sql::<diesel::sql_types::Integer>("SELECT value FROM counters /* new */");
+        let read: i32 = pointsman::assume_read_only(read).get_result(&conn).await.unwrap();
+        assert_eq!(read, written, "{reset}");
+        assert!(session.token().unwrap().position() > before.position(), "{reset}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_goes_on_after_the_configuration_was_replaced() {
     let (cluster, set) = fixture(2, ReadSettings::default()).await;
     let session = set.session();
