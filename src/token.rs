@@ -12,7 +12,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::key::{InvalidTokenKey, TokenKey};
 pub use self::text::InvalidToken;
@@ -136,6 +136,14 @@ impl FromStr for CausalToken {
 
     fn from_str(text: &str) -> Result<Self, InvalidToken> {
         text::read(text, None)
+    }
+}
+
+/// Parses the text form.
+impl<'de> Deserialize<'de> for CausalToken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

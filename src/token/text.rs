@@ -152,6 +152,16 @@ mod tests {
     }
 
     #[test]
+    fn a_token_in_a_document_is_its_text() {
+        let token = CausalToken::new(7, 1, Lsn::new(500));
+        let document = serde_json::to_string(&token).expect("a text");
+        assert_eq!(document, format!("\"{token}\""));
+        assert_eq!(serde_json::from_str::<CausalToken>(&document).expect("a token"), token);
+        let error = serde_json::from_str::<CausalToken>("\"hello\"").expect_err("no token").to_string();
+        assert!(error.contains("not a causal token") && !error.contains("hello"), "{error}");
+    }
+
+    #[test]
     fn other_text_is_refused_without_being_quoted() {
         for text in ["", "AQ", "hello world", "\u{1F600}", &"A".repeat(LONGEST), &"A".repeat(100_000)] {
             let error = text.parse::<CausalToken>().expect_err(text);
