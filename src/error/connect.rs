@@ -65,9 +65,9 @@ pub enum ConnectError {
         "the server has no connection slot left (SQLSTATE 53300): lower `pool.max_size`, or raise its max_connections"
     )]
     TooManyConnections(#[source] tokio_postgres::Error),
-    /// The server is starting up or shutting down (57P03).
+    /// The server is starting up or shutting down (57P03), or ended the session as it did (57P01, 57P02).
     #[error(
-        "the server takes no connections yet (SQLSTATE 57P03): it is starting up, shutting down or recovering"
+        "the server takes no connections yet (SQLSTATE 57P01 to 57P03): it is starting up, shutting down or recovering"
     )]
     NotReady(#[source] tokio_postgres::Error),
     /// A new session reached another server than the node's monitor saw last.
@@ -176,7 +176,7 @@ impl From<tokio_postgres::Error> for ConnectError {
         };
         match SqlState::new(code) {
             SqlState::TOO_MANY_CONNECTIONS => Self::TooManyConnections(error),
-            SqlState::CANNOT_CONNECT_NOW => Self::NotReady(error),
+            code if code.ends_session() => Self::NotReady(error),
             sqlstate if sqlstate.class() == "28" || matches!(&code, b"3D000" | b"42501" | b"55000") => {
                 Self::LoginRejected { sqlstate, source: error }
             }

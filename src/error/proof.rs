@@ -140,6 +140,15 @@ mod tests {
         }
     }
 
+    /// A write that opened a session during a planned switchover failed at once, as if the login had been rejected.
+    #[tokio::test]
+    async fn a_server_that_shuts_down_does_not_refuse_the_login() {
+        for code in ["57P01", "57P02", "57P03"] {
+            let error = refused_with(code).await;
+            assert!(matches!(error, ConnectError::NotReady(_)) && !error.is_refusal(), "{code}: {error:?}");
+        }
+    }
+
     /// Rights to a database, or its settings, can also be the reason for a rejected login.
     #[tokio::test]
     async fn a_database_that_allows_no_connections_rejects_the_login() {

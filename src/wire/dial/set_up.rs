@@ -168,7 +168,9 @@ impl Dialer {
 }
 
 fn lost(error: Option<diesel::ConnectionError>) -> ConnectError {
-    ConnectError::Setup(error.unwrap_or_else(|| {
-        diesel::ConnectionError::BadConnection("the connection was closed during the check".to_owned())
-    }))
+    // The server's error is that of a shutdown, for example, and no rejection of the login.
+    let closed = || "the connection was closed during the check".to_owned();
+    ConnectError::Setup(diesel::ConnectionError::BadConnection(
+        error.map_or_else(closed, |error| error.to_string()),
+    ))
 }
