@@ -60,7 +60,7 @@ mod watchdog;
 pub use builder::ClusterBuilder;
 pub use cluster::Cluster;
 pub use error::{Result, TestkitError};
-pub use load::{Load, LoadReport, Sample, WriteOutcome};
+pub use load::{Effects, Load, LoadReport, Sample, WriteOutcome};
 #[cfg(target_os = "linux")]
 pub use network_namespace::NetworkNamespace;
 pub use proxy::Proxy;

@@ -1,5 +1,7 @@
 //! A steady load, and its users' experience while a node fails.
 
+use std::collections::HashMap;
+use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -11,6 +13,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::OutcomeUnknown;
+
 /// The outcome of a write, as its user sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteOutcome {
@@ -20,6 +24,29 @@ pub enum WriteOutcome {
     Failed(String),
     /// The server may or may not have applied it.
     Unknown(String),
+}
+
+impl WriteOutcome {
+    /// Classifies the outcome of a write by its error.
+    ///
+    /// A COMMIT without an answer is unknown, wherever in the error's chain of causes it is. Any other error counts as
+    /// failed, which a transaction's is, and a single statement's may not be.
+    ///
+    /// ```
+    /// use pointsman::OutcomeUnknown;
+    /// use pointsman::testkit::WriteOutcome;
+    ///
+    /// let unknown = pointsman::Error::from(OutcomeUnknown::default());
+    /// assert!(matches!(WriteOutcome::of::<(), _>(Err(unknown)), WriteOutcome::Unknown(_)));
+    /// assert_eq!(WriteOutcome::of(Ok::<_, pointsman::Error>(1)), WriteOutcome::Acknowledged);
+    /// ```
+    pub fn of<T, E: StdError + 'static>(outcome: Result<T, E>) -> Self {
+        match outcome {
+            Ok(_) => Self::Acknowledged,
+            Err(error) if OutcomeUnknown::find(&error).is_some() => Self::Unknown(error.to_string()),
+            Err(error) => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 /// One operation of a load.
@@ -196,6 +223,34 @@ impl LoadReport {
         self.writes.iter().filter(|write| write.succeeded()).map(|write| write.id)
     }
 
+    /// Compares the writes with the effects that a server has: the numbers of the writes, once for each effect.
+    ///
+    /// ```
+    /// use pointsman::testkit::LoadReport;
+    ///
+    /// let nothing = LoadReport::default().effects([]);
+    /// assert!(nothing.is_exact());
+    /// ```
+    pub fn effects(&self, present: impl IntoIterator<Item = u64>) -> Effects {
+        let mut times = HashMap::new();
+        for id in present {
+            *times.entry(id).or_insert(0_u32) += 1;
+        }
+        let of = |is_meant: &dyn Fn(&WriteOutcome, u32) -> bool| {
+            let times = |write: &Sample| times.get(&write.id).copied().unwrap_or_default();
+            let meant = self.writes.iter().filter(|write| is_meant(&write.outcome, times(write)));
+            meant.map(|write| write.id).collect()
+        };
+        Effects {
+            lost: of(&|outcome, times| *outcome == WriteOutcome::Acknowledged && times == 0),
+            doubled: of(&|_, times| times > 1),
+            applied_though_failed: of(&|outcome, times| {
+                matches!(outcome, WriteOutcome::Failed(_)) && times > 0
+            }),
+            unknown: of(&|outcome, _| matches!(outcome, WriteOutcome::Unknown(_))),
+        }
+    }
+
     /// Returns the longest time between two reads that succeeded.
     pub fn longest_read_gap(&self) -> Duration {
         let ends: Vec<_> = self.reads.iter().filter(|read| read.succeeded()).map(|read| read.ended).collect();
@@ -211,6 +266,38 @@ impl LoadReport {
     pub fn first_write_after(&self, instant: Instant) -> Option<Duration> {
         let ended = self.writes.iter().filter(|write| write.succeeded() && write.ended >= instant);
         ended.map(|write| write.ended.duration_since(instant)).min()
+    }
+}
+
+/// The writes whose effects are not what their users were told, by number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Effects {
+    /// Acknowledged, and not there.
+    pub lost: Vec<u64>,
+    /// There more than once.
+    pub doubled: Vec<u64>,
+    /// Failed, and there all the same.
+    pub applied_though_failed: Vec<u64>,
+    /// Their users were told that the outcome is unknown.
+    pub unknown: Vec<u64>,
+}
+
+impl Effects {
+    /// Returns `true` if every user knows the effect of its write.
+    pub fn is_exact(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One line, with all numbers.
+impl fmt::Display for Effects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lost, doubled, applied_though_failed, unknown } = self;
+        write!(
+            f,
+            "lost {lost:?}, doubled {doubled:?}, applied though failed {applied_though_failed:?}, unknown {unknown:?}"
+        )
     }
 }
 
