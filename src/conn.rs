@@ -21,6 +21,9 @@ pub use self::borrowed::BorrowedConn;
 pub use self::cancel::CancelHandle;
 use self::source::Source;
 pub use self::transaction::{AsyncFunc, TransactionBuilder};
+#[cfg(test)]
+pub(crate) use self::transaction::{CommitSigns, outcome};
+pub(crate) use self::transaction::{Doubt, Outcome, RunSigns, Stage};
 pub(crate) use self::wal_position::WalPosition;
 use crate::error::{InDoubt, OutcomeUnknown, SqlState};
 use crate::lsn::{Lsn, PositionLog};
@@ -80,8 +83,6 @@ pub(crate) struct ConnInner {
     ///
     /// They would never be committed.
     unusable: bool,
-    /// The last transaction ended because it conflicted with others.
-    conflicted: bool,
     /// The position that the server has to prove in the flight of the first request.
     unproven: Option<Lsn>,
     /// Time until a node had reached the position that the read required.
@@ -95,13 +96,7 @@ impl<I: Intent> Conn<I> {
 
     fn of(source: Source) -> Self {
         Self {
-            inner: ConnInner {
-                source,
-                unusable: false,
-                conflicted: false,
-                unproven: None,
-                causal_wait: Duration::ZERO,
-            },
+            inner: ConnInner { source, unusable: false, unproven: None, causal_wait: Duration::ZERO },
             intent: PhantomData,
         }
     }
@@ -244,11 +239,6 @@ impl<I: Intent> Conn<I> {
         self.inner.source.wire().take_sqlstate();
     }
 
-    /// Returns `true` if the last transaction ended in a conflict, and may be retried.
-    pub(crate) fn conflicted(&self) -> bool {
-        self.inner.conflicted
-    }
-
     fn has_conflict(&self) -> bool {
         !self.is_closed() && self.inner.source.wire().has_conflict()
     }
@@ -339,14 +329,23 @@ impl<I: Intent> Conn<I> {
             source.give_up();
             return Err(diesel::result::Error::BrokenTransactionManager);
         }
-        Ok(BareConnection { bare: source.conn(), _statement: source.usage().statement() })
+        Ok(BareConnection { bare: source.conn(), source, _statement: source.usage().statement() })
     }
 }
 
 /// The bare connection for one statement, kept as long as the statement's future.
 pub(crate) struct BareConnection<'c> {
     pub(crate) bare: &'c AsyncPgConnection,
+    source: &'c Source,
     _statement: Statement<'c>,
+}
+
+impl Drop for BareConnection<'_> {
+    fn drop(&mut self) {
+        if self.source.is_closed() {
+            self.source.wire().set_hit(true);
+        }
+    }
 }
 
 impl<I: Intent> fmt::Debug for Conn<I> {

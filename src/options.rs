@@ -186,7 +186,8 @@ impl ReadOptions {
 #[must_use = "options do nothing until `write_with` or `run_write_with`"]
 pub struct WriteOptions {
     pub(crate) isolation: Option<IsolationLevel>,
-    pub(crate) resolvable: bool,
+    resolvable: bool,
+    pub(crate) exactly_once: bool,
     pub(crate) within: Option<Duration>,
     pub(crate) no_wait: bool,
 }
@@ -194,7 +195,7 @@ pub struct WriteOptions {
 impl WriteOptions {
     /// Creates options with the default isolation and the configured time limits.
     pub const fn new() -> Self {
-        Self { isolation: None, resolvable: false, within: None, no_wait: false }
+        Self { isolation: None, resolvable: false, exactly_once: false, within: None, no_wait: false }
     }
 
     /// Sets the level at which all statements see one snapshot.
@@ -215,15 +216,56 @@ impl WriteOptions {
         self
     }
 
-    /// Records the transaction's id before the COMMIT, for one more round trip.
+    /// Records the transaction's id before the COMMIT.
     ///
     /// If the answer to the COMMIT never arrives, [`ReplicaSet::resolve`](crate::ReplicaSet::resolve) can then find out
-    /// if the transaction was committed.
+    /// if the transaction was committed. [`exactly_once`](Self::exactly_once) does that by itself.
+    ///
+    /// The id comes in the flight of the transaction's statements, so it costs no round trip. It costs one if the last
+    /// statement is not a `SELECT`, `INSERT`, `UPDATE`, `DELETE`, `MERGE`, `WITH` or `VALUES`, or if the transaction
+    /// changes settings of its session.
     ///
     /// It is for a transaction, so [`write_with`](crate::ReplicaSet::write_with) ignores it.
     pub const fn resolvable(mut self) -> Self {
         self.resolvable = true;
         self
+    }
+
+    /// Resolves a COMMIT without an answer, so that the transaction takes effect exactly once.
+    ///
+    /// [`run_write_with`](crate::ReplicaSet::run_write_with) then asks the primary that there is, after a failover the
+    /// new one. The caller gets the function's value if the transaction was committed. If it was not, the transaction
+    /// runs again. The error is [`OutcomeUnknown`](crate::OutcomeUnknown) only if the answer cannot be determined: the
+    /// [guide](crate::guide::failover) lists these cases. A value is returned only after the present primary has waited
+    /// for its synchronous standbys, if it has any.
+    ///
+    /// It costs what [`resolvable`](Self::resolvable) costs, which it includes. The transaction's id identifies its
+    /// effect on the database alone. A notification (`NOTIFY`) of a transaction that writes nothing may be sent twice.
+    ///
+    /// It is for a transaction, so [`write_with`](crate::ReplicaSet::write_with) ignores it.
+    ///
+    /// ```no_run
+    /// use pointsman::prelude::*;
+    /// use pointsman::{Error, ReplicaSet, WriteOptions};
+    ///
+    /// diesel::table! { accounts (id) { id -> Integer, balance -> BigInt, } }
+    ///
+    /// async fn deposit(set: &ReplicaSet, id: i32, amount: i64) -> Result<usize, Error> {
+    ///     set.run_write_with(&WriteOptions::new().exactly_once(), async |tx| {
+    ///         let balance = accounts::balance.eq(accounts::balance + amount);
+    ///         Ok(diesel::update(accounts::table.find(id)).set(balance).execute(tx).await?)
+    ///     })
+    ///     .await
+    /// }
+    /// ```
+    pub const fn exactly_once(mut self) -> Self {
+        self.exactly_once = true;
+        self
+    }
+
+    /// Returns `true` if the transaction's id is recorded before the COMMIT.
+    pub(crate) const fn is_noted(&self) -> bool {
+        self.resolvable || self.exactly_once
     }
 
     /// Limits all waiting in this call.

@@ -52,6 +52,7 @@ mod refute;
 mod remember;
 mod repeat;
 mod report;
+mod rerun;
 mod resolve;
 mod run;
 mod run_read;

@@ -24,7 +24,7 @@ use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnect
 
 use crate::lsn::Lsn;
 
-pub(crate) use self::asks::Tracking;
+pub(crate) use self::asks::{Note, Noted, Tracking};
 pub(crate) use self::dial::{Cancel, Dialer, SessionKind};
 use self::driver::Driver;
 pub(crate) use self::driver::{Call, Hearer};

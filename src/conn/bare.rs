@@ -67,6 +67,9 @@ impl<I: RawAccess> Conn<I> {
     fn lend(&self) {
         let source = &self.inner.source;
         source.usage().lend();
+        if source.is_closed() {
+            source.wire().set_hit(true);
+        }
         if source.usage().is_abandoned() {
             // Statements on it would be rolled back with the abandoned transaction.
             source.give_up();

@@ -12,6 +12,9 @@ use diesel::result::Error;
 
 pub use self::builder::TransactionBuilder;
 use self::commit::TransactionGuard;
+#[cfg(test)]
+pub(crate) use self::outcome::{CommitSigns, outcome};
+pub(crate) use self::outcome::{Doubt, Outcome, RunSigns, Stage};
 use super::Conn;
 use crate::options::{TransactionMode, WriteOptions};
 use crate::{Intent, Write};
@@ -96,17 +99,32 @@ impl<I: Intent> Conn<I> {
         R: Send + 'a,
         'a: 'conn,
     {
-        run(self, None, false, function)
+        let run = run(self, None, false, function);
+        async move { run.await.outcome }
+    }
+}
+
+/// One run of a transaction.
+pub(crate) struct Ran<R, E> {
+    pub(crate) outcome: Result<R, E>,
+    pub(crate) signs: RunSigns,
+    /// The function's value and the note, if it is not known that the transaction was committed and is replicated.
+    pub(crate) unanswered: Option<(R, Doubt)>,
+}
+
+impl<R, E> Ran<R, E> {
+    fn failed(error: E, signs: RunSigns) -> Self {
+        Self { outcome: Err(error), signs, unanswered: None }
     }
 }
 
 impl Conn<Write> {
-    /// Runs a function in a transaction with the options of `run_write_with`.
+    /// Runs a function once in a transaction with the options of `run_write_with`.
     pub(crate) async fn transaction_with<'a, R, E, F>(
         &mut self,
         options: &WriteOptions,
         function: F,
-    ) -> Result<R, E>
+    ) -> Ran<R, E>
     where
         for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<R, E>
             + AsyncFunc<&'r mut Self, Result<R, E>, Fut: Send>
@@ -117,16 +135,11 @@ impl Conn<Write> {
     {
         let mode = TransactionMode { isolation: options.isolation, ..TransactionMode::default() };
         let sql = mode.to_string();
-        run(self, Some(&sql), options.resolvable, function).await
+        run(self, Some(&sql), options.is_noted(), function).await
     }
 }
 
-async fn run<'a, I, R, E, F>(
-    conn: &mut Conn<I>,
-    sql: Option<&str>,
-    resolvable: bool,
-    function: F,
-) -> Result<R, E>
+async fn run<'a, I, R, E, F>(conn: &mut Conn<I>, sql: Option<&str>, notes: bool, function: F) -> Ran<R, E>
 where
     I: Intent,
     for<'r> F: AsyncFnOnce(&'r mut Conn<I>) -> Result<R, E>
@@ -136,21 +149,29 @@ where
     E: From<Error> + Send + 'a,
     R: Send + 'a,
 {
-    conn.connection()?;
-    if !conn.inner.source.is_in_transaction() {
+    let usable = conn.connection().map(drop);
+    let is_nested = conn.inner.source.is_in_transaction();
+    if !is_nested {
         // A nested transaction must not clear the error that failed the outer one.
         conn.forget_sqlstate();
+        conn.wire().set_hit(false);
     }
-    if conn.inner.source.usage().has_statements() {
+    let mut guard = TransactionGuard::new(conn, notes && !is_nested);
+    if let Err(error) = usable {
+        let signs = guard.signs(Stage::Refused);
+        return guard.end(Ran::failed(error.into(), signs));
+    }
+    if guard.conn.inner.source.usage().has_statements() {
         // The future of a transaction was leaked, and Diesel would panic.
-        conn.inner.unusable = true;
-        conn.inner.source.end();
-        return Err(Error::BrokenTransactionManager.into());
+        let signs = guard.signs(Stage::Refused);
+        guard.conn.inner.unusable = true;
+        guard.conn.inner.source.end();
+        return guard.end(Ran::failed(Error::BrokenTransactionManager.into(), signs));
     }
-    let mut guard = TransactionGuard::new(conn);
     if let Err(error) = guard.begin(sql).await {
         // A transaction that did not begin needs no rollback.
-        return guard.end(Err(error.into()));
+        let signs = guard.signs(Stage::Begin);
+        return guard.end(Ran::failed(error.into(), signs));
     }
     let outcome = {
         // Only the function may use the connection now: any other use comes after this future was leaked.
@@ -165,30 +186,44 @@ where
         })
         .await
     };
-    let outcome = match outcome {
+    let ran = match outcome {
         Ok(value) => {
-            let committed = guard.commit(resolvable).await;
+            let committed = guard.commit().await;
+            // Before anything else is done with the connection.
+            let signs = guard.signs(committed.stage);
             guard.conn.position_recorded().await;
-            committed.map(|()| value).map_err(E::from)
+            match committed.answer {
+                Ok(()) => Ran { outcome: Ok(value), signs, unanswered: None },
+                Err(error) => {
+                    let (outcome, unanswered) = (Err(error.into()), Some((value, committed.doubt)));
+                    Ran { outcome, signs, unanswered }
+                }
+            }
         }
         Err(error) if !guard.is_intact() => {
+            let signs = guard.signs(Stage::Function);
             guard.make_unusable();
-            return guard.end(Err(error));
+            Ran::failed(error, signs)
         }
         Err(error) => {
             // ROLLBACK would wait for a statement whose future was dropped, for example by a timeout around it.
-            if !guard.conn.inner.source.cancel_abandoned().await {
-                guard.make_unusable();
-                return guard.end(Err(error));
+            let goes_on = guard.conn.inner.source.cancel_abandoned().await;
+            if goes_on {
+                // Answers that were not awaited count as well.
+                guard.has_failed().await;
             }
-            // Answers that were not awaited count as well.
-            guard.has_failed().await;
-            guard.conn.inner.conflicted = guard.conn.has_conflict();
-            guard.rollback().await;
-            guard.conn.position_recorded().await;
-            return guard.end(Err(error));
+            let signs = guard.signs(Stage::Function);
+            if goes_on {
+                guard.rollback().await;
+                guard.conn.position_recorded().await;
+            } else {
+                guard.make_unusable();
+            }
+            Ran::failed(error, signs)
         }
     };
-    guard.conn.inner.conflicted = outcome.is_err() && guard.conn.has_conflict();
-    guard.end(outcome)
+    if is_nested && ran.signs.ended {
+        guard.conn.wire().set_hit(true);
+    }
+    guard.end(ran)
 }

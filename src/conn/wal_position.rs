@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::error::InDoubt;
 use crate::lsn::Lsn;
+use crate::wire::Note;
 
 /// A position in a server's log, recorded before a COMMIT and compared later.
 #[derive(QueryableByName)]
@@ -32,6 +33,21 @@ const WAL_POSITION: &str = "\
         pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text AS position, \
         pg_catalog.pg_last_wal_replay_lsn()::pg_catalog.text AS recovered_to, \
         pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text AS transaction_id";
+
+impl InDoubt {
+    /// Creates the record of a transaction that is open on a node, from the note that came with its statements.
+    pub(super) fn noted(note: Note, node: Arc<str>) -> Self {
+        Self {
+            node,
+            transaction_id: note.transaction_id,
+            system_identifier: note.origin.system_identifier,
+            timeline: note.origin.timeline,
+            position: note.position,
+            recovered_to: note.origin.recovered_to,
+            noted: note.began,
+        }
+    }
+}
 
 impl WalPosition {
     /// Asks a primary for its position.

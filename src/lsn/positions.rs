@@ -119,6 +119,12 @@ impl PositionLog {
         self.lock().positions.record(timeline, position);
     }
 
+    /// Adds the positions of another log, which were seen in the same cluster.
+    pub(crate) fn absorb(&self, other: &Self) {
+        let positions = other.positions();
+        self.lock().positions.merge(&positions);
+    }
+
     /// Adds all positions of a token; returns `false` if it is of another cluster.
     ///
     /// `default` is the cluster of a log that has none yet.

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use diesel::QueryableByName;
 use diesel::sql_types::{Nullable, Text};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use self::lineage::{Known, knows};
 use super::ReplicaSet;
 use crate::conn::{Conn, WalPosition};
 use crate::error::{CheckoutError, Error, InDoubt};
+use crate::lsn::SharedLog;
+use crate::options::WriteOptions;
+use crate::run_query::RunExecuteDsl;
 use crate::topology::Recovery;
 use crate::topology::TopologyState;
 use crate::{SqlState, Write};
@@ -83,6 +86,66 @@ impl ReplicaSet {
     }
 }
 
+/// The outcome of a transaction in doubt, for the caller that waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resolved {
+    /// It was committed, and the present primary has waited for its synchronous standbys.
+    Committed,
+    /// It was committed, and the wait for the synchronous standbys did not end before the deadline, or was cut short.
+    CommittedLocally,
+    /// It had no effect.
+    RolledBack,
+    /// It cannot be determined, or not before the deadline.
+    Unknown,
+}
+
+/// Writes to the log, so that the commit waits for the synchronous standbys, and they then have all that is before it.
+const BARRIER: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'pointsman', '')";
+
+impl ReplicaSet {
+    /// Finds out if a transaction was committed, and waits until its commit is as safe as an acknowledged one.
+    ///
+    /// A crash, or the end of the session, may have cut the wait for the synchronous standby short. The position is
+    /// recorded in the log, if there is one.
+    pub(super) async fn resolve_before(
+        &self,
+        in_doubt: &InDoubt,
+        options: &WriteOptions,
+        deadline: Instant,
+        log: &SharedLog,
+    ) -> Resolved {
+        loop {
+            let Ok(conn) = self.write_before(options, Some(deadline), &SharedLog::none()).await else {
+                return Resolved::Unknown;
+            };
+            match ask(&conn, in_doubt, &self.inner.topology).await {
+                Ok(Some(CommitOutcome::Committed)) => {
+                    if let Some(log) = &log.0 {
+                        conn.track(log, self.snapshot().ancestry.timeline());
+                    }
+                    let barrier = RunExecuteDsl::execute(diesel::sql_query(BARRIER), &conn);
+                    match timeout_at(deadline, barrier).await {
+                        Ok(Ok(_)) => return Resolved::Committed,
+                        Ok(Err(_)) if conn.is_closed() => {}
+                        Ok(Err(_)) | Err(_) => return Resolved::CommittedLocally,
+                    }
+                }
+                Ok(Some(CommitOutcome::RolledBack)) => return Resolved::RolledBack,
+                Ok(Some(CommitOutcome::Unknown)) => return Resolved::Unknown,
+                Ok(None) => {}
+                // The primary went down in the meantime, so ask the next one.
+                Err(_) if conn.is_closed() => {}
+                Err(_) => return Resolved::Unknown,
+            }
+            drop(conn);
+            if Instant::now() + PAUSE >= deadline {
+                return Resolved::Unknown;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
+
 /// Asks a primary; `None` while the server still runs the transaction.
 async fn ask(
     conn: &Conn<Write>,
@@ -113,20 +176,47 @@ async fn ask(
         format!("SELECT pg_catalog.pg_xact_status('{}'::pg_catalog.xid8) AS status", in_doubt.transaction_id);
     let fate = diesel_async::RunQueryDsl::get_result::<Fate>(diesel::sql_query(sql), &mut &**conn).await;
     let status = match fate {
-        Ok(fate) => fate.status,
-        // The id was not assigned yet (22023, "in the future"): this primary never saw the transaction.
-        Err(_) if conn.last_sqlstate() == Some(SqlState::new(*b"22023")) => {
-            return Ok(Some(CommitOutcome::RolledBack));
-        }
+        Ok(fate) => Status::parse(fate.status.as_deref()),
+        // "In the future".
+        Err(_) if conn.last_sqlstate() == Some(SqlState::new(*b"22023")) => Status::Future,
         Err(error) => return Err(error.into()),
     };
-    Ok(match (status.as_deref(), known) {
-        (Some("in progress"), Known::Yes) => None,
-        // The id may belong to another transaction now; the one in question was not committed here.
-        (Some("aborted"), _) | (_, Known::No) => Some(CommitOutcome::RolledBack),
-        (Some("committed"), Known::Yes) => Some(CommitOutcome::Committed),
+    Ok(conclude(status, known))
+}
+
+/// The status of a transaction's id at a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    InProgress,
+    Committed,
+    Aborted,
+    /// The id was not assigned yet.
+    Future,
+    /// The server has no record of it any more.
+    Forgotten,
+}
+
+impl Status {
+    fn parse(text: Option<&str>) -> Self {
+        match text {
+            Some("in progress") => Self::InProgress,
+            Some("committed") => Self::Committed,
+            Some("aborted") => Self::Aborted,
+            Some(_) | None => Self::Forgotten,
+        }
+    }
+}
+
+/// Concludes from the status of an id; `None` while the server still runs the transaction.
+fn conclude(status: Status, known: Known) -> Option<CommitOutcome> {
+    match (status, known) {
+        (Status::InProgress, Known::Yes) => None,
+        // This primary never saw the transaction. Or the id may belong to another transaction by now: the one in question
+        // was not committed here.
+        (Status::Future | Status::Aborted, _) | (_, Known::No) => Some(CommitOutcome::RolledBack),
+        (Status::Committed, Known::Yes) => Some(CommitOutcome::Committed),
         _ => Some(CommitOutcome::Unknown),
-    })
+    }
 }
 
 impl From<CheckoutError> for diesel::result::Error {

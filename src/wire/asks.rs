@@ -14,7 +14,12 @@
 //! * A prepared statement *within* the user's request, on a standby. All answers come at once. If it failed, so would
 //!   the user's request, so it is used only after a separate request has succeeded in the session.
 //!
-//! A question inside a transaction could abort it, so a request that begins or continues one is followed by none.
+//! A question inside a transaction could abort it, so a request that begins or continues one is followed by none. The
+//! questions for a transaction that must be resolvable are an exception, with precautions: see `notes`.
+//!
+//! * `question`: the questions, their messages and the parts of the answers
+//! * `notes`: the id and the position of a transaction, in the flight of its statements
+//! * `effect`: the requests of a transaction that a question may follow (pure)
 //!
 //! Source: PostgreSQL 15 documentation, sections 55.2.3, "Extended Query", and 55.2.5, "Function Call".
 
@@ -29,10 +34,15 @@ use super::frames::field;
 use super::session_state::Leftover;
 use crate::lsn::{Lsn, PositionLog};
 
+mod effect;
+mod notes;
 mod question;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::effect::{Effect, Effects};
+use self::notes::Notes;
+pub(crate) use self::notes::{Note, Noted};
 use question::{Function, Place, Question, Row, Statement, is_followed};
 
 /// The positions that are asked for on one connection.
@@ -63,6 +73,7 @@ struct Queue {
     /// The answer to the first question, if that is the last statement of a request.
     trailing: Lsn,
     statement: Statement,
+    notes: Notes,
 }
 
 /// The record of a connection's positions.
@@ -121,12 +132,13 @@ impl Asks {
     }
 
     fn set_active(&self, queue: &Queue) {
-        self.active.store(queue.tracking.is_some() || queue.before_next, Ordering::Release);
+        let is_active = queue.tracking.is_some() || queue.before_next || queue.notes.is_active();
+        self.active.store(is_active, Ordering::Release);
     }
 
     fn push(&self, queue: &mut Queue, question: Question, out: &mut Vec<u8>) {
-        if question.place.is_apart() {
-            out.extend_from_slice(question.function.call());
+        if question.place.is_apart() || question.function.is_note() {
+            question.function.append(question.place.is_apart(), out);
         } else {
             queue.statement.append(out);
         }
@@ -137,7 +149,8 @@ impl Asks {
     /// Removes the first question, which is answered or failed.
     fn pop(&self, queue: &mut Queue) {
         queue.questions.pop_front();
-        if queue.statement == Statement::Sent && queue.questions.iter().all(|next| next.place.is_apart()) {
+        let is_other = |next: &Question| next.place.is_apart() || next.function.is_note();
+        if queue.statement == Statement::Sent && queue.questions.iter().all(is_other) {
             // An error came first, so the server skipped it.
             queue.statement = Statement::Allowed;
         }
@@ -191,6 +204,7 @@ impl WireState {
                 tracking.log.note_gap(tracking.timeline);
             }
             (queue.before_next, queue.before) = (false, None);
+            queue.notes.end();
             self.asks.set_active(&queue);
         }
     }
@@ -248,6 +262,7 @@ impl WireState {
     /// `kind` is the kind of the request's first message.
     pub(super) fn ask_before(&self, kind: Option<u8>, out: &mut Vec<u8>) {
         let mut queue = self.asks.queue();
+        self.prepare_notes(&mut queue, out);
         if queue.before_next && self.is_idle() {
             queue.before_next = false;
             let function = self.position_function();
@@ -263,12 +278,11 @@ impl WireState {
     /// Records a message of the client, and appends the question that goes with it.
     ///
     /// The question goes `within` the request if it is put before this message, and `behind` it otherwise. There is no
-    /// place before a message that was sent in part.
+    /// place before a message that was sent in part. `effect` is that of the request which the message ends.
     pub(super) fn sent_and_ask(
         &self,
-        kind: u8,
-        body: &[u8],
-        within: Option<&mut Vec<u8>>,
+        (kind, body, effect): (u8, &[u8], Effect),
+        mut within: Option<&mut Vec<u8>>,
         behind: &mut Vec<u8>,
     ) {
         let status = if self.has_pending() { b'I' } else { self.status() };
@@ -281,9 +295,14 @@ impl WireState {
             return;
         }
         let statements = self.asks.executed.swap(0, Ordering::Relaxed);
+        if statements == 0 && kind != b'Q' {
+            return;
+        }
         let mut queue = self.asks.queue();
+        let place = within.as_deref_mut().filter(|_| kind == b'S');
+        self.note_request(&mut queue, (effect, before, statements), place, behind);
         let Some(tracking) = queue.tracking.clone() else { return };
-        if (statements == 0 && kind != b'Q') || !is_followed(kind, body, status) {
+        if !is_followed(kind, body, status) {
             return;
         }
         self.asks.missed.store(false, Ordering::Release);
@@ -336,13 +355,19 @@ impl WireState {
             return Passage::Pass;
         }
         let mut queue = self.asks.queue();
-        match queue.questions.front().map(|question| question.place) {
-            None => Passage::Pass,
-            Some(Place::Before | Place::Behind) => self.answer_apart(&mut queue, kind, body),
-            Some(Place::Leading | Place::Trailing { statements: 0 }) => {
-                self.answer_within(&mut queue, kind, body)
+        let Some((place, is_note)) =
+            queue.questions.front().map(|next| (next.place, next.function.is_note()))
+        else {
+            return Passage::Pass;
+        };
+        match place {
+            Place::Before | Place::Behind if is_note => self.answer_note_apart(&mut queue, kind, body),
+            Place::Before | Place::Behind => self.answer_apart(&mut queue, kind, body),
+            Place::Leading | Place::Trailing { statements: 0 } if is_note => {
+                self.answer_note_within(&mut queue, kind, body)
             }
-            Some(Place::Unconfirmed { position }) => {
+            Place::Leading | Place::Trailing { statements: 0 } => self.answer_within(&mut queue, kind, body),
+            Place::Unconfirmed { position } => {
                 // A promotion is reported here, and after it the request may have read more than was ever replayed.
                 if kind == b'Z' {
                     self.learn_position(&mut queue, position);
@@ -350,7 +375,7 @@ impl WireState {
                 }
                 Passage::Pass
             }
-            Some(Place::Trailing { statements }) => {
+            Place::Trailing { statements } => {
                 match kind {
                     b'C' | b'I' | b's' => {
                         if let Some(question) = queue.questions.front_mut() {
@@ -359,7 +384,9 @@ impl WireState {
                     }
                     // The server skips the question.
                     b'E' | b'Z' => {
-                        self.asks.missed.store(true, Ordering::Release);
+                        if !is_note {
+                            self.asks.missed.store(true, Ordering::Release);
+                        }
                         self.asks.pop(&mut queue);
                     }
                     _ => {}

@@ -93,7 +93,7 @@ pub(super) fn removes_statements(kind: u8, body: &[u8]) -> bool {
 }
 
 /// Cuts a message at its next zero byte.
-fn cut(body: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn cut(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = body.iter().position(|byte| *byte == 0)?;
     Some((&body[..end], &body[end + 1..]))
 }

@@ -66,6 +66,8 @@ pub(crate) struct WireState {
     rolled_back: AtomicBool,
     /// Commands that ended a transaction, or rolled a savepoint back.
     transactions_ended: AtomicU64,
+    /// `true` if the end of the connection reached a statement of the open transaction.
+    hit: AtomicBool,
     /// `true` if transactions write by default, as servers from 14 on report.
     writes_by_default: AtomicBool,
     /// `true` if the server is a standby, as it last reported (14 or newer).
@@ -121,6 +123,7 @@ impl WireState {
             unreplicated: AtomicBool::new(false),
             rolled_back: AtomicBool::new(false),
             transactions_ended: AtomicU64::new(0),
+            hit: AtomicBool::new(false),
             writes_by_default: AtomicBool::new(false),
             standby: AtomicBool::new(false),
             backend: AtomicI32::new(0),
@@ -166,7 +169,7 @@ impl WireState {
     }
 
     /// Returns the number of requests sent.
-    pub(super) fn requests_sent(&self) -> u64 {
+    pub(crate) fn requests_sent(&self) -> u64 {
         self.requests_sent.load(Ordering::Acquire)
     }
 
@@ -192,6 +195,22 @@ impl WireState {
     /// Returns `true` if a statement of the open transaction has failed.
     pub(crate) fn is_failed(&self) -> bool {
         self.status.load(Ordering::Acquire) == b'E'
+    }
+
+    /// Records if the end of the connection reached a statement.
+    pub(crate) fn set_hit(&self, hit: bool) {
+        self.hit.store(hit, Ordering::Release);
+    }
+
+    /// Returns `true` if the end of the connection reached a statement, or may have.
+    pub(crate) fn is_hit(&self) -> bool {
+        self.hit.load(Ordering::Acquire) || self.has_pending()
+    }
+
+    /// Records that a question failed the open transaction.
+    pub(super) fn fail_transaction(&self, code: Option<SqlState>) {
+        self.sqlstate.store(code.map_or(0, SqlState::pack), Ordering::Release);
+        self.status.store(b'E', Ordering::Release);
     }
 
     /// Returns `true` if the last COMMIT or ROLLBACK was answered with `ROLLBACK`.

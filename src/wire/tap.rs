@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 use super::WireState;
-use super::asks::{Care, Passage};
+use super::asks::{Care, Effect, Effects, Passage};
 use super::frames::{Frames, SSL_REQUEST};
 use super::remains::Stream;
 use super::session_state::{Leftover, Prepared, removes_statements};
@@ -24,6 +24,7 @@ pub(crate) struct ProtocolTap<S: Stream> {
     sent: Frames,
     received: Frames,
     prepared: Prepared,
+    effects: Effects,
     /// Bytes that were taken over from the driver, with questions between them.
     outbox: Vec<u8>,
     inbox: Inbox,
@@ -53,6 +54,7 @@ impl<S: Stream> ProtocolTap<S> {
             sent: Frames::new(true),
             received: Frames::new(false),
             prepared: Prepared::default(),
+            effects: Effects::default(),
             outbox: Vec::new(),
             inbox: Inbox::default(),
         }
@@ -60,7 +62,7 @@ impl<S: Stream> ProtocolTap<S> {
 
     /// Takes bytes over from the driver, and puts questions between its requests.
     fn take_over(&mut self, mut bytes: &[u8]) {
-        let ProtocolTap { wire, sent, prepared, outbox, .. } = self;
+        let ProtocolTap { wire, sent, prepared, effects, outbox, .. } = self;
         if sent.is_between_messages() {
             wire.ask_before(bytes.first().copied(), outbox);
         }
@@ -75,7 +77,10 @@ impl<S: Stream> ProtocolTap<S> {
                 if removes_statements(kind, body) {
                     wire.leave(Leftover::Statements);
                 }
-                wire.sent_and_ask(kind, body, is_whole.then_some(&mut within), &mut behind);
+                effects.learn(kind, body);
+                effects.add(kind, body);
+                let effect = if matches!(kind, b'Q' | b'S') { effects.take() } else { Effect::None };
+                wire.sent_and_ask((kind, body, effect), is_whole.then_some(&mut within), &mut behind);
             });
             outbox.append(&mut within);
             outbox.extend_from_slice(&bytes[..n]);
@@ -250,7 +255,7 @@ impl<S: Stream> AsyncWrite for ProtocolTap<S> {
         }
         let stream = this.stream.as_mut().ok_or_else(gone)?;
         let n = this.wire.closed_by(ready!(Pin::new(stream).poll_write(cx, buf)))?;
-        let ProtocolTap { wire, sent, received, prepared, .. } = this;
+        let ProtocolTap { wire, sent, received, prepared, effects, .. } = this;
         sent.feed(&buf[..n], |kind, body| {
             if kind == 0 && body.get(..4) == Some(&SSL_REQUEST[..]) {
                 received.skip = 1;
@@ -258,6 +263,7 @@ impl<S: Stream> AsyncWrite for ProtocolTap<S> {
             if prepared.sent(kind, body) {
                 wire.leave(Leftover::State);
             }
+            effects.learn(kind, body);
             wire.sent(kind);
         });
         Poll::Ready(Ok(n))

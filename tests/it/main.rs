@@ -12,6 +12,7 @@ mod conflicts;
 mod diagnoses;
 mod ended_sessions;
 mod evidence;
+mod exactly_once;
 mod given_up;
 mod lag;
 mod listen;

@@ -88,7 +88,7 @@ impl<'c, I: Intent> TransactionBuilder<'c, I> {
     {
         async move {
             let sql = self.mode.to_string();
-            run(self.conn, Some(&sql), false, function).await
+            run(self.conn, Some(&sql), false, function).await.outcome
         }
     }
 }

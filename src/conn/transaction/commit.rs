@@ -7,23 +7,39 @@
 use diesel::result::{Error, QueryResult};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 
-use super::outcome::{CommitSigns, Outcome, outcome};
+use super::outcome::{CommitSigns, Doubt, Outcome, RunSigns, Stage, outcome};
 use crate::Intent;
 use crate::conn::{Conn, WalPosition};
 use crate::error::{InDoubt, OutcomeUnknown, TransactionFailed};
-use crate::wire::Transaction;
+use crate::wire::{Noted, Transaction};
 
 /// A transaction in progress, whose drop ends the connection.
 pub(super) struct TransactionGuard<'c, I: Intent> {
     pub(super) conn: &'c mut Conn<I>,
     pub(super) transaction: Transaction,
     finished: bool,
+    /// `true` if the transaction's id and position are noted.
+    notes: bool,
+}
+
+/// The end of a transaction whose function returned a value.
+pub(super) struct Committed {
+    pub(super) answer: QueryResult<()>,
+    pub(super) stage: Stage,
+    pub(super) doubt: Doubt,
+}
+
+impl Committed {
+    /// Nothing was committed.
+    fn refused(error: Error) -> Self {
+        Self { answer: Err(error), stage: Stage::Refused, doubt: Doubt::NotNoted }
+    }
 }
 
 impl<'c, I: Intent> TransactionGuard<'c, I> {
-    pub(super) fn new(conn: &'c mut Conn<I>) -> Self {
+    pub(super) fn new(conn: &'c mut Conn<I>, notes: bool) -> Self {
         let transaction = conn.inner.source.usage().transaction();
-        Self { conn, transaction, finished: false }
+        Self { conn, transaction, finished: false, notes }
     }
 
     pub(super) fn bare(&mut self) -> &mut AsyncPgConnection {
@@ -31,6 +47,9 @@ impl<'c, I: Intent> TransactionGuard<'c, I> {
     }
 
     pub(super) async fn begin(&mut self, sql: Option<&str>) -> QueryResult<()> {
+        if self.notes {
+            self.conn.wire().begin_notes();
+        }
         match sql {
             Some(sql) => AnsiTransactionManager::begin_transaction_sql(self.bare(), sql).await?,
             None => AnsiTransactionManager::begin_transaction(self.bare()).await?,
@@ -54,20 +73,33 @@ impl<'c, I: Intent> TransactionGuard<'c, I> {
     }
 
     /// Commits, and verifies that the server did.
-    pub(super) async fn commit(&mut self, resolvable: bool) -> QueryResult<()> {
+    pub(super) async fn commit(&mut self) -> Committed {
         if !self.is_intact() {
-            return Err(self.broken());
+            return Committed::refused(self.broken());
         }
         if !self.conn.inner.source.is_tapped() {
-            return self.commit_untapped().await;
+            let answer = self.commit_untapped().await;
+            return Committed { answer, stage: Stage::Refused, doubt: Doubt::NotNoted };
         }
         if self.has_failed().await {
-            let sqlstate = self.conn.wire().sqlstate();
-            self.rollback().await;
-            return Err(TransactionFailed { sqlstate }.into());
+            return self.refuse_failed().await;
         }
         let outermost = self.is_outermost();
-        let in_doubt = if resolvable && outermost { self.in_doubt().await? } else { None };
+        let doubt = match self.doubt(outermost).await {
+            Ok(doubt) => doubt,
+            Err(error) if self.conn.is_closed() => {
+                let stage = Stage::Commit { outcome: Outcome::NotSent, locally: false };
+                return Committed { answer: Err(error), stage, doubt: Doubt::NotNoted };
+            }
+            Err(error) => {
+                self.rollback().await;
+                return Committed::refused(error);
+            }
+        };
+        // The answers that were waited for may have brought an error.
+        if self.has_failed().await {
+            return self.refuse_failed().await;
+        }
         // An earlier statement's error must not be mistaken for the answer to the COMMIT.
         let earlier = self.conn.wire().take_sqlstate();
         // An unreported warning belongs to a statement before the transaction, not to this COMMIT.
@@ -75,22 +107,50 @@ impl<'c, I: Intent> TransactionGuard<'c, I> {
         let (signs, answer) = self.send_commit().await;
         if !outermost {
             // A savepoint commits nothing, so its outcome is never in doubt.
-            return answer;
+            return Committed { answer, stage: Stage::Refused, doubt };
         }
+        let (outcome, mut locally) = (outcome(signs), false);
         let wire = self.conn.wire();
-        match outcome(signs) {
+        let answer = match outcome {
             Outcome::NotSent | Outcome::Rejected => answer,
             Outcome::NotEnded => Err(self.broken()),
             // A statement whose answer was not awaited failed just before the COMMIT.
             Outcome::RolledBack => Err(TransactionFailed { sqlstate: wire.sqlstate().or(earlier) }.into()),
             // The primary has the commit, but the standby may not.
-            Outcome::Committed if wire.take_unreplicated() => Err(self.conn.unreplicated(in_doubt).into()),
+            Outcome::Committed if wire.take_unreplicated() => {
+                locally = true;
+                Err(self.conn.unreplicated(doubt.in_doubt()).into())
+            }
             Outcome::Committed => answer,
             Outcome::Unknown => {
-                let node = self.conn.node_name();
-                let committed_locally = wire.take_unreplicated();
-                Err(OutcomeUnknown { node, sqlstate: wire.sqlstate(), in_doubt, committed_locally }.into())
+                locally = wire.take_unreplicated();
+                let (node, in_doubt) = (self.conn.node_name(), doubt.in_doubt());
+                let sqlstate = wire.sqlstate();
+                Err(OutcomeUnknown { node, sqlstate, in_doubt, committed_locally: locally }.into())
             }
+        };
+        Committed { answer, stage: Stage::Commit { outcome, locally }, doubt }
+    }
+
+    /// Rolls back a transaction one of whose statements has failed.
+    async fn refuse_failed(&mut self) -> Committed {
+        let sqlstate = self.conn.wire().sqlstate();
+        self.rollback().await;
+        Committed::refused(TransactionFailed { sqlstate }.into())
+    }
+
+    /// Returns the signs of a run that ends now.
+    pub(super) fn signs(&self, stage: Stage) -> RunSigns {
+        let (conn, wire) = (&*self.conn, self.conn.wire());
+        RunSigns {
+            stage,
+            intact: self.is_intact(),
+            ended: conn.is_closed(),
+            hit: wire.is_hit(),
+            owed: wire.has_pending(),
+            severed: conn.was_closed_here(),
+            conflict: conn.has_conflict(),
+            sqlstate: wire.sqlstate(),
         }
     }
 
@@ -98,6 +158,7 @@ impl<'c, I: Intent> TransactionGuard<'c, I> {
     async fn send_commit(&mut self) -> (CommitSigns, QueryResult<()>) {
         let wire = self.conn.wire();
         let was_over = wire.is_closed() || wire.is_ending();
+        let sent_before = wire.requests_sent();
         let ended_before = wire.transactions_ended();
         let answer = AnsiTransactionManager::commit_transaction(self.bare()).await;
         let wire = self.conn.wire();
@@ -106,7 +167,7 @@ impl<'c, I: Intent> TransactionGuard<'c, I> {
             wire.drained().await;
         }
         let signs = CommitSigns {
-            was_over,
+            not_sent: was_over || wire.requests_sent() == sent_before,
             succeeded: answer.is_ok(),
             ended: wire.transactions_ended() != ended_before,
             rolled_back: wire.rolled_back(),
@@ -126,18 +187,22 @@ impl<'c, I: Intent> TransactionGuard<'c, I> {
         wire.is_failed() && !wire.is_closed()
     }
 
-    /// Returns the record with which an unknown outcome is resolved.
-    async fn in_doubt(&mut self) -> QueryResult<Option<InDoubt>> {
-        match WalPosition::of(self.bare()).await {
-            Ok(position) => {
-                let node = self.conn.served_by().map(|node| node.config().server_key());
-                Ok(node.and_then(|node| position.in_doubt(node)))
+    /// Returns the note with which an unknown outcome is resolved.
+    ///
+    /// It takes a round trip only if no answer came with the transaction's statements.
+    async fn doubt(&mut self, outermost: bool) -> QueryResult<Doubt> {
+        let node = self.conn.served_by().map(|node| node.config().server_key());
+        let Some(node) = node.filter(|_| self.notes && outermost) else { return Ok(Doubt::NotNoted) };
+        let wire = self.conn.wire();
+        wire.positions_answered().await;
+        Ok(match wire.noted() {
+            Noted::Nothing => Doubt::Nothing,
+            Noted::Written(note) => Doubt::Noted(InDoubt::noted(note, node)),
+            Noted::Missed => {
+                let position = WalPosition::of(self.bare()).await?;
+                position.in_doubt(node).map_or(Doubt::Nothing, Doubt::Noted)
             }
-            Err(error) => {
-                self.rollback().await;
-                Err(error)
-            }
-        }
+        })
     }
 
     pub(super) fn is_outermost(&mut self) -> bool {
@@ -172,6 +237,9 @@ impl<I: Intent> Drop for TransactionGuard<'_, I> {
     fn drop(&mut self) {
         if !self.finished {
             self.make_unusable();
+        }
+        if self.notes {
+            self.conn.wire().end_notes();
         }
         if self.transaction.is_of(self.conn.inner.source.usage()) {
             self.transaction.end();

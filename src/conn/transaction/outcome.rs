@@ -1,25 +1,87 @@
 //! Decides from the signs around a COMMIT if the transaction was committed (pure).
 
+use crate::SqlState;
+use crate::error::InDoubt;
+
+/// The signs that one run of a transaction left, for the decision to run it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RunSigns {
+    /// The last thing that the run did.
+    pub(crate) stage: Stage,
+    /// The original connection was in place, without an open inner transaction.
+    pub(crate) intact: bool,
+    /// The connection had ended.
+    pub(crate) ended: bool,
+    /// The end of the connection reached a statement, or the connection was used after it.
+    pub(crate) hit: bool,
+    /// The server owed an answer when the connection ended.
+    pub(crate) owed: bool,
+    /// This program closed the connection.
+    pub(crate) severed: bool,
+    /// The transaction conflicted with others.
+    pub(crate) conflict: bool,
+    /// The server's last error, or the one that failed the transaction.
+    pub(crate) sqlstate: Option<SqlState>,
+}
+
+/// The last thing that one run of a transaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// `BEGIN` failed.
+    Begin,
+    /// The function returned an error.
+    Function,
+    /// The function returned a value, and there was nothing to commit: a statement had failed, for example.
+    Refused,
+    /// The function returned a value, and a COMMIT was tried.
+    Commit {
+        outcome: Outcome,
+        /// The server did not wait for its synchronous standby.
+        locally: bool,
+    },
+}
+
+/// The note on a transaction whose COMMIT was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// There is no note.
+    NotNoted,
+    /// The transaction had written nothing, so its COMMIT had nothing to carry out.
+    Nothing,
+    Noted(InDoubt),
+}
+
+impl Doubt {
+    pub(super) fn in_doubt(&self) -> Option<InDoubt> {
+        match self {
+            Self::Noted(in_doubt) => Some(in_doubt.clone()),
+            Self::NotNoted | Self::Nothing => None,
+        }
+    }
+}
+
 /// The signs that the connection showed of a COMMIT.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct CommitSigns {
-    /// The connection had ended before the COMMIT.
-    pub(super) was_over: bool,
+pub(crate) struct CommitSigns {
+    /// The connection had ended before the COMMIT, or the COMMIT was not given to its stream.
+    ///
+    /// A part of a message has no effect, so it counts as not sent.
+    pub(crate) not_sent: bool,
     /// The driver reported success.
-    pub(super) succeeded: bool,
+    pub(crate) succeeded: bool,
     /// The server ended a transaction since the COMMIT was sent.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
     /// The server's last command that ended a transaction rolled it back.
-    pub(super) rolled_back: bool,
+    pub(crate) rolled_back: bool,
     /// The server sent an error.
-    pub(super) rejected: bool,
+    pub(crate) rejected: bool,
     /// The session goes on, without a transaction.
-    pub(super) goes_on: bool,
+    pub(crate) goes_on: bool,
 }
 
 /// The outcome of a COMMIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// The transaction is committed.
     Committed,
     /// Nothing was sent to the server, so the end of its session rolled back.
@@ -35,13 +97,13 @@ pub(super) enum Outcome {
 }
 
 /// Decides the outcome of an outermost transaction's COMMIT.
-pub(super) fn outcome(signs: CommitSigns) -> Outcome {
-    let CommitSigns { was_over, succeeded, ended, rolled_back, rejected, goes_on } = signs;
+pub(crate) fn outcome(signs: CommitSigns) -> Outcome {
+    let CommitSigns { not_sent, succeeded, ended, rolled_back, rejected, goes_on } = signs;
     match (succeeded, ended) {
         (true, false) => Outcome::NotEnded,
         (true, true) if rolled_back => Outcome::RolledBack,
         (true, true) => Outcome::Committed,
-        (false, _) if was_over => Outcome::NotSent,
+        (false, _) if not_sent => Outcome::NotSent,
         // The server certainly did not commit only if it sent an error and the session goes on. A server that crashed
         // while it wrote the commit to its log sends an error as well.
         (false, _) if rejected && goes_on => Outcome::Rejected,
@@ -55,7 +117,7 @@ mod tests {
 
     /// A COMMIT that the server carried out.
     const COMMITTED: CommitSigns = CommitSigns {
-        was_over: false,
+        not_sent: false,
         succeeded: true,
         ended: true,
         rolled_back: false,
@@ -76,8 +138,8 @@ mod tests {
             (CommitSigns { ended: false, rolled_back: true, ..COMMITTED }, Outcome::NotEnded),
             // The session ended right after the answer.
             (CommitSigns { goes_on: false, ..COMMITTED }, Outcome::Committed),
-            (CommitSigns { was_over: true, ..LOST }, Outcome::NotSent),
-            (CommitSigns { was_over: true, rejected: true, ..LOST }, Outcome::NotSent),
+            (CommitSigns { not_sent: true, ..LOST }, Outcome::NotSent),
+            (CommitSigns { not_sent: true, rejected: true, ..LOST }, Outcome::NotSent),
             // A deferred constraint, or a serialization failure.
             (CommitSigns { rejected: true, goes_on: true, ..LOST }, Outcome::Rejected),
             (LOST, Outcome::Unknown),

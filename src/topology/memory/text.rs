@@ -1,10 +1,9 @@
 //! The text form of a memory: TOML under a first line that marks the file as one of this crate (pure).
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Memory, Process, RememberedNode};
 
@@ -30,24 +29,23 @@ pub(super) enum TextError {
     Corrupt(String),
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
-    #[serde(rename = "version")]
-    _version: i64,
+    version: i64,
     system_identifier: String,
     timeline: u32,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     departed: bool,
     #[serde(default)]
     nodes: Vec<Node>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Node {
     address: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     wrote: bool,
     started_at_us: Option<i64>,
     port: Option<u16>,
@@ -57,23 +55,24 @@ impl Memory {
     /// Returns the text form.
     pub(super) fn to_text(&self) -> String {
         let Self { system_identifier, timeline, departed, nodes } = self;
-        let mut text = format!(
-            "{MARK} of its cluster: see \"A restart of the program\" in docs/failover.md. Do not edit it.\n\
-             version = {VERSION}\nsystem_identifier = \"{system_identifier}\"\ntimeline = {timeline}\n"
-        );
-        if *departed {
-            text.push_str("departed = true\n");
-        }
-        for (address, node) in nodes {
-            let _ = write!(text, "\n[[nodes]]\naddress = {}\n", quoted(address));
-            if node.wrote {
-                text.push_str("wrote = true\n");
-            }
-            if let Some(Process { started_at_micros, port }) = node.process {
-                let _ = write!(text, "started_at_us = {started_at_micros}\nport = {port}\n");
-            }
-        }
-        text
+        let node = |(address, node): (&Arc<str>, &RememberedNode)| Node {
+            address: address.to_string(),
+            wrote: node.wrote,
+            started_at_us: node.process.map(|process| process.started_at_micros),
+            port: node.process.map(|process| process.port),
+        };
+        let document = Document {
+            version: VERSION,
+            // TOML has no unsigned numbers of 64 bits.
+            system_identifier: system_identifier.to_string(),
+            timeline: *timeline,
+            departed: *departed,
+            nodes: nodes.iter().map(node).collect(),
+        };
+        let document = toml::to_string(&document).expect("texts, numbers and lists of them");
+        format!(
+            "{MARK} of its cluster: see \"A restart of the program\" in docs/failover.md. Do not edit it.\n{document}"
+        )
     }
 
     /// Reads the text form.
@@ -120,18 +119,7 @@ fn corrupt(reason: &str) -> TextError {
     TextError::Corrupt(reason.to_owned())
 }
 
-/// Returns a text as a basic string of TOML.
-fn quoted(text: &str) -> String {
-    let mut quoted = "\"".to_owned();
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
-            control if control.is_control() => {
-                let _ = write!(quoted, "\\u{:04X}", u32::from(control));
-            }
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('"');
-    quoted
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }

@@ -30,9 +30,9 @@ pub(super) enum Place {
     Unconfirmed { position: Lsn },
 }
 
-/// A function of the server, by its object identifier.
+/// A function of the server, by its object identifier, or a statement.
 ///
-/// It is the same in all versions since 10.
+/// The identifier is the same in all versions since 10.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Function {
     /// `pg_current_wal_insert_lsn()`.
@@ -45,6 +45,10 @@ pub(super) enum Function {
     ///
     /// Its first eight digits are the timeline that the server writes.
     Timeline,
+    /// The statement that asks for the id and the position of the open transaction.
+    Note,
+    /// The statements that prepare and prove [`Note`](Self::Note), and ask for the history that the session writes.
+    Origin,
 }
 
 /// The state of the statement that asks within a user's request.
@@ -79,6 +83,49 @@ const PARSE: &[u8] = b"P\0\0\0\x89pointsman_position\0\
 const BIND: &[u8] = b"B\0\0\0\x20\0pointsman_position\0\0\0\0\0\0\x01\0\x01";
 /// Executes the unnamed portal.
 const EXECUTE: &[u8] = b"E\0\0\0\x09\0\0\0\0\0";
+const SYNC: &[u8] = b"S\0\0\0\x04";
+
+/// Asks for the id and the position of the open transaction.
+///
+/// Both functions are there for every role by default, and read nothing that a transaction could change.
+const NOTE: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned(), \
+    pg_catalog.pg_current_wal_insert_lsn() /* pointsman */";
+/// Asks for the history that the session writes: the cluster, the timeline, and the end of the last recovery.
+const ORIGIN: &str = "SELECT (SELECT s.system_identifier FROM pg_catalog.pg_control_system() AS s), \
+    pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8), \
+    pg_catalog.pg_last_wal_replay_lsn() /* pointsman */";
+/// Binds the prepared [`NOTE`] to the unnamed portal, with text values.
+const BIND_NOTE: &[u8] = b"B\0\0\0\x1a\0pointsman_note\0\0\0\0\0\0\0";
+/// Binds the unnamed statement to the unnamed portal, with text values.
+const BIND_UNNAMED: &[u8] = b"B\0\0\0\x0c\0\0\0\0\0\0\0\0";
+
+/// Appends the messages that execute the question for the transaction.
+fn append_note(is_apart: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(BIND_NOTE);
+    out.extend_from_slice(EXECUTE);
+    if is_apart {
+        out.extend_from_slice(SYNC);
+    }
+}
+
+/// Appends the request that prepares and proves the question for the transaction.
+fn append_origin(out: &mut Vec<u8>) {
+    append_parse("pointsman_note", NOTE, out);
+    append_note(false, out);
+    append_parse("", ORIGIN, out);
+    out.extend_from_slice(BIND_UNNAMED);
+    out.extend_from_slice(EXECUTE);
+    out.extend_from_slice(SYNC);
+}
+
+/// Appends the message that prepares a statement without parameters.
+fn append_parse(name: &str, sql: &str, out: &mut Vec<u8>) {
+    let body = [name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat();
+    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    out.push(b'P');
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&body);
+}
 
 impl Question {
     /// Records that the position never arrives, so no token covers it.
@@ -102,16 +149,24 @@ impl Place {
 }
 
 impl Function {
-    /// Returns the message that calls the function, with binary values.
+    /// Returns `true` if the question is for the open transaction.
+    pub(super) fn is_note(self) -> bool {
+        matches!(self, Self::Note | Self::Origin)
+    }
+
+    /// Appends the message that calls the function, with binary values, or those of the statement.
     ///
     /// It holds its kind, its length, the identifier of the function, the formats of the arguments, the arguments, and
     /// the format of the result.
-    pub(super) const fn call(self) -> &'static [u8] {
-        match self {
+    pub(super) fn append(self, is_apart: bool, out: &mut Vec<u8>) {
+        let call: &[u8] = match self {
+            Self::Note => return append_note(is_apart, out),
+            Self::Origin => return append_origin(out),
             Self::InsertPosition => b"F\0\0\0\x10\0\0\x0b\x24\0\x01\0\x01\0\0\0\x01",
             Self::ReplayPosition => b"F\0\0\0\x10\0\0\x0e\xed\0\x01\0\x01\0\0\0\x01",
             Self::Timeline => b"F\0\0\0\x1c\0\0\x0b\x23\0\x01\0\x01\0\x01\0\0\0\x08\0\0\0\0\0\0\0\0\0\x01",
-        }
+        };
+        out.extend_from_slice(call);
     }
 }
 
@@ -167,17 +222,60 @@ fn starts_with(statement: &[u8], words: &[u8]) -> bool {
     statement.get(..words.len()).is_some_and(|start| start.eq_ignore_ascii_case(words))
 }
 
+/// Returns the columns of a `DataRow`, `None` for NULL.
+pub(super) fn columns(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut columns = Vec::with_capacity(2);
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let length = i32::from_be_bytes(*length);
+        let (value, after) = match usize::try_from(length) {
+            Ok(length) => after.split_at_checked(length).map(|(value, after)| (Some(value), after))?,
+            Err(_) => (None, after),
+        };
+        columns.push(value);
+        rest = after;
+    }
+    Some(columns)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::frames::Frames;
 
     #[test]
     fn each_message_has_its_length() {
-        let functions = [Function::InsertPosition, Function::ReplayPosition, Function::Timeline];
-        for message in functions.map(Function::call).into_iter().chain([PARSE, BIND, EXECUTE]) {
-            let length = u32::from_be_bytes(message[1..5].try_into().expect("four bytes"));
-            assert_eq!(length as usize + 1, message.len(), "{message:?}");
+        let kinds = |bytes: &[u8]| {
+            let (mut frames, mut kinds) = (Frames::new(false), String::new());
+            frames.feed(bytes, |kind, _| kinds.push(char::from(kind)));
+            assert!(frames.is_between_messages(), "{bytes:?}");
+            kinds
+        };
+        let of = |function: Function, is_apart| {
+            let mut out = Vec::new();
+            function.append(is_apart, &mut out);
+            kinds(&out)
+        };
+        for function in [Function::InsertPosition, Function::ReplayPosition, Function::Timeline] {
+            assert_eq!(of(function, true), "F");
         }
+        assert_eq!(
+            (of(Function::Note, false), of(Function::Note, true)),
+            ("BE".to_owned(), "BES".to_owned())
+        );
+        assert_eq!(of(Function::Origin, true), "PBEPBES");
+        assert_eq!(kinds(&[PARSE, BIND, EXECUTE].concat()), "PBE");
+    }
+
+    #[test]
+    fn a_row_is_cut_into_its_columns() {
+        let row = b"\0\x03\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\0";
+        assert_eq!(columns(row), Some(vec![Some(&b"ab"[..]), None, Some(b"")]));
+        for end in 0..row.len() {
+            assert_eq!(columns(&row[..end]), None, "{end}");
+        }
+        assert_eq!(columns(b"\0\0"), Some(Vec::new()));
     }
 
     #[test]

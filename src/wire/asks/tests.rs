@@ -1,3 +1,4 @@
+mod notes;
 mod within;
 
 use proptest::prelude::*;
@@ -257,7 +258,7 @@ fn a_transaction_that_ends_without_a_question_is_noticed() {
     let wire = WireState::new(Arc::default());
     tracked(&wire);
     let mut out = Vec::new();
-    let mut send = |kind: u8, body: &[u8]| wire.sent_and_ask(kind, body, None, &mut out);
+    let mut send = |kind: u8, body: &[u8]| wire.sent_and_ask((kind, body, Effect::None), None, &mut out);
     send(b'Q', b"BEGIN\0");
     wire.received(b'Z', b"T");
     send(b'E', b"");
@@ -276,7 +277,7 @@ fn an_open_transaction_leaves_a_gap_when_its_connection_is_given_back() {
     for (status, expected) in [(b"I", None), (b"T", Some(2)), (b"E", Some(2))] {
         let wire = WireState::new(Arc::default());
         let log = tracked(&wire);
-        wire.sent_and_ask(b'Q', b"BEGIN\0", None, &mut Vec::new());
+        wire.sent_and_ask((b'Q', b"BEGIN\0", Effect::None), None, &mut Vec::new());
         wire.received(b'Z', status);
         wire.untrack();
         assert_eq!(log.gap(), expected, "{status:?}");
@@ -314,7 +315,7 @@ proptest! {
         let (mut all, mut expected, mut highest) = (Vec::<u8>::new(), Vec::<u8>::new(), 0);
         for (i, (answer, notice, size)) in requests.iter().enumerate() {
             let mut out = Vec::new();
-            wire.sent_and_ask(b'Q', b"SELECT 1\0", None, &mut out);
+            wire.sent_and_ask((b'Q', b"SELECT 1\0", Effect::None), None, &mut out);
             prop_assert!(!out.is_empty());
             let own = [message(b'D', &vec![b'V'; *size]), message(b'C', b"SELECT 1\0"), ready(b'I')].concat();
             all.extend(&own);

@@ -61,10 +61,10 @@ fn users_row() -> Vec<u8> {
 }
 
 /// Executes a prepared statement as the driver does, and reads exactly its answer.
-async fn execute(tap: &mut ProtocolTap<DuplexStream>, expected: &[u8]) {
+pub(super) async fn execute(tap: &mut ProtocolTap<DuplexStream>, expected: &[u8], status: u8) {
     let bind = message(b'B', b"\0s0\0\0\0\0\0\0\0");
     let request = [bind, message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat();
-    let expected = [&message(b'2', b"")[..], expected, &ready(b'I')].concat();
+    let expected = [&message(b'2', b"")[..], expected, &ready(status)].concat();
     tap.write_all(&request).await.expect("an open stream");
     tap.flush().await.expect("an open stream");
     let mut read = vec![0; expected.len()];
@@ -79,12 +79,12 @@ async fn a_session_asks_apart_once_and_then_within_the_requests() {
     let standby = Mutex::new(Standby::new(500));
     let server = |kind: u8, body: &[u8]| standby.lock().expect("no panic").answer(kind, body);
     let client = async {
-        execute(&mut tap, &users_row()).await;
+        execute(&mut tap, &users_row(), b'I').await;
         answered(&mut tap, &wire).await;
         assert_eq!(log.positions(), Positions::one(2, Lsn::new(500)));
         for position in [600, 700] {
             standby.lock().expect("no panic").position = position;
-            execute(&mut tap, &users_row()).await;
+            execute(&mut tap, &users_row(), b'I').await;
             assert!(!wire.has_questions(), "it was answered with the request");
             assert_eq!(log.positions(), Positions::one(2, Lsn::new(position)));
         }
@@ -103,7 +103,7 @@ async fn a_question_before_a_request_proves_what_its_statements_read() {
         let client = async {
             for proven in [true, proves, true] {
                 wire.ask_before_next();
-                execute(&mut tap, &users_row()).await;
+                execute(&mut tap, &users_row(), b'I').await;
                 assert_eq!(wire.is_proven(Lsn::new(500)), proven, "{isolation}");
                 assert!(!wire.is_proven(Lsn::new(501)));
             }
@@ -129,10 +129,10 @@ async fn a_promotion_that_the_end_of_the_request_reports_leaves_no_position() {
             if is_promoted { [&promoted[..], &answer].concat() } else { answer }
         };
         let client = async {
-            execute(&mut tap, &users_row()).await;
+            execute(&mut tap, &users_row(), b'I').await;
             answered(&mut tap, &wire).await;
             standby.lock().expect("no panic").position = 600;
-            execute(&mut tap, &[&users_row()[..], &promoted].concat()).await;
+            execute(&mut tap, &[&users_row()[..], &promoted].concat(), b'I').await;
             assert!(wire.has_missed_position() && !wire.has_questions());
             assert_eq!(log.positions(), Positions::one(2, Lsn::new(500)), "nothing after the promotion");
             drop(tap);
@@ -149,14 +149,14 @@ async fn a_question_that_was_skipped_is_missed_and_asked_again() {
     let standby = Mutex::new(Standby::new(500));
     let server = |kind: u8, body: &[u8]| standby.lock().expect("no panic").answer(kind, body);
     let client = async {
-        execute(&mut tap, &users_row()).await;
+        execute(&mut tap, &users_row(), b'I').await;
         answered(&mut tap, &wire).await;
         standby.lock().expect("no panic").fails = true;
-        execute(&mut tap, &failed("ERROR", "22012")).await;
+        execute(&mut tap, &failed("ERROR", "22012"), b'I').await;
         assert!(wire.has_missed_position() && !wire.has_questions());
         assert_eq!(wire.take_sqlstate().map(|code| code.to_string()).as_deref(), Some("22012"));
         *standby.lock().expect("no panic") = Standby::new(600);
-        execute(&mut tap, &users_row()).await;
+        execute(&mut tap, &users_row(), b'I').await;
         assert!(!wire.has_missed_position());
         assert_eq!(log.positions(), Positions::one(2, Lsn::new(600)));
         drop(tap);
@@ -173,10 +173,10 @@ async fn nothing_is_asked_within_a_request_once_the_user_removed_all_statements(
     let standby = Mutex::new(Standby::new(500));
     let server = |kind: u8, body: &[u8]| standby.lock().expect("no panic").answer(kind, body);
     let client = async {
-        execute(&mut tap, &users_row()).await;
+        execute(&mut tap, &users_row(), b'I').await;
         answered(&mut tap, &wire).await;
         wire.received(b'C', b"DISCARD ALL\0");
-        execute(&mut tap, &users_row()).await;
+        execute(&mut tap, &users_row(), b'I').await;
         answered(&mut tap, &wire).await;
         drop(tap);
     };
@@ -211,10 +211,10 @@ proptest! {
             let (mut within, mut behind) = (Vec::new(), Vec::new());
             for _ in 0..*statements {
                 request.extend(&of_user);
-                wire.sent_and_ask(b'B', b"", None, &mut behind);
-                wire.sent_and_ask(b'E', b"", None, &mut behind);
+                wire.sent_and_ask((b'B', b"", Effect::None), None, &mut behind);
+                wire.sent_and_ask((b'E', b"", Effect::None), None, &mut behind);
             }
-            wire.sent_and_ask(b'S', b"", Some(&mut within), &mut behind);
+            wire.sent_and_ask((b'S', b"", Effect::None), Some(&mut within), &mut behind);
             request.extend([&within[..], &message(b'S', b""), &behind].concat());
             if *fails {
                 expected.extend([message(b'2', b""), failed("ERROR", "22012")].concat());
