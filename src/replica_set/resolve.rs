@@ -18,6 +18,8 @@ use crate::topology::TopologyState;
 use crate::{SqlState, Write};
 
 mod lineage;
+#[cfg(test)]
+mod model;
 
 /// The outcome of a transaction that was in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

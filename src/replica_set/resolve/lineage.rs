@@ -67,7 +67,22 @@ pub(super) fn knows(in_doubt: &InDoubt, seen: &Recoveries, now: &Recovery) -> Kn
         promotion.from == Some(in_doubt.timeline) && promotion.end.is_some() && promotion.at > in_doubt.noted
     });
     let next = now.timeline == in_doubt.timeline + 1;
-    if next && is_heir && !ambiguous { Known::Yes } else { Known::Maybe }
+    if !next || !is_heir || ambiguous {
+        return Known::Maybe;
+    }
+    // A standby receives only what its primary cannot lose any more. So what the old primary lost in a crash is nowhere,
+    // although the new one may be further by now.
+    let of_old = |recovery: &&Recovery| {
+        recovery.node == in_doubt.node
+            && recovery.timeline == in_doubt.timeline
+            && recovery.at > in_doubt.noted
+            && !is_same_run(in_doubt, recovery)
+    };
+    match seen.iter().filter(of_old).any(|recovery| lost(&recovery)) {
+        true if has_moved(in_doubt, seen, now) => Known::Maybe,
+        true => Known::No,
+        false => Known::Yes,
+    }
 }
 
 /// Returns the recoveries of the present primary since its last promotion.
@@ -251,6 +266,17 @@ mod tests {
         assert_eq!(after(&on_c, &[("b", 3, Some(450), Some(1))]), Known::No);
         // The primary is on timeline 1 again: all that was written on 2 is gone.
         assert_eq!(after(&on_c, &[("a", 1, None, None)]), Known::No);
+    }
+
+    /// The old primary lost the transaction in a crash, went on on the same timeline, and was then replaced. The new primary
+    /// was taken for one that has it, because it had received as much. A model of the protocol found this.
+    #[test]
+    fn what_the_old_primary_lost_is_not_known_to_the_standby_that_follows_it() {
+        let in_doubt = in_doubt("a", 1, 500, None);
+        let heir = ("b", 2, Some(600), Some(1));
+        assert_eq!(after(&in_doubt, &[("a", 1, Some(400), None), heir]), Known::No);
+        assert_eq!(after(&in_doubt, &[("a", 1, Some(500), None), heir]), Known::Yes);
+        assert_eq!(after(&in_doubt, &[("a", 1, None, None), heir]), Known::Yes);
     }
 
     /// If an address moves from one server to the next, it looks like one node that recovers.
