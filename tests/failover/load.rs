@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pointsman::prelude::*;
-use pointsman::testkit::{Load, LoadReport, Server, WriteOutcome};
-use pointsman::{Error, ReplicaSet};
+use pointsman::testkit::{Effects, Load, LoadReport, Server, WriteOutcome};
+use pointsman::{Error, ReplicaSet, WriteOptions};
 
 use crate::fixture::{acks, write_row};
 use crate::test_error::TestResult;
@@ -46,15 +46,35 @@ fn start_load_with(set: &ReplicaSet, plain: bool) -> Load {
     };
     let write = move |id: u64| {
         let set = writer.clone();
+        async move { WriteOutcome::of(write_row(&set, i64::try_from(id).expect("a small number")).await) }
+    };
+    Load::start(READS_PER_SECOND, WRITES_PER_SECOND, read, write)
+}
+
+/// Reads through `run_read`; each write takes effect once, on a table without a key.
+pub(crate) fn start_load_once(set: &ReplicaSet) -> Load {
+    let (reader, writer) = (set.clone(), set.clone());
+    let read = move |_| {
+        let set = reader.clone();
+        async move { read_surely(&set).await.map(drop).map_err(|error| format!("{error}: {error:?}")) }
+    };
+    let write = move |id: u64| {
+        let set = writer.clone();
         async move {
-            match write_row(&set, i64::try_from(id).expect("a small number")).await {
-                Ok(()) => WriteOutcome::Acknowledged,
-                Err(Error::OutcomeUnknown(unknown)) => WriteOutcome::Unknown(unknown.to_string()),
-                Err(error) => WriteOutcome::Failed(error.to_string()),
-            }
+            let insert = format!("INSERT INTO effects VALUES ({id})");
+            let write = set.run_write_with(&WriteOptions::new().exactly_once(), async |tx| {
+                diesel::sql_query(insert.as_str()).execute(tx).await
+            });
+            WriteOutcome::of(write.await)
         }
     };
     Load::start(READS_PER_SECOND, WRITES_PER_SECOND, read, write)
+}
+
+/// Compares the writes with the rows of a server.
+pub(crate) async fn effects_on(server: &Server, report: &LoadReport) -> TestResult<Effects> {
+    let ids = server.query_value("SELECT coalesce(string_agg(id::text, ','), '') FROM effects").await?;
+    Ok(report.effects(ids.split(',').filter_map(|id| id.parse().ok())))
 }
 
 async fn read_surely(set: &ReplicaSet) -> Result<Option<i64>, Error> {
@@ -69,8 +89,7 @@ async fn read_once(set: &ReplicaSet) -> Result<Option<i64>, Error> {
 /// Returns the acknowledged writes that are not on a server.
 pub(crate) async fn lost_on(server: &Server, report: &LoadReport) -> TestResult<Vec<u64>> {
     let ids = server.query_value("SELECT coalesce(string_agg(id::text, ','), '') FROM acks").await?;
-    let there: std::collections::HashSet<u64> = ids.split(',').filter_map(|id| id.parse().ok()).collect();
-    Ok(report.acknowledged().filter(|id| !there.contains(id)).collect())
+    Ok(report.effects(ids.split(',').filter_map(|id| id.parse().ok())).lost)
 }
 
 /// Prints the measurements.

@@ -6,6 +6,7 @@
 mod causality;
 mod cuts;
 mod events;
+mod exactly_once;
 mod fixture;
 mod histories;
 mod lineage;
