@@ -14,7 +14,7 @@ use crate::{Conn, Intent, Writable};
 
 mod model;
 mod queries;
-mod settle;
+pub(super) mod settle;
 
 /// Reads and makes settlements.
 ///

@@ -17,7 +17,7 @@ use crate::{Conn, Intent, Writable};
 
 mod model;
 mod queries;
-mod record;
+pub(super) mod record;
 
 /// Reads and records transactions.
 ///

@@ -38,7 +38,7 @@ pub(super) async fn balances(
     Segment(account): Segment<String>,
 ) -> Result<Served<AccountBalances>, ApiError> {
     let account: AccountId = value("account", "invalid_account", &account)?;
-    let read = session.run_read(async |conn| Served::read(conn, conn.balances(&account).await)).await?;
+    let read = session.run_read(async |conn| Served::result(conn, conn.balances(&account).await)).await?;
     Ok(read.map(|balances| {
         let balances = balances.into_iter().map(|(asset, balance)| AssetBalance { asset, balance }).collect();
         AccountBalances { account, balances }
@@ -53,7 +53,7 @@ pub(super) async fn balance(
     let account: AccountId = value("account", "invalid_account", &account)?;
     let asset = known_asset(&asset, &service.settings.assets)?;
     let read =
-        session.run_read(async |conn| Served::read(conn, conn.balance(&account, &asset).await)).await?;
+        session.run_read(async |conn| Served::result(conn, conn.balance(&account, &asset).await)).await?;
     Ok(read.map(|balance| AccountBalance { account, asset, balance }))
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn totals(
         return Err(ApiError::invalid("invalid_date", message));
     }
     let read = session
-        .run_read(async |conn| Served::read(conn, conn.totals_per_day(&asset, from, to).await))
+        .run_read(async |conn| Served::result(conn, conn.totals_per_day(&asset, from, to).await))
         .await?;
     Ok(read.map(|days| Totals { asset, from, to, days }))
 }

@@ -26,5 +26,5 @@ pub(super) async fn list(
         entity: optional("entity", "invalid_entity", params.entity.as_deref())?,
         entity_id: optional("entity_id", "invalid_id", params.entity_id.as_deref())?,
     };
-    session.run_read(async |conn| Served::read(conn, conn.list_audit(&filter, page).await)).await
+    session.run_read(async |conn| Served::result(conn, conn.list_audit(&filter, page).await)).await
 }

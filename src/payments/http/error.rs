@@ -74,24 +74,37 @@ impl ApiError {
 
     /// Classifies the failure of a statement, with the state of its connection.
     ///
-    /// `rolls_back` means that the loss of the connection undoes the work: it only read, or was inside a transaction
-    /// (whose COMMIT has a separate error).
-    pub(super) fn of<I: Intent>(error: payments::Error, conn: &Conn<I>, rolls_back: bool) -> Self {
+    /// The statement only read, or was inside a transaction, whose COMMIT has a separate error. So the loss of the
+    /// connection undoes the work.
+    pub(super) fn of<I: Intent>(error: payments::Error, conn: &Conn<I>) -> Self {
         match error {
             payments::Error::Query(_) if conn.is_closed() => {
                 tracing::warn!(node = conn.node(), %error, "a connection was lost");
-                if rolls_back {
-                    Self::unavailable(
-                        "connection_lost",
-                        "the server was lost meanwhile, and nothing was changed: repeat it",
-                    )
-                } else {
-                    Self::outcome_unknown(
-                        "the server was lost meanwhile, and may have carried it out: look before you repeat it",
-                    )
-                }
+                Self::connection_lost()
             }
             error => error.into(),
+        }
+    }
+
+    fn connection_lost() -> Self {
+        Self::unavailable(
+            "connection_lost",
+            "the server was lost meanwhile, and nothing was changed: repeat it",
+        )
+    }
+}
+
+/// The errors of BEGIN and COMMIT.
+impl From<diesel::result::Error> for ApiError {
+    fn from(error: diesel::result::Error) -> Self {
+        use diesel::result::DatabaseErrorKind::{ClosedConnection, UnableToSendCommand};
+        use diesel::result::Error::DatabaseError;
+        match error {
+            DatabaseError(ClosedConnection | UnableToSendCommand, _) => {
+                tracing::warn!(%error, "a connection was lost");
+                Self::connection_lost()
+            }
+            error => payments::Error::from(error).into(),
         }
     }
 }
@@ -183,7 +196,7 @@ impl From<payments::Error> for ApiError {
                 Self::outcome_unknown(if unknown.committed_locally {
                     "it was carried out, and its standby may not have it: look before you repeat it"
                 } else {
-                    "the server was lost during the commit, and may have carried it out: look before you repeat it"
+                    "the server was lost during the commit, and it is not known if it was carried out: look before you repeat it"
                 })
             }
             Error::Query(source) => {

@@ -29,17 +29,21 @@ impl<T> Served<T> {
         Self { status: StatusCode::OK, role: conn.role(), node: conn.node().to_owned(), document }
     }
 
-    /// Returns the result of a read; a failure is classified by its connection's state.
-    pub(super) fn read<I: Intent>(
+    /// Returns the result of a read or a write; a failure is classified by its connection's state.
+    pub(super) fn result<I: Intent>(
         conn: &Conn<I>,
-        read: Result<T, payments::Error>,
+        result: Result<T, payments::Error>,
     ) -> Result<Self, ApiError> {
-        read.map(|document| Self::by(conn, document)).map_err(|error| ApiError::of(error, conn, true))
+        result.map(|document| Self::by(conn, document)).map_err(|error| ApiError::of(error, conn))
     }
 
     pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Served<U> {
         let Self { status, role, node, document } = self;
         Served { status, role, node, document: change(document) }
+    }
+
+    pub(super) fn document(&self) -> &T {
+        &self.document
     }
 
     pub(super) fn with_status(self, status: StatusCode) -> Self {
@@ -48,12 +52,15 @@ impl<T> Served<T> {
 }
 
 impl<T> Served<Option<T>> {
+    /// Returns the object, if there is one.
+    pub(super) fn transpose(self) -> Option<Served<T>> {
+        let Self { status, role, node, document } = self;
+        document.map(|document| Served { status, role, node, document })
+    }
+
     /// Returns the object, or an error if there is none.
     pub(super) fn found(self, what: &str, id: Uuid) -> Result<Served<T>, ApiError> {
-        match self.document {
-            Some(document) => Ok(Served { status: self.status, role: self.role, node: self.node, document }),
-            None => Err(ApiError::not_found(format!("there is no {what} {id}"))),
-        }
+        self.transpose().ok_or_else(|| ApiError::not_found(format!("there is no {what} {id}")))
     }
 }
 

@@ -10,7 +10,8 @@ use super::Service;
 use super::error::ApiError;
 use super::extract::{Body, Id, InSession, Params, optional};
 use super::served::Served;
-use super::transactions::{actor, known_asset, page};
+use super::transactions::{ONCE, actor, known_asset, page};
+use crate::payments::settlements::settle;
 use crate::payments::{Page, Settlement, SettlementRepository, Settling};
 
 #[derive(Deserialize)]
@@ -22,7 +23,7 @@ pub(super) struct SettleRequest {
     actor: Option<String>,
 }
 
-pub(super) async fn settle(
+pub(super) async fn create(
     State(service): State<Service>,
     InSession(session): InSession,
     Body(request): Body<SettleRequest>,
@@ -37,14 +38,14 @@ pub(super) async fn settle(
     }
     let mut settling = Settling::new(asset, actor(request.actor.as_deref())?).at_most(limit);
     settling.up_to = up_to;
-    let mut conn = session.write().await?;
-    let settled = conn.settle(&settling).await.map_err(|error| ApiError::of(error, &conn, true))?;
-    let Some(settlement) = settled else {
+    let write =
+        session.run_write_with(&ONCE, async |tx| Served::result(tx, settle::settle(tx, &settling).await));
+    let Some(settlement) = write.await?.transpose() else {
         let message = format!("there is nothing to settle of {}", settling.asset);
         return Err(ApiError::new(StatusCode::CONFLICT, "nothing_to_settle", message));
     };
-    let place = format!("/settlements/{}", settlement.id);
-    let mut response = Served::by(&conn, settlement).with_status(StatusCode::CREATED).into_response();
+    let place = format!("/settlements/{}", settlement.document().id);
+    let mut response = settlement.with_status(StatusCode::CREATED).into_response();
     if let Ok(place) = HeaderValue::from_str(&place) {
         response.headers_mut().insert(header::LOCATION, place);
     }
@@ -52,7 +53,7 @@ pub(super) async fn settle(
 }
 
 pub(super) async fn find(InSession(session): InSession, Id(id): Id) -> Result<Served<Settlement>, ApiError> {
-    let read = session.run_read(async |conn| Served::read(conn, conn.find_settlement(id).await)).await;
+    let read = session.run_read(async |conn| Served::result(conn, conn.find_settlement(id).await)).await;
     read?.found("settlement", id)
 }
 
@@ -71,7 +72,9 @@ pub(super) async fn list(
 ) -> Result<Served<Page<Settlement>>, ApiError> {
     let page = page(params.limit, params.cursor.as_deref())?;
     let asset = params.asset.map(|asset| known_asset(&asset, &service.settings.assets)).transpose()?;
-    session.run_read(async |conn| Served::read(conn, conn.list_settlements(asset.as_ref(), page).await)).await
+    session
+        .run_read(async |conn| Served::result(conn, conn.list_settlements(asset.as_ref(), page).await))
+        .await
 }
 
 #[derive(Deserialize)]
@@ -86,8 +89,7 @@ pub(super) async fn paid(
     Body(paid): Body<Paid>,
 ) -> Result<Served<Settlement>, ApiError> {
     let actor = actor(paid.actor.as_deref())?;
-    let mut conn = session.write().await?;
-    let settlement =
-        conn.mark_settlement_paid(id, &actor).await.map_err(|error| ApiError::of(error, &conn, true))?;
-    Ok(Served::by(&conn, settlement))
+    session
+        .run_write_with(&ONCE, async |tx| Served::result(tx, settle::mark_paid(tx, id, &actor).await))
+        .await
 }

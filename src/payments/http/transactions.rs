@@ -13,10 +13,15 @@ use super::Service;
 use super::error::ApiError;
 use super::extract::{Body, Id, InSession, Params, optional, value};
 use super::served::Served;
+use crate::payments::transactions::record;
 use crate::payments::{
-    Actor, Asset, NewCallback, NewTransaction, Page, PageRequest, PageSize, Status, Transaction,
+    Actor, Asset, NewCallback, NewTransaction, Page, PageRequest, PageSize, Recorded, Status, Transaction,
     TransactionFilter, TransactionRepository,
 };
+use crate::{Conn, Write, WriteOptions};
+
+/// Every write takes effect once, through any failover.
+pub(super) const ONCE: WriteOptions = WriteOptions::new().exactly_once();
 
 /// A transaction as it comes in.
 ///
@@ -88,17 +93,16 @@ pub(super) fn known_asset(text: &str, assets: &BTreeSet<Asset>) -> Result<Asset,
     Ok(asset)
 }
 
-pub(super) async fn record(
+pub(super) async fn create(
     State(service): State<Service>,
     InSession(session): InSession,
     Body(incoming): Body<Incoming>,
 ) -> Result<Response, ApiError> {
     let new = incoming.check(&service.settings.assets)?;
-    let conn = session.write().await?;
-    // One statement without a transaction around it: a server that dies may have carried it out.
-    let recorded = conn.record_transaction(&new).await.map_err(|error| ApiError::of(error, &conn, false))?;
-    let place = format!("/transactions/{}", recorded.id);
-    let mut response = Served::by(&conn, recorded).with_status(StatusCode::CREATED).into_response();
+    let write = session.run_write_with(&ONCE, async |tx| Served::result(tx, record::record(tx, &new).await));
+    let recorded = write.await?;
+    let place = format!("/transactions/{}", recorded.document().id);
+    let mut response = recorded.with_status(StatusCode::CREATED).into_response();
     if let Ok(place) = HeaderValue::from_str(&place) {
         response.headers_mut().insert(header::LOCATION, place);
     }
@@ -127,16 +131,20 @@ pub(super) async fn callback(
 ) -> Result<Response, ApiError> {
     let key = value("idempotency_key", "invalid_idempotency_key", &incoming.idempotency_key)?;
     let callback = NewCallback { key, transaction: incoming.transaction.check(&service.settings.assets)? };
-    let mut conn = session.write().await?;
-    let recorded = conn.record_callback(&callback).await.map_err(|error| ApiError::of(error, &conn, true))?;
-    let (status, result) =
-        if recorded.is_created() { (StatusCode::CREATED, "created") } else { (StatusCode::OK, "duplicate") };
-    let outcome = Outcome { result, transaction: recorded.into_transaction() };
-    Ok(Served::by(&conn, outcome).with_status(status).into_response())
+    let write =
+        session.run_write_with(&ONCE, async |tx| Served::result(tx, record::callback(tx, &callback).await));
+    let recorded = write.await?;
+    let (status, result) = if recorded.document().is_created() {
+        (StatusCode::CREATED, "created")
+    } else {
+        (StatusCode::OK, "duplicate")
+    };
+    let outcome = |recorded: Recorded| Outcome { result, transaction: recorded.into_transaction() };
+    Ok(recorded.map(outcome).with_status(status).into_response())
 }
 
 pub(super) async fn find(InSession(session): InSession, Id(id): Id) -> Result<Served<Transaction>, ApiError> {
-    let read = session.run_read(async |conn| Served::read(conn, conn.find_transaction(id).await)).await;
+    let read = session.run_read(async |conn| Served::result(conn, conn.find_transaction(id).await)).await;
     read?.found("transaction", id)
 }
 
@@ -176,7 +184,7 @@ pub(super) async fn list(
         from: time("from", &params.from)?,
         before: time("before", &params.before)?,
     };
-    session.run_read(async |conn| Served::read(conn, conn.list_transactions(&filter, page).await)).await
+    session.run_read(async |conn| Served::result(conn, conn.list_transactions(&filter, page).await)).await
 }
 
 #[derive(Deserialize)]
@@ -193,10 +201,8 @@ pub(super) async fn advance(
 ) -> Result<Served<Transaction>, ApiError> {
     let to = value("status", "invalid_status", &advance.status)?;
     let actor = actor(advance.actor.as_deref())?;
-    let mut conn = session.write().await?;
-    let advanced =
-        conn.advance_transaction(id, to, &actor).await.map_err(|error| ApiError::of(error, &conn, true))?;
-    Ok(Served::by(&conn, advanced))
+    let advance = async |tx: &mut Conn<Write>| Served::result(tx, record::advance(tx, id, to, &actor).await);
+    session.run_write_with(&ONCE, advance).await
 }
 
 /// The actor, for the audit log.

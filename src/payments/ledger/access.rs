@@ -5,7 +5,10 @@ use std::time::Duration;
 use crate::payments::{
     self, AccountId, Asset, Balance, Conflict, NewTransaction, Transaction, TransactionRepository,
 };
-use crate::{CheckoutError, Conn, Read, ReadOptions, ReplicaSet, Role, Session, Write};
+use crate::{CheckoutError, Conn, Read, ReadOptions, ReplicaSet, Role, Session, Write, WriteOptions};
+
+/// Every line takes effect once, through any failover.
+const ONCE: WriteOptions = WriteOptions::new().exactly_once();
 
 /// Reads and writes for one account.
 pub(super) enum Access<'a> {
@@ -65,8 +68,8 @@ impl<'a> Access<'a> {
             recorded.map_err(|error| Failed::of(error, tx.is_closed()))
         };
         let recorded = match self {
-            Self::Session(session) => session.run_write(record).await,
-            Self::Plain(set) => set.run_write(record).await,
+            Self::Session(session) => session.run_write_with(&ONCE, record).await,
+            Self::Plain(set) => set.run_write_with(&ONCE, record).await,
         };
         let taken = match recorded {
             Ok(_) => return Ok(true),

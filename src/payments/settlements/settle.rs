@@ -14,7 +14,10 @@ use crate::prelude::*;
 type Taken = (Uuid, Kind, Amount, DateTime<Utc>);
 
 /// Settles. It needs a transaction around it.
-pub(super) async fn settle(tx: &Conn<Write>, settling: &Settling) -> Result<Option<Settlement>, Error> {
+pub(in crate::payments) async fn settle(
+    tx: &Conn<Write>,
+    settling: &Settling,
+) -> Result<Option<Settlement>, Error> {
     let taken = take(tx, settling).await?;
     let Some(settlement) = sum_up(settling, &taken) else { return Ok(None) };
     let insert =
@@ -79,7 +82,11 @@ fn sum_up(settling: &Settling, taken: &[Taken]) -> Option<Settlement> {
 }
 
 /// Marks a settlement as paid. It needs a transaction around it.
-pub(super) async fn mark_paid(tx: &Conn<Write>, id: Uuid, actor: &Actor) -> Result<Settlement, Error> {
+pub(in crate::payments) async fn mark_paid(
+    tx: &Conn<Write>,
+    id: Uuid,
+    actor: &Actor,
+) -> Result<Settlement, Error> {
     let query = settlements::table.find(id).select(Settlement::as_select()).for_no_key_update();
     let found: Option<Settlement> = query.get_result(tx).await.optional()?;
     let settlement = found.ok_or(Error::NotFound { entity: Entity::Settlement, id })?;

@@ -14,7 +14,10 @@ use crate::payments::schema::{callbacks, transactions};
 use crate::payments::{Action, Actor, Conflict, Entity, Error, NewAuditEntry, Status, audit, sql};
 use crate::prelude::*;
 
-pub(super) async fn record(conn: &Conn<Write>, new: &NewTransaction) -> Result<Transaction, Error> {
+pub(in crate::payments) async fn record(
+    conn: &Conn<Write>,
+    new: &NewTransaction,
+) -> Result<Transaction, Error> {
     insert(conn, new).await?.ok_or_else(|| id_is_taken(new).into())
 }
 
@@ -50,7 +53,10 @@ async fn insert(conn: &Conn<Write>, new: &NewTransaction) -> Result<Option<Trans
 }
 
 /// Records a callback. It needs a transaction around it.
-pub(super) async fn callback(tx: &Conn<Write>, callback: &NewCallback) -> Result<Recorded, Error> {
+pub(in crate::payments) async fn callback(
+    tx: &Conn<Write>,
+    callback: &NewCallback,
+) -> Result<Recorded, Error> {
     let new = &callback.transaction;
     let recorded = match insert(tx, new).await? {
         Some(created) => Recorded::Created(created),
@@ -124,7 +130,7 @@ fn sorted(value: &Value) -> Value {
 }
 
 /// Moves a transaction forward. It needs a transaction around it.
-pub(super) async fn advance(
+pub(in crate::payments) async fn advance(
     tx: &Conn<Write>,
     id: Uuid,
     to: Status,
