@@ -8,7 +8,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection};
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 use pointsman::testkit::{Cluster, always_ask};
-use pointsman::{CausalToken, Conn, ReplicaSet};
+use pointsman::{CausalToken, Conn, ReplicaSet, WriteOptions};
 use tokio::sync::Mutex;
 
 use super::measure::{Case, Contender, timed};
@@ -96,6 +96,7 @@ impl Field {
         cases.extend([1, 8, 32].map(|tasks| self.checkout_and_query(tasks)));
         cases.extend([1, 8].map(|tasks| self.causal(tasks)));
         cases.extend([self.checkout(), self.transaction(), self.write_transaction()]);
+        cases.extend([1, 8].map(|tasks| self.run_write(tasks)));
         cases
     }
 
@@ -314,6 +315,36 @@ impl Field {
                     })
                     .await?;
                 })),
+            ],
+        }
+    }
+}
+
+impl Field {
+    /// The note on a transaction that takes effect once comes with its statement.
+    fn run_write(&self, tasks: usize) -> Case {
+        let with = |name, options: WriteOptions| {
+            let writer = (self.set.clone(), options);
+            contender!(name, of writer, |n| timed!(n, {
+                let (set, options) = &writer;
+                set.run_write_with(options, async |tx| {
+                    // Each task has its own row most of the time, so that they do not wait for each other's locks.
+                    let update = diesel::update(users::table.find(anyone())).set(users::name.eq("Ada"));
+                    let updated = pointsman::RunExecuteDsl::execute(update, tx).await;
+                    updated.map_err(pointsman::Error::from)
+                })
+                .await?;
+            }))
+        };
+        Case {
+            name: format!("run_write of one update; {tasks} at once"),
+            tasks,
+            batch: if tasks == 1 { 20 } else { 5 },
+            per_operation: 1,
+            contenders: vec![
+                with("run_write()", WriteOptions::new()),
+                with("another one (control)", WriteOptions::new()),
+                with("exactly_once()", WriteOptions::new().exactly_once()),
             ],
         }
     }
