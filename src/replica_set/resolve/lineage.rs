@@ -62,9 +62,13 @@ pub(super) fn knows(in_doubt: &InDoubt, seen: &Recoveries, now: &Recovery) -> Kn
         return Known::No;
     }
     let promotion = own.iter().find(|recovery| recovery.timeline == now.timeline);
-    // Promoted from the transaction's own timeline, by the very process that was seen to follow it.
+    // Promoted from the transaction's own timeline, by the very process that was seen to follow it. The transaction's node
+    // itself can follow only another node's history.
     let is_heir = promotion.is_some_and(|promotion| {
-        promotion.from == Some(in_doubt.timeline) && promotion.end.is_some() && promotion.at > in_doubt.noted
+        now.node != in_doubt.node
+            && promotion.from == Some(in_doubt.timeline)
+            && promotion.end.is_some()
+            && promotion.at > in_doubt.noted
     });
     let next = now.timeline == in_doubt.timeline + 1;
     if !next || !is_heir || ambiguous {
@@ -277,6 +281,15 @@ mod tests {
         assert_eq!(after(&in_doubt, &[("a", 1, Some(400), None), heir]), Known::No);
         assert_eq!(after(&in_doubt, &[("a", 1, Some(500), None), heir]), Known::Yes);
         assert_eq!(after(&in_doubt, &[("a", 1, None, None), heir]), Known::Yes);
+    }
+
+    /// The transaction's own node was rebuilt from another one that had been promoted to the same timeline unseen, and
+    /// was promoted again. A model of the protocol found this.
+    #[test]
+    fn a_node_that_followed_and_was_promoted_again_proves_nothing() {
+        let on_a = in_doubt("a", 2, 500, Some(400));
+        assert_eq!(after(&on_a, &[("a", 3, Some(600), Some(2))]), Known::Maybe);
+        assert_eq!(after(&on_a, &[("a", 3, Some(450), Some(2))]), Known::No);
     }
 
     /// If an address moves from one server to the next, it looks like one node that recovers.

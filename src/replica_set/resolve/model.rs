@@ -11,8 +11,8 @@
 //!   replication on a second server.
 //! * A transaction that was reported as failed is in no history.
 //!
-//! One assumption limits it: once a primary was restarted, the set probes it before any server recovers next. It probes
-//! every 25 ms then. [`Bounds::hidden_recoveries`] shows that the assumption is needed.
+//! One assumption limits it: once a primary was restarted or promoted, the set probes it before any server recovers next.
+//! It probes every 25 ms then. [`Bounds::hidden_recoveries`] shows that the assumption is needed.
 //!
 //! * `servers`: the servers with their logs, and what can happen to them
 //! * `client`: the client and its sessions, and the set's view of the servers
@@ -50,7 +50,7 @@ struct Bounds {
     /// Transactions of other clients.
     others: u8,
     synchronous: bool,
-    /// `true` if a primary may be restarted, and be restarted again or replaced, before the set probes it.
+    /// `true` if a primary may be restarted or promoted, and another recovery follow before the set probes it.
     hidden_recoveries: bool,
 }
 

@@ -54,7 +54,7 @@ enum Known {
     Asked,
     /// The server rejected the question, or gave no answer.
     Refused,
-    Known(Origin),
+    Answered(Origin),
 }
 
 /// The history that a session writes, which stays the same as long as the session lives.
@@ -107,7 +107,7 @@ impl Notes {
             }
             (
                 Some((request, Answer { transaction_id: Some(transaction_id), position })),
-                Known::Known(origin),
+                Known::Answered(origin),
             ) if request >= open.last => {
                 Noted::Written(Note { origin, transaction_id, position, began: open.began })
             }
@@ -192,7 +192,7 @@ impl WireState {
         behind: &mut Vec<u8>,
     ) {
         // The user may have removed the prepared statement, or changed to a role that may not ask.
-        let may_ask = matches!(queue.notes.origin, Known::Known(_)) && self.leftover() == Leftover::None;
+        let may_ask = matches!(queue.notes.origin, Known::Answered(_)) && self.leftover() == Leftover::None;
         let Some(open) = &mut queue.notes.open else { return };
         if effect == Effect::None {
             return;
@@ -218,7 +218,7 @@ impl WireState {
             (b'D', Function::Origin) => {
                 // The first row is that of the question for the transaction, which is proven by it.
                 if let Some(origin) = Origin::parse(body) {
-                    queue.notes.origin = Known::Known(origin);
+                    queue.notes.origin = Known::Answered(origin);
                 }
             }
             (b'D', _) => learn(queue, after, body),

@@ -231,7 +231,8 @@ impl State {
     /// Returns all steps that can come next.
     pub(super) fn steps(&self, bounds: &Bounds) -> Vec<Step> {
         let is_hidden = |(server, shown): (&Server, &Option<Shown>)| {
-            server.is_primary && shown.is_none_or(|shown| shown.process != server.process)
+            server.is_primary
+                && shown.is_none_or(|shown| (shown.process, shown.is_primary) != (server.process, true))
         };
         let hides = !bounds.hidden_recoveries && self.servers.iter().zip(&self.view.shown).any(is_hidden);
         let mut steps: Vec<Step> = events(&self.servers, self.others, self.faults)

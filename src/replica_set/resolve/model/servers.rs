@@ -64,9 +64,9 @@ impl Event {
         !matches!(self, Self::Flush(_) | Self::Receive(..) | Self::OtherCommits(_))
     }
 
-    /// Returns `true` if a server begins to write.
+    /// Returns `true` if a server begins to write, or to follow.
     pub(super) fn recovers(self) -> bool {
-        matches!(self, Self::Restarts(_) | Self::RestartsCleanly(_) | Self::Promoted(_))
+        matches!(self, Self::Restarts(_) | Self::RestartsCleanly(_) | Self::Promoted(_) | Self::Rebuilt(..))
     }
 }
 

@@ -31,6 +31,10 @@ fn row(columns: &[Option<&str>]) -> Vec<u8> {
 }
 
 impl Primary {
+    fn sets(&mut self, id: Option<u64>, position: u64) {
+        (self.id, self.position) = (id, position);
+    }
+
     fn answer(&mut self, kind: u8, body: &[u8]) -> Vec<u8> {
         let done = message(b'C', b"SELECT 1\0");
         match kind {
@@ -92,9 +96,7 @@ async fn the_note_comes_with_the_answer_to_the_last_statement() {
                 simple(&mut tap, "BEGIN", b'T').await;
                 assert_eq!(wire.noted(), Noted::Nothing);
                 for (known, position) in [(None, 200), (Some(id), 300), (Some(id), 400)] {
-                    let mut primary = primary.lock().expect("no panic");
-                    (primary.id, primary.position) = (known, position);
-                    drop(primary);
+                    primary.lock().expect("no panic").sets(known, position);
                     execute(&mut tap, &users_row(), b'T').await;
                     match (known, wire.noted()) {
                         (None, noted) => assert_eq!(noted, Noted::Nothing),
