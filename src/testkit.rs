@@ -25,6 +25,7 @@
 //! - [`Server`]: one server with its URLs, SQL for administration and its faults.
 //! - [`Proxy`]: a connection that refuses, resets, stalls, is slow or breaks in the middle of a reply.
 //! - `NetworkNamespace` (on Linux, as root): an address that stops answering, as a lost machine does.
+//! - `ProgramFolder` (on Linux): programs of other projects, such as a pooler, that end with the test.
 //! - [`RollbackSet`]: a set whose work is rolled back at the end of a test.
 //! - [`Load`]: steady reads and writes, and what their users noticed.
 //! - [`ignore_causal_tokens`]: breaks a set on purpose, to show that a test can fail.
@@ -47,6 +48,8 @@ mod os_user;
 mod poll;
 mod ports;
 mod processes;
+#[cfg(target_os = "linux")]
+mod program_folder;
 mod programs;
 mod proxy;
 mod rollback;
@@ -63,6 +66,8 @@ pub use error::{Result, TestkitError};
 pub use load::{Effects, Load, LoadReport, Sample, WriteOutcome};
 #[cfg(target_os = "linux")]
 pub use network_namespace::NetworkNamespace;
+#[cfg(target_os = "linux")]
+pub use program_folder::ProgramFolder;
 pub use proxy::Proxy;
 pub use rollback::RollbackSet;
 pub use server::{ExhaustedConnections, Server};

@@ -25,17 +25,31 @@ pub(super) fn signal(processes: &[Process], signal: Signal) {
 /// Lists the processes of the server in `data_dir` that are alive.
 #[cfg(target_os = "linux")]
 pub(super) fn of(data_dir: &Path) -> Vec<Process> {
+    // A shell in the folder is not a server.
+    living(|directory| directory == data_dir, |name| name == "postgres")
+}
+
+/// Lists the processes that are alive and whose working directory is `folder`, or is inside it.
+#[cfg(target_os = "linux")]
+pub(super) fn within(folder: &Path) -> Vec<Process> {
+    living(|directory| directory.starts_with(folder), |_| true)
+}
+
+/// Lists the living processes by their working directory and their name.
+#[cfg(target_os = "linux")]
+fn living(is_here: impl Fn(&Path) -> bool, is_named: impl Fn(&str) -> bool) -> Vec<Process> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
-            let here = std::fs::read_link(entry.path().join("cwd")).ok()? == data_dir;
-            let stat = here.then(|| std::fs::read_to_string(entry.path().join("stat")).ok()).flatten()?;
+            let is_here = is_here(&std::fs::read_link(entry.path().join("cwd")).ok()?);
+            let stat = is_here.then(|| std::fs::read_to_string(entry.path().join("stat")).ok()).flatten()?;
             // `pid (name) state …`, where the name may hold anything.
             let (before, after) = stat.rsplit_once(") ")?;
+            let (_, name) = before.split_once('(')?;
             let state = after.chars().next()?;
-            // A shell in the folder is not a server, and a zombie is dead.
-            let is_ours = before.ends_with("(postgres") && !matches!(state, 'Z' | 'X');
+            // A zombie is dead.
+            let is_ours = is_named(name) && !matches!(state, 'Z' | 'X');
             is_ours.then(|| Process { pid: Pid::from_raw(pid), state })
         })
         .collect()

@@ -5,8 +5,8 @@ echo ready
 exec >/dev/null
 while read -r _; do :; done
 
-# Prints the servers and their children: on Linux whatever PostgreSQL process stands in the folder,
-# also one that has lost its postmaster, elsewhere the postmasters with their children.
+# Prints the servers and their children: on Linux whatever PostgreSQL process stands in the folder, also one that has
+# lost its postmaster, and whatever process is marked with the folder. Elsewhere the postmasters with their children.
 processes() {
     if [ -e /proc/self/cwd ]; then
         ls -l /proc/[0-9]*/cwd 2>/dev/null | while read -r line; do
@@ -17,7 +17,10 @@ processes() {
                 read -r name <"/proc/$pid/comm" && read -r line <"/proc/$pid/stat" || continue
                 line=${line##*) }
                 # A zombie (Z) is dead, and waits only for its parent.
-                [ "$name" = postgres ] && [ "${line%% *}" != Z ] && echo "$pid"
+                [ "${line%% *}" != Z ] || continue
+                # A user's shell in the folder is neither. A server overwrites its environment.
+                [ "$name" = postgres ] || grep -qzxF "POINTSMAN_TESTKIT_FOLDER=$1" "/proc/$pid/environ" || continue
+                echo "$pid"
                 ;;
             esac
         done 2>/dev/null

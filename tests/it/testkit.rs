@@ -4,6 +4,8 @@
 
 mod access;
 mod faults;
+#[cfg(target_os = "linux")]
+mod program_folder;
 mod proxy;
 mod replication;
 mod rollback;

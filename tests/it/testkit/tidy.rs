@@ -42,6 +42,15 @@ async fn victim() {
         Ok("exit") => std::process::exit(3),
         Ok("abort") => std::process::abort(),
         Ok("wait") => std::future::pending().await,
+        #[cfg(target_os = "linux")]
+        Ok("wait with a paused program") => {
+            let programs = pointsman::testkit::ProgramFolder::create().await.unwrap();
+            programs.start("tool", "/bin/sh", &["-c", "sleep 600 & wait"]).unwrap();
+            programs.pause("tool").await.unwrap();
+            println!("\nFOLDER {}", programs.path().display());
+            println!("\nREADY");
+            std::future::pending().await
+        }
         Ok("wait with a paused and a killed server") => {
             cluster.primary().kill().await.unwrap();
             cluster.replica(0).pause().await.unwrap();
@@ -151,6 +160,25 @@ async fn a_test_that_is_killed_with_broken_servers_leaves_nothing() {
     child.kill().unwrap();
     child.wait().unwrap();
     is_gone(&folder, &segments).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_test_that_is_killed_leaves_no_other_program() {
+    let own = std::env::current_exe().unwrap();
+    let ending = "wait with a paused program";
+    let (mut child, folder) = start_victim(&mut victim_command(&own, ending), "READY");
+    let running = || {
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let inside =
+            |path: PathBuf| std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
+        entries.filter(|entry| inside(entry.path())).count()
+    };
+    assert_eq!(running(), 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the programs are gone", async || running() == 0).await.unwrap();
+    is_gone(&folder, &[]).await;
 }
 
 #[tokio::test]
