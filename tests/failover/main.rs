@@ -17,9 +17,11 @@ mod network;
 mod outage;
 mod policy;
 mod primary;
+mod recorded;
 mod replaced;
 mod replicas;
 mod resolve;
+mod soak;
 #[path = "../support/test_error.rs"]
 mod test_error;
 mod two_histories;

@@ -6,6 +6,8 @@ use fastrand::Rng;
 use pointsman::testkit::{Cluster, Server};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::recorded::history::Promotion;
+use crate::recorded::run::{ENTRIES, Log, rows};
 use crate::test_error::TestResult;
 
 /// Time that a failover takes, with all that follows until the three servers replicate again.
@@ -20,14 +22,12 @@ pub(super) struct Faults<'c> {
     rng: Rng,
     start: Instant,
     pub(super) log: Log,
+    pub(super) promotions: Vec<Promotion>,
 }
-
-/// A fault that was made, with its time since the start of the run.
-pub(super) type Log = Vec<(Duration, String)>;
 
 impl<'c> Faults<'c> {
     pub(super) fn new(cluster: &'c Cluster, rng: Rng, start: Instant) -> Self {
-        Self { cluster, rng, start, log: Log::new() }
+        Self { cluster, rng, start, log: Log::new(), promotions: Vec::new() }
     }
 
     /// Injects all faults, and some failovers between them.
@@ -95,6 +95,8 @@ impl<'c> Faults<'c> {
         other.disconnect_from_primary().await?;
         let is_ahead = received(other).await? > received(new).await?;
         new.promote().await?;
+        let had = rows(&new.query_value(ENTRIES).await?).into_iter().map(|(_, write)| write).collect();
+        self.promotions.push(Promotion { at: self.start.elapsed(), had });
         let what = format!(
             "failover from {} ({}) to {} ({}); {} is {}",
             old.name(),

@@ -1,8 +1,10 @@
 //! Histories made by hand: each breaks one rule, or looks as if it did.
 
-use super::Rule::{MonotonicReads, NoSilentLoss, NoWriteFromNowhere, ReadYourWrites, WritesFollowReads};
+use super::super::Rule::{
+    MonotonicReads, NoSilentLoss, NoWriteFromNowhere, ReadYourWrites, WritesFollowReads,
+};
 use super::*;
-use crate::causality::history::{Action, Operation, Outcome};
+use crate::recorded::history::{Action, Operation, Outcome};
 
 /// The writes of a key, as `(session, number)`.
 type Shown<'s> = (Key, &'s [(u32, u32)]);
@@ -19,13 +21,17 @@ fn operation(session: u32, began: u64, action: Action) -> Operation {
 }
 
 fn read(session: u32, began: u64, shown: &[Shown<'_>]) -> Operation {
-    operation(session, began, Action::Read { seen: snapshot(shown), by_replica: true })
+    operation(
+        session,
+        began,
+        Action::Read { seen: snapshot(shown), node: String::new(), by_replica: true, with_token: true },
+    )
 }
 
 /// A write with the number of the second in which it began.
 fn write(session: u32, began: u32, key: Key, outcome: Outcome) -> Operation {
     let write = WriteId { session, number: began };
-    operation(session, began.into(), Action::Write { write, key, outcome, seen: None })
+    operation(session, began.into(), Action::Write { write, key, outcome, seen: None, error: None })
 }
 
 fn acknowledged(session: u32, began: u32, key: Key) -> Operation {
@@ -35,7 +41,7 @@ fn acknowledged(session: u32, began: u32, key: Key) -> Operation {
 /// An acknowledged write whose transaction has read before.
 fn transaction(session: u32, began: u32, key: Key, shown: &[Shown<'_>]) -> Operation {
     let (write, seen) = (WriteId { session, number: began }, Some(snapshot(shown)));
-    let action = Action::Write { write, key, outcome: Outcome::Acknowledged, seen };
+    let action = Action::Write { write, key, outcome: Outcome::Acknowledged, seen, error: None };
     operation(session, began.into(), action)
 }
 
@@ -77,6 +83,24 @@ fn a_read_that_goes_back_is_a_violation() {
 fn a_read_that_goes_back_behind_what_a_transaction_saw_is_a_violation() {
     let history = [acknowledged(1, 0, 7), transaction(2, 1, 8, &[(7, &[(1, 0)])]), read(2, 2, &[(7, &[])])];
     assert_eq!(broken(&history, &[(7, &[(1, 0)]), (8, &[(2, 1)])]), [MonotonicReads]);
+}
+
+/// It owes its session nothing, and tells the session nothing.
+#[test]
+fn a_read_without_the_token_may_be_older() {
+    let action = |shown| Action::Read {
+        seen: snapshot(shown),
+        node: String::new(),
+        by_replica: true,
+        with_token: false,
+    };
+    let history = [
+        acknowledged(1, 0, 7),
+        operation(1, 1, action(&[(7, &[])])),
+        operation(2, 2, action(&[(7, &[(1, 0)])])),
+        read(2, 3, &[(7, &[])]),
+    ];
+    assert_eq!(broken(&history, &[(7, &[(1, 0)])]), NOTHING);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::causality::history::{Key, Snapshot, WriteId};
+use crate::recorded::history::{Key, Snapshot, WriteId};
 
 /// A session between two reported losses.
 type Epoch = (u32, u32);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pointsman::prelude::*;
-use pointsman::{CheckoutError, Error, ReplicaSet, Role, Session};
+use pointsman::{CheckoutError, Error, ReplicaSet, Role, Session, WriteOptions};
 
 use super::history::{Key, Snapshot, WriteId};
 
@@ -15,19 +15,20 @@ diesel::table! {
     }
 }
 
-/// The statements that create [`entries`].
-pub(super) const CREATE_ENTRIES: &str = "\
-    CREATE TABLE entries (id bigint PRIMARY KEY, key int NOT NULL); CREATE INDEX ON entries (key); \
+/// The statements that create [`entries`]. Nothing keeps a write from being carried out twice.
+pub(crate) const CREATE_ENTRIES: &str = "\
+    CREATE TABLE entries (id bigint NOT NULL, key int NOT NULL); CREATE INDEX ON entries (key); \
     GRANT ALL ON entries TO app;";
 
 /// A snapshot, and the kind of node that served it.
-pub(super) struct Served {
-    pub(super) seen: Snapshot,
-    pub(super) by_replica: bool,
+pub(crate) struct Served {
+    pub(crate) seen: Snapshot,
+    pub(crate) node: String,
+    pub(crate) by_replica: bool,
 }
 
 /// The operations of one session.
-pub(super) enum Client {
+pub(crate) enum Client {
     /// The session's token decides which node may serve.
     Session(Session),
     /// Each operation stands for itself.
@@ -36,7 +37,7 @@ pub(super) enum Client {
 
 impl Client {
     /// Reads some keys in one statement, on another node again if the first one fails.
-    pub(super) async fn run_read(&self, keys: &[Key]) -> Result<Served, Error> {
+    pub(crate) async fn run_read(&self, keys: &[Key]) -> Result<Served, Error> {
         let read = async |conn: &mut Conn<Read>| served(conn, keys).await;
         match self {
             Self::Session(session) => session.run_read(read).await,
@@ -45,7 +46,7 @@ impl Client {
     }
 
     /// Checks out a connection to read.
-    pub(super) async fn read(&self) -> Result<Conn<Read>, CheckoutError> {
+    pub(crate) async fn read(&self) -> Result<Conn<Read>, CheckoutError> {
         match self {
             Self::Session(session) => session.read().await,
             Self::Plain(set) => set.read().await,
@@ -53,20 +54,26 @@ impl Client {
     }
 
     /// Reads some keys and makes a write, in one transaction.
-    pub(super) async fn run_write(&self, keys: &[Key], write: WriteId, key: Key) -> Result<Snapshot, Error> {
+    pub(crate) async fn run_write(
+        &self,
+        options: &WriteOptions,
+        keys: &[Key],
+        write: WriteId,
+        key: Key,
+    ) -> Result<Snapshot, Error> {
         let transaction = async |tx: &mut Conn<Write>| {
             let seen = snapshot(tx.as_read(), keys).await?;
             insert(tx, write, key).await?;
             Ok(seen)
         };
         match self {
-            Self::Session(session) => session.run_write(transaction).await,
-            Self::Plain(set) => set.run_write(transaction).await,
+            Self::Session(session) => session.run_write_with(options, transaction).await,
+            Self::Plain(set) => set.run_write_with(options, transaction).await,
         }
     }
 
     /// Checks out a connection to write.
-    pub(super) async fn write(&self) -> Result<Conn<Write>, CheckoutError> {
+    pub(crate) async fn write(&self) -> Result<Conn<Write>, CheckoutError> {
         match self {
             Self::Session(session) => session.write().await,
             Self::Plain(set) => set.write().await,
@@ -74,7 +81,7 @@ impl Client {
     }
 
     /// Goes on in another set with the token as text, as a request to another service does.
-    pub(super) fn hand_over(&mut self, to: &ReplicaSet) {
+    pub(crate) fn hand_over(&mut self, to: &ReplicaSet) {
         match self {
             Self::Session(session) => {
                 let header = session.token().map(|token| token.to_string());
@@ -86,7 +93,7 @@ impl Client {
     }
 
     /// Goes on after a reported loss.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         if let Self::Session(session) = self {
             session.forget();
         }
@@ -94,9 +101,9 @@ impl Client {
 }
 
 /// Reads some keys in one statement.
-pub(super) async fn served(conn: &Conn<Read>, keys: &[Key]) -> Result<Served, Error> {
+pub(crate) async fn served(conn: &Conn<Read>, keys: &[Key]) -> Result<Served, Error> {
     let seen = snapshot(conn, keys).await?;
-    Ok(Served { seen, by_replica: conn.role() == Role::Replica })
+    Ok(Served { seen, node: conn.node().to_owned(), by_replica: conn.role() == Role::Replica })
 }
 
 async fn snapshot(conn: &Conn<Read>, keys: &[Key]) -> Result<Snapshot, Error> {
@@ -110,7 +117,7 @@ async fn snapshot(conn: &Conn<Read>, keys: &[Key]) -> Result<Snapshot, Error> {
 }
 
 /// Writes with one statement.
-pub(super) async fn insert(conn: &Conn<Write>, write: WriteId, key: Key) -> Result<(), Error> {
+pub(crate) async fn insert(conn: &Conn<Write>, write: WriteId, key: Key) -> Result<(), Error> {
     let row = (entries::id.eq(write.to_row()), entries::key.eq(key));
     diesel::insert_into(entries::table).values(row).execute(conn).await?;
     Ok(())

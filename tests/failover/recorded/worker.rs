@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use fastrand::Rng;
-use pointsman::{CausalError, CheckoutError, Error, ReplicaSet};
+use pointsman::prelude::*;
+use pointsman::{CausalError, CheckoutError, Error, ReplicaSet, WriteOptions};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Served, insert, served};
 use super::history::{Action, Key, Operation, Outcome, Snapshot, WriteId};
-
-/// Longest pause between two operations.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Time for the last read of a session, after all faults.
 const LAST_READ: Duration = Duration::from_secs(30);
@@ -20,9 +18,38 @@ const LAST_READ: Duration = Duration::from_secs(30);
 /// The keys that a session chose last, and chooses again with preference.
 const FAVOURITES: usize = 6;
 
+/// The operations that a session draws from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mix {
+    /// Each kind of read and write, one after the other with hardly a pause.
+    Sessions,
+    /// Transactions that happen exactly once, and reads with the session's token or without.
+    ExactlyOnce,
+}
+
+impl Mix {
+    /// Returns the longest pause between two operations.
+    const fn pause(self) -> Duration {
+        match self {
+            Self::Sessions => Duration::from_millis(20),
+            // Sixteen sessions make about 100 writes a second.
+            Self::ExactlyOnce => Duration::from_millis(60),
+        }
+    }
+
+    /// Returns the options of a transaction.
+    const fn options(self) -> WriteOptions {
+        match self {
+            Self::Sessions => WriteOptions::new(),
+            Self::ExactlyOnce => WriteOptions::new().exactly_once(),
+        }
+    }
+}
+
 /// A session at work.
-pub(super) struct Worker {
+pub(crate) struct Worker {
     session: u32,
+    mix: Mix,
     client: Client,
     /// The sets among which the session moves.
     sets: Vec<ReplicaSet>,
@@ -37,16 +64,17 @@ pub(super) struct Worker {
 
 /// The operations of a session.
 #[derive(Default)]
-pub(super) struct Record {
-    pub(super) history: Vec<Operation>,
-    pub(super) hand_overs: usize,
+pub(crate) struct Record {
+    pub(crate) history: Vec<Operation>,
+    pub(crate) hand_overs: usize,
     /// Errors by their kind.
-    pub(super) errors: BTreeMap<String, usize>,
+    pub(crate) errors: BTreeMap<String, usize>,
 }
 
 impl Worker {
-    pub(super) fn new(
+    pub(crate) fn new(
         session: u32,
+        mix: Mix,
         client: Client,
         sets: Vec<ReplicaSet>,
         keys: Key,
@@ -54,14 +82,14 @@ impl Worker {
         rng: Rng,
     ) -> Self {
         let (favourites, record) = (VecDeque::new(), Record::default());
-        Self { session, client, sets, keys, favourites, rng, start, writes: 0, record }
+        Self { session, mix, client, sets, keys, favourites, rng, start, writes: 0, record }
     }
 
     /// Works until it is told to stop, and then reads all keys once more.
-    pub(super) async fn work(mut self, stop: CancellationToken, last_read: CancellationToken) -> Record {
+    pub(crate) async fn work(mut self, stop: CancellationToken, last_read: CancellationToken) -> Record {
         while !stop.is_cancelled() {
             self.operate().await;
-            sleep(PAUSE.mul_f64(self.rng.f64())).await;
+            sleep(self.mix.pause().mul_f64(self.rng.f64())).await;
         }
         last_read.cancelled().await;
         self.read_all().await;
@@ -69,6 +97,27 @@ impl Worker {
     }
 
     async fn operate(&mut self) {
+        match self.mix {
+            Mix::Sessions => self.operate_as_session().await,
+            Mix::ExactlyOnce => self.operate_exactly_once().await,
+        }
+    }
+
+    async fn operate_exactly_once(&mut self) {
+        match self.rng.u32(..100) {
+            0..30 => self.run_read().await,
+            30..60 => self.run_read_without_token().await,
+            60..68 => self.read_both().await,
+            68..95 => self.run_write(None).await,
+            95..97 => {
+                let limit = Duration::from_micros(self.rng.u64(100..10_000));
+                self.run_write(Some(limit)).await;
+            }
+            _ => self.hand_over(),
+        }
+    }
+
+    async fn operate_as_session(&mut self) {
         match self.rng.u32(..100) {
             0..45 => self.run_read().await,
             45..55 => self.read_twice().await,
@@ -89,12 +138,27 @@ impl Worker {
         self.record_read(began, outcome);
     }
 
+    /// A read that any node may serve.
+    async fn run_read_without_token(&mut self) {
+        let (keys, began) = (self.some_keys(), self.now());
+        let set = &self.sets[self.rng.usize(..self.sets.len())];
+        match set.run_read(async |conn: &mut Conn<Read>| served(conn, &keys).await).await {
+            Ok(Served { seen, node, by_replica }) => {
+                self.record(began, Action::Read { seen, node, by_replica, with_token: false });
+            }
+            Err(error) => {
+                self.count_error(&error);
+                self.record(began, Action::ReadFailed { error: format!("{error:?}"), with_token: false });
+            }
+        }
+    }
+
     /// Two statements on one connection.
     async fn read_twice(&mut self) {
         let (keys, mut began) = (self.some_keys(), self.now());
         let conn = match self.client.read().await {
             Ok(conn) => conn,
-            Err(error) => return self.record_error(began, &error.into()),
+            Err(error) => return self.record_read(began, Err(error.into())),
         };
         for _ in 0..2 {
             let outcome = served(&conn, &keys).await;
@@ -114,17 +178,25 @@ impl Worker {
     /// A transaction, which the session drops after a while if there is a limit, as a service whose client has left.
     async fn run_write(&mut self, limit: Option<Duration>) {
         let (keys, (write, key), began) = (self.some_keys(), self.next_write(), self.now());
-        let transaction = self.client.run_write(&keys, write, key);
-        let (outcome, seen) = match timeout(limit.unwrap_or(Duration::MAX), transaction).await {
+        let options = self.mix.options();
+        let transaction = self.client.run_write(&options, &keys, write, key);
+        let ended = timeout(limit.unwrap_or(Duration::MAX), transaction).await;
+        let text =
+            ended.as_ref().ok().and_then(|ended| ended.as_ref().err()).map(|error| format!("{error:?}"));
+        let (outcome, seen) = match ended {
             Ok(Ok(seen)) => (Outcome::Acknowledged, Some(seen)),
             Ok(Err(error)) => {
                 self.record_error(began, &error);
-                let is_unknown = matches!(error, Error::OutcomeUnknown(_));
-                (if is_unknown { Outcome::Unknown } else { Outcome::Failed }, None)
+                let outcome = match error {
+                    Error::OutcomeUnknown(_) => Outcome::Unknown,
+                    Error::Checkout(CheckoutError::Causal(_)) => Outcome::Refused,
+                    _ => Outcome::Failed,
+                };
+                (outcome, None)
             }
-            Err(_) => (Outcome::Unknown, None),
+            Err(_) => (Outcome::Dropped, None),
         };
-        self.record_write(began, write, key, outcome, seen);
+        self.record_write(began, write, key, outcome, seen, text);
     }
 
     /// One statement outside a transaction.
@@ -134,15 +206,15 @@ impl Worker {
             Ok(conn) => conn,
             Err(error) => return self.record_error(began, &error.into()),
         };
-        let outcome = match insert(&conn, write, key).await {
-            Ok(()) => Outcome::Acknowledged,
+        let (outcome, text) = match insert(&conn, write, key).await {
+            Ok(()) => (Outcome::Acknowledged, None),
             Err(error) => {
                 self.record_error(began, &error);
-                Outcome::Unknown
+                (Outcome::Unknown, Some(format!("{error:?}")))
             }
         };
         drop(conn);
-        self.record_write(began, write, key, outcome, None);
+        self.record_write(began, write, key, outcome, None, text);
     }
 
     /// Goes on as a request to another service, which has the token alone.
@@ -202,8 +274,13 @@ impl Worker {
 
     fn record_read(&mut self, began: Duration, outcome: Result<Served, Error>) {
         match outcome {
-            Ok(Served { seen, by_replica }) => self.record(began, Action::Read { seen, by_replica }),
-            Err(error) => self.record_error(began, &error),
+            Ok(Served { seen, node, by_replica }) => {
+                self.record(began, Action::Read { seen, node, by_replica, with_token: true });
+            }
+            Err(error) => {
+                self.record_error(began, &error);
+                self.record(began, Action::ReadFailed { error: format!("{error:?}"), with_token: true });
+            }
         }
     }
 
@@ -214,16 +291,15 @@ impl Worker {
         key: Key,
         outcome: Outcome,
         seen: Option<Snapshot>,
+        error: Option<String>,
     ) {
-        self.record(began, Action::Write { write, key, outcome, seen });
+        self.record(began, Action::Write { write, key, outcome, seen, error });
     }
 
     /// Counts an error; if it reports a loss, the session starts afresh.
     fn record_error(&mut self, began: Duration, error: &Error) {
-        let text = format!("{error:?}");
-        let kind = text.split([' ', ',', '{', ')']).next().unwrap_or_default();
-        *self.record.errors.entry(kind.to_owned()).or_default() += 1;
-        // In an unknown history, everything may be lost.
+        self.count_error(error);
+        // In an unknown history, everything may be lost, and of an unknown position its write.
         if let Error::Checkout(CheckoutError::Causal(
             CausalError::Lost { .. }
             | CausalError::HistoryUnknown { .. }
@@ -233,5 +309,12 @@ impl Worker {
             self.record(began, Action::LossReported);
             self.client.forget();
         }
+    }
+
+    /// Counts an error by its kind.
+    fn count_error(&mut self, error: &Error) {
+        let text = format!("{error:?}");
+        let kind = text.split([' ', ',', '{', ')']).next().unwrap_or_default();
+        *self.record.errors.entry(kind.to_owned()).or_default() += 1;
     }
 }

@@ -19,45 +19,15 @@
 //! only grow, which make an anomaly visible: K. Kingsbury and P. Alvaro, "Elle", VLDB 2020.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::time::Duration;
 
 use self::dependencies::{Dependencies, Snapshots};
-use super::history::{Action, Key, Operation, Outcome, Snapshot, WriteId};
+use super::{Rule, Subject, Violation};
+use crate::recorded::history::{Action, Key, Operation, Outcome, Snapshot, WriteId};
 
 mod dependencies;
 #[cfg(test)]
 mod tests;
-
-/// A guarantee.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rule {
-    ReadYourWrites,
-    MonotonicReads,
-    WritesFollowReads,
-    NoSilentLoss,
-    NoWriteFromNowhere,
-}
-
-/// A write that a snapshot lacks, or shows without a right to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Violation {
-    pub(super) rule: Rule,
-    /// The session that saw the snapshot; `None` for the state at the end.
-    pub(super) session: Option<u32>,
-    /// The time at which the operation began; the write's own for a silent loss.
-    pub(super) began: Duration,
-    pub(super) key: Key,
-    pub(super) write: WriteId,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rule, session, began, key, write } = self;
-        let session = session.map_or("the end".to_owned(), |session| format!("session {session}"));
-        write!(f, "{rule:?}: {session} at {began:?}: write {write} of key {key}")
-    }
-}
 
 /// Returns what a history violates; `end` is the state of the primary after all operations.
 pub(super) fn violations(history: &[Operation], end: &Snapshot) -> Vec<Violation> {
@@ -82,8 +52,7 @@ pub(super) fn violations(history: &[Operation], end: &Snapshot) -> Vec<Violation
                 rule,
                 session: operation.map(|operation| operation.session),
                 began: operation.map_or(Duration::MAX, |operation| operation.began),
-                key,
-                write,
+                subject: Subject::Write(key, write),
             }
         };
         let from_nowhere = shown.show(seen).into_iter().filter(|(key, write)| made.get(write) != Some(key));
@@ -96,7 +65,8 @@ pub(super) fn violations(history: &[Operation], end: &Snapshot) -> Vec<Violation
 /// Returns the writes that a snapshot may show, with their keys.
 fn made(history: &[Operation]) -> HashMap<WriteId, Key> {
     let made = |operation: &Operation| match operation.action {
-        Action::Write { write, key, outcome, .. } if outcome != Outcome::Failed => Some((write, key)),
+        Action::Write { outcome: Outcome::Failed | Outcome::Refused, .. } => None,
+        Action::Write { write, key, .. } => Some((write, key)),
         _ => None,
     };
     history.iter().filter_map(made).collect()
@@ -120,16 +90,22 @@ fn check_session(
         if let Action::Write { write, .. } = operation.action {
             dependencies.record_write(write, session, knowledge.epoch);
         }
-        let Some(seen) = operation.action.seen() else { continue };
+        let Some(seen) = in_session(&operation.action) else { continue };
         for (key, write) in knowledge.missing_from(seen) {
             let rule = match operation.action {
                 Action::Write { .. } => Rule::WritesFollowReads,
                 _ if knowledge.acknowledged.contains(&write) => Rule::ReadYourWrites,
                 _ => Rule::MonotonicReads,
             };
-            found.push(Violation { rule, session: Some(session), began: operation.began, key, write });
+            let subject = Subject::Write(key, write);
+            found.push(Violation { rule, session: Some(session), began: operation.began, subject });
         }
     }
+}
+
+/// Returns the snapshot of an operation that a session's token covers.
+fn in_session(action: &Action) -> Option<&Snapshot> {
+    action.seen().filter(|_| !matches!(action, Action::Read { with_token: false, .. }))
 }
 
 /// The knowledge of a session at one time.
@@ -160,7 +136,7 @@ impl Knowledge {
             return;
         }
         let mut new = Vec::new();
-        for (key, writes) in operation.action.seen().into_iter().flatten() {
+        for (key, writes) in in_session(&operation.action).into_iter().flatten() {
             let known = self.known.entry(*key).or_default();
             new.extend(writes.difference(known).map(|write| (*key, *write)));
         }
@@ -196,8 +172,8 @@ fn check_losses(session: u32, operations: &[&Operation], end: &Snapshot, found: 
             matches!(later.action, Action::LossReported) && later.ended >= operation.ended
         };
         if !is_there && !operations.iter().copied().any(|later| is_report(&later)) {
-            let (rule, began) = (Rule::NoSilentLoss, operation.began);
-            found.push(Violation { rule, session: Some(session), began, key, write });
+            let (rule, began, subject) = (Rule::NoSilentLoss, operation.began, Subject::Write(key, write));
+            found.push(Violation { rule, session: Some(session), began, subject });
         }
     }
 }
