@@ -66,19 +66,41 @@ ensure_commands() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"
 }
 
-# Installs PgBouncer, if it is missing, without the service that its package would start.
-ensure_pgbouncer() {
-    PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null && return 0
-    local policy=/usr/sbin/policy-rc.d ours=false installed=0
+# Takes a list of "command:package" as ensure_commands does, and a service for each after `--`. Installs the missing ones
+# without starting their services, now or with the machine: the tests start their own.
+ensure_without_services() {
+    local pairs=() pair service missing=false policy=/usr/sbin/policy-rc.d ours=false installed=0
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do pairs+=("$1"); shift; done
+    shift
+    for pair in "${pairs[@]}"; do
+        PATH=$PATH:/usr/sbin command -v "${pair%%:*}" >/dev/null || missing=true
+    done
+    $missing || return 0
     if command -v apt-get >/dev/null && [ ! -e "$policy" ]; then
         ours=true
         as_root sh -c "printf '#!/bin/sh\nexit 101\n' > $policy && chmod 755 $policy"
     fi
-    (PATH=$PATH:/usr/sbin ensure_commands pgbouncer:pgbouncer) || installed=$?
+    (PATH=$PATH:/usr/sbin ensure_commands "${pairs[@]}") || installed=$?
     if $ours; then as_root rm -f "$policy"; fi
-    [ "$installed" = 0 ] || die "pgbouncer could not be installed"
-    # Nor may it start with the machine: the tests start their own.
-    if command -v systemctl >/dev/null; then as_root systemctl disable pgbouncer >/dev/null 2>&1 || true; fi
+    [ "$installed" = 0 ] || return "$installed"
+    if command -v systemctl >/dev/null; then
+        for service in "$@"; do as_root systemctl disable "$service" >/dev/null 2>&1 || true; done
+    fi
+}
+
+# Installs PgBouncer, if it is missing.
+ensure_pgbouncer() {
+    ensure_without_services pgbouncer:pgbouncer -- pgbouncer || die "pgbouncer could not be installed"
+}
+
+# Installs Patroni and etcd, if they are missing. Run ensure_postgresql before: Patroni's package would not hold back the
+# cluster that PostgreSQL's package creates and starts.
+ensure_patroni() {
+    try_patroni || die "patroni and etcd-server could not be installed, and the tests with Patroni need them"
+}
+
+try_patroni() {
+    [ "$(uname)" = Linux ] && ensure_without_services patroni:patroni etcd:etcd-server -- patroni etcd
 }
 
 ensure_rust() {

@@ -15,6 +15,8 @@ mod many_programs;
 mod memory;
 mod network;
 mod outage;
+#[cfg(target_os = "linux")]
+mod patroni;
 mod policy;
 mod primary;
 mod recorded;
