@@ -146,7 +146,9 @@ pub(super) fn events(servers: &[Server; SERVERS], others: u8, faults: u8) -> Vec
             {
                 events.push(Event::Receive(i, j));
             }
-            if faults > 0 && server.writes() && i != j && standby.is_primary {
+            // A rebuild from an older timeline makes what the client was told of the newer one untrue.
+            let is_newer = server.timeline >= standby.timeline;
+            if faults > 0 && server.writes() && i != j && standby.is_primary && is_newer {
                 events.push(Event::Rebuilt(i, j));
             }
         }
