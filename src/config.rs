@@ -25,6 +25,8 @@ mod declare;
 mod documentation;
 pub(crate) mod error;
 mod file;
+#[cfg(feature = "testkit")]
+pub(crate) mod network;
 mod node;
 mod nodes;
 mod reader;

@@ -94,6 +94,7 @@ mod backoff;
 mod causal;
 pub mod config;
 mod conn;
+mod defect;
 mod error;
 // It holds documentation only, so a program that uses the crate is not compiled with it.
 #[cfg(any(doc, doctest, test))]

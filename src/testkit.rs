@@ -30,6 +30,7 @@
 //! - [`Load`]: steady reads and writes, and what their users noticed.
 //! - [`ignore_causal_tokens`]: breaks a set on purpose, to show that a test can fail.
 //! - [`always_ask`]: lets each read with a causal token ask its replica, to measure what that costs.
+//! - [`simulation`]: a network in memory instead of sockets, for simulated servers.
 //! - [`wait`]: waits for a condition of a set, with an error that names it.
 //! - [`TestkitError`]: the errors, each with a remedy.
 //!
@@ -55,6 +56,7 @@ mod proxy;
 mod rollback;
 mod server;
 mod settings;
+pub mod simulation;
 mod sql;
 mod template;
 pub mod wait;

@@ -11,7 +11,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The layers, from the lowest to the highest; modules of one layer do not use each other.
 const LAYERS: [&[&str]; 14] = [
-    &["backoff", "intent", "limit", "lsn", "timeout"],
+    &["backoff", "defect", "intent", "limit", "lsn", "timeout"],
     &["stats", "token"],
     &["config"],
     &["error", "options"],

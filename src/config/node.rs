@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+#[cfg(feature = "testkit")]
+use super::network::{Network, SharedNetwork};
 use super::value::spelled;
 use super::{ConfigError, ConfigIssue, TimeoutSettings, TlsSettings, url};
 
@@ -77,6 +79,9 @@ pub struct NodeConfig {
     promotable: bool,
     postgres: tokio_postgres::Config,
     user_options: Option<String>,
+    /// The network in memory that replaces sockets.
+    #[cfg(feature = "testkit")]
+    network: Option<SharedNetwork>,
     /// Parameters of the URL, which no setting overrides.
     ///
     /// Empty once the settings are filled in.
@@ -119,6 +124,8 @@ impl NodeConfig {
             promotable: true,
             postgres,
             user_options: options,
+            #[cfg(feature = "testkit")]
+            network: None,
             given,
         })
     }
@@ -294,6 +301,12 @@ impl NodeConfig {
         self.user_options.as_deref()
     }
 
+    /// Returns the network in memory that replaces sockets, if there is one.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn network(&self) -> Option<&dyn Network> {
+        self.network.as_ref().map(|network| &*network.0)
+    }
+
     /// Returns the same node behind a local port, without TLS.
     #[cfg(feature = "testkit")]
     pub(crate) fn behind(&self, port: u16) -> Self {
@@ -303,6 +316,13 @@ impl NodeConfig {
         node.tls = TlsSettings { mode: super::TlsMode::Disable, ..TlsSettings::default() };
         node.postgres.channel_binding(tokio_postgres::config::ChannelBinding::Disable);
         node
+    }
+
+    /// Replaces the sockets to the node by a network in memory.
+    #[cfg(feature = "testkit")]
+    pub(super) fn over(mut self, network: &Arc<dyn Network>) -> Self {
+        self.network = Some(SharedNetwork(Arc::clone(network)));
+        self
     }
 
     /// Fills in the settings for the parameters that the node's URL leaves open.

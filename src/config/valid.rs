@@ -2,7 +2,11 @@
 
 use std::fmt;
 use std::path::Path;
+#[cfg(feature = "testkit")]
+use std::sync::Arc;
 
+#[cfg(feature = "testkit")]
+use super::network::Network;
 use super::reader::Diagnostics;
 use super::settings::Settings;
 use super::{
@@ -106,6 +110,13 @@ impl Config {
         let mut only = Self { nodes: vec![node], ..self.clone() };
         only.settings.topology.memory_file = None;
         only
+    }
+
+    /// Returns the same configuration with a network in memory instead of sockets.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn over(self, network: &Arc<dyn Network>) -> Self {
+        let nodes = self.nodes.into_iter().map(|node| node.over(network)).collect();
+        Self { nodes, ..self }
     }
 
     /// Returns the zone that this program runs in.

@@ -18,6 +18,7 @@ use super::Shared;
 use super::gate::Pass;
 use super::lease::Slot;
 use crate::backoff::Backoff;
+use crate::defect::Defect;
 use crate::error::SqlState;
 use crate::stats::NodeStats;
 use crate::wire::{Cancel, WireState};
@@ -82,6 +83,10 @@ impl Slot {
                 wire.ended().await;
             }
             drop(slot);
+            if Defect::LeakedPermit.is_seeded() {
+                pass.forget();
+                return;
+            }
             drop(pass);
             drop(ending);
         });
@@ -114,6 +119,7 @@ async fn cancel(shared: Arc<Shared>, wire: Arc<WireState>, token: Cancel) {
     while !wire.is_ended() {
         if wire.is_at_work() {
             tokio::select! {
+                biased;
                 () = wire.ended() => return,
                 () = request(&shared, token.clone()) => {}
             }

@@ -54,6 +54,7 @@ impl Outside {
             self.dialer.dial(kind, self.limit(), stats, close).await
         };
         let outcome = tokio::select! {
+            biased;
             outcome = dial => outcome,
             () = self.close.cancelled() => Err(ConnectError::Abandoned),
         };

@@ -182,6 +182,7 @@ impl Shared {
             dialer.dial(self.kind, dialer.limit(), stats, generation.child_token()).await
         };
         let outcome = tokio::select! {
+            biased;
             outcome = dial => outcome,
             () = generation.cancelled() => Err(ConnectError::Abandoned),
         };

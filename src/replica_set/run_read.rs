@@ -289,6 +289,7 @@ impl ReplicaSet {
         };
         let mut second = pin!(second);
         let (failed, other) = tokio::select! {
+            biased;
             outcome = &mut first => match outcome {
                 Run::Answered(outcome) => return Try::Answered(outcome),
                 failed @ (Run::Failed(..) | Run::Behind) => (Some(failed), second.await),

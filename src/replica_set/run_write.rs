@@ -9,6 +9,7 @@ use super::ReplicaSet;
 use super::rerun::{Cause, Decision, Reruns, decide};
 use super::resolve::Resolved;
 use crate::conn::{AsyncFunc, Conn, Doubt, RunSigns};
+use crate::defect::Defect;
 use crate::error::{CheckoutError, InDoubt, OutcomeUnknown};
 use crate::lsn::{PositionLog, SharedLog};
 use crate::options::WriteOptions;
@@ -160,6 +161,11 @@ impl ReplicaSet {
                 let not_noted = Doubt::NotNoted;
                 let doubt = ran.unanswered.as_ref().map_or(&not_noted, |(_, doubt)| doubt);
                 let cause = match decide(&ran.signs, demoted, options.exactly_once, doubt) {
+                    Decision::Return | Decision::Resolve
+                        if Defect::RepeatedCommit.is_seeded() && ran.unanswered.is_some() =>
+                    {
+                        Cause::Lost
+                    }
                     Decision::Return => {
                         recorded.keep();
                         return ran.outcome;

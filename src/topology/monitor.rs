@@ -189,6 +189,7 @@ impl<P: Probe> MonitorTask<P> {
         let mut sample = Instant::now() + SAMPLE_INTERVAL;
         loop {
             tokio::select! {
+                biased;
                 () = sleep_until(due) => return,
                 () = self.node.stats().woken(), if !is_woken => {
                     is_woken = true;

@@ -30,6 +30,7 @@ use super::history::{Answer, LostHistory, RoleHistory, Unrecorded};
 use super::identity::Vote;
 use super::lineage::{Lineage, Lineages};
 use super::{Lag, LastSeen, NodeRole, Observation};
+use crate::defect::Defect;
 
 /// A configured node with its last observation.
 #[derive(Debug, Clone)]
@@ -137,7 +138,11 @@ fn resolve(history: &mut RoleHistory, nodes: &[Seen<'_>], now: Instant) -> Roles
         }
     }
     let lost = history.settle_highest();
-    let highest = history.highest_timeline;
+    let shown_now = || all_last_seen.iter().filter_map(LastSeen::observation).map(|seen| seen.timeline).max();
+    let highest = match shown_now() {
+        Some(shown) if Defect::ForgottenTimeline.is_seeded() => shown,
+        _ => history.highest_timeline,
+    };
 
     let claims = |(i, seen): (usize, &Seen<'_>)| {
         let wrote = history.pasts.get(&seen.node).and_then(|past| past.wrote);
@@ -158,6 +163,7 @@ fn resolve(history: &mut RoleHistory, nodes: &[Seen<'_>], now: Instant) -> Roles
         Some(observation) if !ours(observation) => NodeRole::Foreign,
         Some(observation) if observation.in_recovery => NodeRole::Replica,
         Some(_) if !nodes[i].promotable => NodeRole::NotPromotable,
+        Some(_) if Defect::AnyOutOfRecovery.is_seeded() => NodeRole::Primary,
         Some(observation) if observation.timeline < highest => NodeRole::StalePrimary,
         Some(_) if claims.len() > 1 || vote == Vote::Refused => NodeRole::Conflicting,
         Some(_) => NodeRole::Primary,
@@ -179,7 +185,10 @@ fn resolve(history: &mut RoleHistory, nodes: &[Seen<'_>], now: Instant) -> Roles
             history.positions.follow(observation, waited);
         }
     }
-    let lineages = history.lineages.trace(&all_last_seen, &by_node, primary);
+    let mut lineages = history.lineages.trace(&all_last_seen, &by_node, primary);
+    if Defect::AnyLineage.is_seeded() {
+        lineages.fill(Lineage::Shared);
+    }
     for ((role, last_seen), lineage) in by_node.iter().zip(&all_last_seen).zip(&lineages) {
         if let (NodeRole::Replica, Some(observation), Lineage::Shared) =
             (role, last_seen.observation(), lineage)

@@ -66,6 +66,18 @@ impl NodeView {
 }
 
 impl Snapshot {
+    /// Closes what could write to another node than the primary, and every connection to a fenced node.
+    pub(super) fn fence(&self) {
+        for (i, view) in self.nodes.iter().enumerate() {
+            if self.primary != Some(i) {
+                view.node.close_writes();
+            }
+            if view.role.is_fenced() {
+                view.node.close_now();
+            }
+        }
+    }
+
     /// Returns `true` if the monitors of all nodes keep this state up to date.
     pub(crate) fn is_up_to_date(&self, now: Instant) -> bool {
         !self.nodes.iter().any(|view| view.node.stats().heartbeat.is_overdue(now))

@@ -1,10 +1,11 @@
 //! The state that the monitors update, from which the topology is built.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::changes::{has_moved, log_changes, log_lost_history, log_replaced_cluster, same_for_users};
 use super::eligibility::{Eligibility, NodeFacts, NodeFilter, ReadDemand, Tier, eligibility};
@@ -13,6 +14,7 @@ use super::reason::{UNIDENTIFIED, conflict, parting, staleness};
 use super::search::Search;
 use super::snapshot::{NodeView, Snapshot};
 use crate::config::Config;
+use crate::defect::Defect;
 use crate::lsn::Lsn;
 use crate::options::ReadOptions;
 use crate::topology::{
@@ -184,7 +186,9 @@ impl TopologyState {
         if change == Transition::Down {
             // It may be rewound or rebuilt before it is back.
             node.stats().reset_position(Lsn::default());
-            node.close_now();
+            if !Defect::ReadsStayOnLostNode.is_seeded() {
+                node.close_now();
+            }
         }
         self.publish(&mut state, now);
         // Only now, because the position of a promoted node is on a history that the snapshot before did not have.
@@ -275,13 +279,14 @@ impl TopologyState {
     fn publish(&self, state: &mut State, now: Instant) {
         let snapshot = Arc::new(state.snapshot(now));
         // Fence first: no caller may learn of the new primary while the old one still takes writes.
-        for (i, view) in snapshot.nodes.iter().enumerate() {
-            if snapshot.primary != Some(i) {
-                view.node.close_writes();
-            }
-            if view.role.is_fenced() {
-                view.node.close_now();
-            }
+        if Defect::PublishedBeforeFenced.is_seeded() {
+            let late = Arc::clone(&snapshot);
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(50)).await;
+                late.fence();
+            });
+        } else if !Defect::NoFence.is_seeded() {
+            snapshot.fence();
         }
         if let Some(primary) = snapshot.primary {
             snapshot.nodes[primary].node.open_writes();

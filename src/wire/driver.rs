@@ -159,6 +159,7 @@ where
         drop(session);
         if let Some(remains) = wire.take_remains() {
             tokio::select! {
+                biased;
                 () = close.cancelled() => {}
                 () = remains.end(&wire) => {}
             }

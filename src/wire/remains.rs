@@ -66,6 +66,7 @@ impl Remains {
             }
         };
         tokio::select! {
+            biased;
             () = answers => {}
             () = goodbye => {}
         }

@@ -19,7 +19,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::config::{TlsMode, TlsSettings};
 use crate::error::ConnectError;
 use crate::wire::ProtocolTap;
-use crate::wire::dial::Socket;
+use crate::wire::dial::socket::Socket;
 use crate::wire::tls::HandshakeFailed;
 
 type RustlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;

@@ -1,0 +1,57 @@
+//! A whole set in one thread and paused time, against simulated servers and faults: thousands of orders of events.
+//!
+//! * `schedule`: the faults and operations of a run, drawn from a seed
+//! * `faults`, `operations`: what happens to the cluster, and what the users do
+//! * `server`, `network`: the simulated servers, and the streams to them
+//! * `observer`: what the set has shown
+//! * `run`: one run; `checker`: what it must not violate (pure)
+//! * `defects`: faults of the set that are planted on purpose, and must be found
+//! * `campaign`: many runs; `shrink`: the shortest schedule that still fails; `simulate`: the program for any number of them
+
+mod campaign;
+mod checker;
+mod defects;
+mod faults;
+mod network;
+mod observer;
+mod operations;
+mod run;
+mod schedule;
+mod server;
+mod shrink;
+
+use self::campaign::{Campaign, Until};
+use self::defects::{DEFECTS, found_after};
+use self::run::run;
+use self::schedule::Schedule;
+use self::shrink::shrink;
+
+/// Schedules of the test; `scripts/simulate` runs any number.
+const SEEDS: u64 = 100;
+
+#[test]
+fn no_schedule_violates_a_rule() {
+    let campaign = Campaign::run(0, SEEDS, None, Until::FirstViolation);
+    println!("{} schedules, {:.1} a second", campaign.runs, campaign.rate());
+    if let Some((seed, violation)) = campaign.violations.into_iter().next() {
+        let (shortest, violation) = shrink(&Schedule::draw(seed), None, violation);
+        panic!("seed {seed}: the shortest schedule that still fails:\n{shortest}    {violation}");
+    }
+}
+
+#[test]
+fn a_seed_has_one_outcome() {
+    for seed in 0..10 {
+        let schedule = Schedule::draw(seed);
+        assert_eq!(run(&schedule, None), run(&schedule, None), "seed {seed}");
+    }
+}
+
+#[test]
+fn each_planted_defect_is_found() {
+    for defect in DEFECTS {
+        let found = found_after(defect);
+        let (schedules, violation) = found.unwrap_or_else(|| panic!("{defect:?} is not found"));
+        println!("{defect:?}: found after {schedules} schedules: {}", violation.rule());
+    }
+}
