@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Observation;
 use super::lag::PrimaryPositions;
 use super::lineage::Lineages;
 use super::recoveries::{Recoveries, Recovery};
 use super::replacement::Candidate;
+use super::{LastSeen, Observation, Seen};
 use crate::lsn::Lsn;
 use crate::stats::ServerIdentity;
 
@@ -73,6 +73,8 @@ pub(super) struct Past {
     pub(super) wrote: Option<Wrote>,
     /// The timeline that the node showed, if its last answer was a standby's.
     follows: Option<(u32, Option<ServerIdentity>)>,
+    /// The primary that the node has overtaken, so that its timeline is inferred.
+    overtook: Option<Arc<str>>,
     /// The WAL receiver, and since when a primary on its timeline may feed it.
     receives_since: Option<(i32, Instant)>,
     /// The timeline to which the node was promoted although it is not promotable.
@@ -241,6 +243,51 @@ impl RoleHistory {
         past.was_alias = true;
         if forgotten {
             past.highest = None;
+        }
+    }
+
+    /// Returns the timeline on which a node writes, or was last seen to.
+    pub(super) fn claim(&self, seen: &Seen<'_>) -> Option<u32> {
+        match seen.last_seen.observation() {
+            Some(now) => Some(now.timeline).filter(|_| seen.promotable && !now.in_recovery),
+            None => self.pasts.get(&seen.node)?.wrote.map(|wrote| wrote.timeline),
+        }
+    }
+
+    /// Records which primaries the standbys have overtaken.
+    ///
+    /// If a rival of such a primary comes in sight, on the same timeline and as far, it may have sent the data. Then
+    /// the standby proves no later timeline any more.
+    pub(super) fn note_overtaken(
+        &mut self,
+        nodes: &[Seen<'_>],
+        overtaken: &[Option<(u32, usize)>],
+        claims: &[Option<u32>],
+    ) {
+        for (place, seen) in nodes.iter().enumerate() {
+            let Some(past) = self.pasts.get_mut(&seen.node) else { continue };
+            let Some(now) = seen.last_seen.observation() else { continue };
+            if let Some((_, primary)) = overtaken[place] {
+                past.overtook = Some(Arc::clone(&nodes[primary].node));
+                continue;
+            }
+            let Some((highest, overtook)) = past.highest.zip(past.overtook.as_ref()) else { continue };
+            if now.timeline >= highest.timeline {
+                past.overtook = None;
+                continue;
+            }
+            let all_last_seen: Vec<LastSeen> = nodes.iter().map(|seen| seen.last_seen.clone()).collect();
+            let is_rival = |(other, rival): (usize, &Seen<'_>)| {
+                rival.node != *overtook
+                    && rival
+                        .last_seen
+                        .observation()
+                        .is_some_and(|rival| rival.timeline + 1 == highest.timeline)
+                    && self.lineages.may_feed(other, place, highest.timeline - 1, &all_last_seen, claims)
+            };
+            if highest.volatile && nodes.iter().enumerate().any(is_rival) {
+                (past.highest, past.overtook) = (None, None);
+            }
         }
     }
 

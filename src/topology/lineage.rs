@@ -150,24 +150,54 @@ impl Lineages {
         samples.iter().rev().find(|sample| sample.in_recovery).map(|sample| sample.sent)
     }
 
-    /// Returns the timeline that a standby proves, or 0 if it proves none.
+    /// Returns the primary that a standby has overtaken, with its timeline; the standby proves a later one.
     ///
-    /// A standby proves a later timeline if it was further than its primary is now, so it follows another one. Only
-    /// a standby known to have followed this primary's timeline proves that. One that may have parted earlier does
-    /// not fence the true primary.
-    pub(crate) fn implied_timeline(&self, standby: usize, all_last_seen: &[LastSeen]) -> u32 {
-        let Some(of) = all_last_seen[standby].observation().filter(|e| e.in_recovery && e.streaming) else {
-            return 0;
-        };
+    /// It proves a later timeline if it was further than its primary is now, so it follows another one. Only a standby
+    /// known to have followed this primary's timeline proves that. One that may have parted earlier does not fence the
+    /// true primary. In a split brain, another primary of the same timeline may have sent the data, and then it proves
+    /// nothing.
+    ///
+    /// `claims` are the timelines on which each node was last seen to write.
+    pub(crate) fn overtaken(
+        &self,
+        standby: usize,
+        all_last_seen: &[LastSeen],
+        claims: &[Option<u32>],
+    ) -> Option<(u32, usize)> {
+        let of = all_last_seen[standby].observation().filter(|e| e.in_recovery && e.streaming)?;
         let overtaken = |(place, last_seen): (usize, &LastSeen)| {
             let primary = last_seen.observation().filter(|e| !e.in_recovery)?;
             let same_set =
                 of.system_identifier.is_some() && of.system_identifier == primary.system_identifier;
             let followed = of.timeline >= primary.timeline && primary.timeline > 0;
-            let passed = self.tracks[standby].passed(&self.tracks[place]);
-            (same_set && followed && passed).then_some(primary.timeline + 1)
+            let is_overtaken = same_set && followed && self.tracks[standby].passed(&self.tracks[place]);
+            let is_rival = |other: usize| {
+                other != place && self.may_feed(other, standby, primary.timeline, all_last_seen, claims)
+            };
+            (is_overtaken && !(0..all_last_seen.len()).any(is_rival)).then_some((primary.timeline, place))
         };
-        all_last_seen.iter().enumerate().filter_map(overtaken).max().unwrap_or(0)
+        all_last_seen.iter().enumerate().filter_map(overtaken).max()
+    }
+
+    /// Returns `true` if a node that claims a timeline may have sent all that a standby has.
+    pub(crate) fn may_feed(
+        &self,
+        node: usize,
+        standby: usize,
+        timeline: u32,
+        all_last_seen: &[LastSeen],
+        claims: &[Option<u32>],
+    ) -> bool {
+        claims[node] == Some(timeline)
+            && match all_last_seen[node].observation() {
+                Some(seen) => {
+                    !seen.in_recovery
+                        && seen.timeline == timeline
+                        && !self.tracks[standby].passed(&self.tracks[node])
+                }
+                // It may have gone on while it was out of sight.
+                None => true,
+            }
     }
 
     /// Returns how each node's history relates to the primary's.

@@ -28,7 +28,7 @@ use super::alias;
 use super::ancestry::Ancestry;
 use super::history::{Answer, LostHistory, RoleHistory, Unrecorded};
 use super::identity::Vote;
-use super::lineage::{Lineage, Lineages};
+use super::lineage::Lineage;
 use super::{Lag, LastSeen, NodeRole, Observation};
 use crate::defect::Defect;
 
@@ -92,7 +92,11 @@ fn resolve(history: &mut RoleHistory, nodes: &[Seen<'_>], now: Instant) -> Roles
     let vote = elect(history, nodes, &aliases);
     let shown: Vec<LastSeen> = nodes.iter().map(|seen| seen.last_seen.clone()).collect();
     history.lineages.observe(&shown);
-    let all_last_seen = with_implied_timelines(&shown, &history.lineages);
+    let claims: Vec<Option<u32>> = nodes.iter().map(|seen| history.claim(seen)).collect();
+    let overtaken: Vec<_> =
+        (0..nodes.len()).map(|place| history.lineages.overtaken(place, &shown, &claims)).collect();
+    history.note_overtaken(nodes, &overtaken, &claims);
+    let all_last_seen = with_implied_timelines(&shown, &overtaken);
     // Most nodes may contradict an adopted identity. Then the set writes nothing, but the identity still shows
     // which nodes are its own.
     let identity = match vote {
@@ -230,15 +234,16 @@ fn resolve(history: &mut RoleHistory, nodes: &[Seen<'_>], now: Instant) -> Roles
 /// Adds the timelines that standbys prove.
 ///
 /// A standby that is further than its primary proves a later timeline, whatever its control file shows.
-fn with_implied_timelines(all_last_seen: &[LastSeen], lineages: &Lineages) -> Vec<LastSeen> {
-    let raise = |(place, last_seen): (usize, &LastSeen)| match last_seen {
+fn with_implied_timelines(all_last_seen: &[LastSeen], overtaken: &[Option<(u32, usize)>]) -> Vec<LastSeen> {
+    let raise = |(last_seen, overtaken): (&LastSeen, &Option<(u32, usize)>)| match last_seen {
         LastSeen::Observed(observation) => {
-            let timeline = observation.timeline.max(lineages.implied_timeline(place, all_last_seen));
+            let implied = overtaken.map_or(0, |(timeline, _)| timeline + 1);
+            let timeline = observation.timeline.max(implied);
             LastSeen::Observed(Observation { timeline, ..observation.clone() })
         }
         LastSeen::Never | LastSeen::Down => last_seen.clone(),
     };
-    all_last_seen.iter().enumerate().map(raise).collect()
+    all_last_seen.iter().zip(overtaken).map(raise).collect()
 }
 
 /// Keeps only the visible name if one server process made several claims.

@@ -199,7 +199,7 @@ fn a_standby_ahead_of_its_primary_implies_a_higher_timeline() {
         let mut lineages = Lineages::default();
         let all_last_seen = [primary, standby];
         lineages.observe(&all_last_seen);
-        lineages.implied_timeline(1, &all_last_seen)
+        lineages.overtaken(1, &all_last_seen, &[None; 2]).map_or(0, |(timeline, _)| timeline + 1)
     };
     let primary = Observation::primary(1, 1000, start);
     assert_eq!(implied(at(20, primary.clone()), at(0, of(1008, 100))), 2);
@@ -209,4 +209,28 @@ fn a_standby_ahead_of_its_primary_implies_a_higher_timeline() {
     assert_eq!(implied(at(20, primary.clone()), at(0, cut_off)), 0, "it follows no server");
     let newer = Observation { timeline: 2, ..primary };
     assert_eq!(implied(at(20, newer), at(0, of(1008, 100))), 0, "it may have parted from this primary");
+}
+
+/// Two standbys were promoted to one timeline, and a third one followed the one that was further. It was taken for proof
+/// of the next timeline, so the primary that was kept stayed fenced for good.
+#[test]
+fn a_standby_that_a_rival_primary_may_feed_proves_no_timeline() {
+    let start = Instant::now();
+    let at = |millis, observation: Observation| {
+        let at = start + Duration::from_millis(millis);
+        LastSeen::Observed(Observation { at, answered_at: at + Duration::from_millis(1), ..observation })
+    };
+    let overtaken = |rival: LastSeen, claim: Option<u32>| {
+        let mut lineages = Lineages::default();
+        let standby = Observation { timeline: 2, ..of(1200, 100) };
+        let all_last_seen = [at(0, standby), at(20, Observation::primary(2, 1100, start)), rival];
+        lineages.observe(&all_last_seen);
+        lineages.overtaken(0, &all_last_seen, &[None, Some(2), claim])
+    };
+    let rival = |position| at(20, Observation::primary(2, position, start));
+    assert_eq!(overtaken(rival(1200), Some(2)), None, "the rival has all of it");
+    assert_eq!(overtaken(rival(1150), Some(2)), Some((2, 2)), "neither has all of it");
+    assert_eq!(overtaken(rival(1200), None), Some((2, 1)), "no write of such a rival counts");
+    assert_eq!(overtaken(down(), Some(2)), None, "a rival out of sight may have gone on");
+    assert_eq!(overtaken(down(), Some(1)), Some((2, 1)), "it wrote before the promotion");
 }
