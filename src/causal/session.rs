@@ -270,8 +270,8 @@ impl Session {
     ) -> impl Future<Output = Result<Conn<Write>, CheckoutError>> + Send + use<'s> {
         let options = *options;
         async move {
-            self.complete().await?;
             let limit = options.within.map(|limit| Instant::now() + limit);
+            self.complete(limit).await?;
             self.set.write_before(&options, limit, &self.shared_log()).await
         }
     }
@@ -325,14 +325,17 @@ impl Session {
     {
         let options = *options;
         async move {
-            self.complete().await?;
+            self.complete(options.within.map(|limit| Instant::now() + limit)).await?;
             self.set.run_write_recorded(&options, self.shared_log(), function).await
         }
     }
 
     /// Returns the options of a read that follows this session.
     async fn follow(&self, options: ReadOptions) -> Result<ReadOptions, CheckoutError> {
-        self.complete().await?;
+        let began = Instant::now();
+        let limit = options.within.unwrap_or_else(|| self.set.config().timeouts().checkout);
+        self.complete(Some(began + limit)).await?;
+        let within = options.within.map(|limit| limit.saturating_sub(began.elapsed()));
         let snapshot = self.set.snapshot();
         snapshot.forget_ancestors(&self.log);
         let own = snapshot.token(&self.log);
@@ -340,18 +343,18 @@ impl Session {
             (Some(own), Some(other)) => Some(own.merge(&other).ok_or(CausalError::Foreign)?),
             (own, other) => own.or(other),
         };
-        Ok(ReadOptions { after, log: self.shared_log(), ..options })
+        Ok(ReadOptions { within, after, log: self.shared_log(), ..options })
     }
 
     /// Covers what the session has seen and whose position never arrived.
     ///
-    /// A later position of the same timeline covers it.
-    async fn complete(&self) -> Result<(), CheckoutError> {
+    /// A later position of the same timeline covers it. The wait for the primary ends at the limit, if there is one.
+    async fn complete(&self, limit: Option<Instant>) -> Result<(), CheckoutError> {
         if self.log.is_refused() {
             return Err(CausalError::NoPosition.into());
         }
         while let Some(timeline) = self.log.gap() {
-            let conn = self.set.write().await?;
+            let conn = self.set.write_before(&WriteOptions::new(), limit, &SharedLog::none()).await?;
             let present = self.set.snapshot().ancestry.timeline();
             if present != timeline {
                 return Err(CausalError::PositionUnknown { timeline }.into());
