@@ -107,7 +107,7 @@ fn check_time(done: &Done, truth: &Truth) -> Result<(), Violation> {
         Operation::Read { .. } | Operation::SessionRead { .. } => READ_LIMIT + HANG,
         _ if truth.synchronous && done.operation.entry().is_some() => return Ok(()),
         Operation::Write { .. } | Operation::SessionWrite { .. } | Operation::Bare { .. } => WRITE_LIMIT,
-        Operation::Resolvable { .. } => 3 * WRITE_LIMIT,
+        Operation::Resolvable { .. } | Operation::Once { .. } => 3 * WRITE_LIMIT,
         Operation::AbandonedWrite { .. } | Operation::AbandonedRead { .. } => Duration::from_secs(1),
     };
     if done.ended - done.began > limit { violation("beyond its deadline", done) } else { Ok(()) }

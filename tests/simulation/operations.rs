@@ -43,6 +43,11 @@ pub(crate) enum Operation {
         id: i64,
         account: i32,
     },
+    /// `run_write_with` exactly once.
+    Once {
+        id: i64,
+        account: i32,
+    },
     /// One statement on a connection of `write`.
     Bare {
         id: i64,
@@ -99,6 +104,7 @@ impl Operation {
         match self {
             Self::Write { id, account }
             | Self::Resolvable { id, account }
+            | Self::Once { id, account }
             | Self::Bare { id, account }
             | Self::AbandonedWrite { id, account, .. } => Some(Entry { id, account }),
             Self::SessionWrite { session, id } => Some(Entry { id, account: account_of(session) }),
@@ -136,6 +142,11 @@ impl Operation {
                 written.map_or_else(|error| failed(&error), |()| Outcome::Written)
             }
             Self::Resolvable { id, account } => resolvable(&set, id, account).await,
+            Self::Once { id, account } => {
+                let options = WriteOptions::new().exactly_once();
+                let written = set.run_write_with(&options, async |tx| insert(tx, id, account).await).await;
+                written.map_or_else(|error| failed(&error), |()| Outcome::Written)
+            }
             Self::Bare { id, account } => match set.write().await {
                 Ok(conn) => match insert(&conn, id, account).await {
                     Ok(()) => Outcome::Written,

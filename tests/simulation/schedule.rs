@@ -176,11 +176,12 @@ impl Draft {
             let (id, account) = (number.cast_signed(), self.rng.i32(0..ACCOUNTS));
             let session = self.rng.usize(..SESSIONS);
             let operation = match self.rng.u32(..20) {
-                0..7 => Operation::Read { account },
-                7..9 => Operation::SessionRead { session },
+                0..8 => Operation::Read { account },
+                8 => Operation::SessionRead { session },
                 9..11 => Operation::SessionWrite { session, id },
-                11..13 => Operation::Write { id, account },
-                13..16 => Operation::Resolvable { id, account },
+                11 | 12 => Operation::Write { id, account },
+                13 => Operation::Resolvable { id, account },
+                14 | 15 => Operation::Once { id, account },
                 16 => Operation::Bare { id, account },
                 17 => Operation::AbandonedWrite { id, account, after: self.rng.u32(..30) },
                 _ => Operation::AbandonedRead { account, after: self.rng.u32(..10) },

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::cluster::{IDENTIFIER, State};
-use super::message::{Answer, Message, Reader, SqlError, Value, lsn_text};
+use self::answers::replay_position;
+use super::cluster::State;
+use super::message::{Answer, Message, Reader, SqlError, Value};
 use super::statement::Statement;
-use super::wal::{Body, Entry, XactStatus};
+use super::wal::{Body, Entry};
+
+mod answers;
 
 /// The state of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +43,8 @@ pub(crate) struct Session {
     xid: Option<u64>,
     entries: Vec<Entry>,
     statements: HashMap<String, Statement>,
-    portal: Option<(Statement, Vec<i64>)>,
+    /// The statement, its parameters, and `true` if its rows are binary.
+    portal: Option<(Statement, Vec<i64>, bool)>,
     /// `true` after an error, until the next `Sync`.
     skips: bool,
     reported_standby: bool,
@@ -156,16 +160,17 @@ impl Session {
                     reader.u16();
                 }
                 let parameters = (0..reader.u16()).map(|_| reader.parameter()).collect();
-                self.portal = Some((statement, parameters));
+                let binary = reader.u16() > 0 && reader.u16() == 1;
+                self.portal = Some((statement, parameters, binary));
                 answer.message(b'2', &[]);
                 Ok(())
             }
             b'E' => {
-                let (statement, parameters) = self.portal.clone().expect("a portal");
+                let (statement, parameters, binary) = self.portal.clone().expect("a portal");
                 if self.transaction == Transaction::None {
                     self.begin(Transaction::Implicit, false, state);
                 }
-                self.execute(statement, &parameters, true, state, answer)
+                self.execute(statement, &parameters, binary, state, answer)
             }
             b'C' => {
                 if message.body[0] == b'S' {
@@ -349,28 +354,6 @@ impl Session {
         }
     }
 
-    /// Calls a function by its object identifier.
-    fn call(&self, oid: i32, state: &State, answer: &mut Answer) {
-        let node = &state.nodes[self.node];
-        let value = match oid {
-            0x0b24 if node.in_recovery() => {
-                return answer.error(SqlError::error("55000", "recovery is in progress"));
-            }
-            0x0b24 => Value::Lsn(node.wal.lsn(node.wal.len())),
-            0x0eed => replay_position(state, self.node),
-            0x0b23 if node.in_recovery() => {
-                return answer.error(SqlError::error("55000", "recovery is in progress"));
-            }
-            0x0b23 => Value::text(format!("{:08X}0000000000000000", node.timeline)),
-            oid => panic!("the simulated server does not know the function {oid:#x}"),
-        };
-        let body = match value.encode(true) {
-            Some(bytes) => [&u32::try_from(bytes.len()).expect("short").to_be_bytes()[..], &bytes].concat(),
-            None => vec![0xff; 4],
-        };
-        answer.message(b'V', &body);
-    }
-
     fn execute(
         &mut self,
         statement: Statement,
@@ -398,6 +381,24 @@ impl Session {
                 answer.tag(&format!("SELECT {}", entries.len()));
                 return Ok(());
             }
+            Statement::Emit => {
+                let node = &state.nodes[self.node];
+                let position = Value::Lsn(node.wal.lsn(node.wal.len()));
+                self.write(Body::Other, state)?;
+                vec![position]
+            }
+            Statement::Note => {
+                let node = &state.nodes[self.node];
+                let xid = self.xid.map(|xid| Value::text(xid.to_string()));
+                vec![Value::or_null(xid), Value::Lsn(node.wal.lsn(node.wal.len()))]
+            }
+            Statement::Origin => {
+                let mut values = self.position(state)?;
+                let recovered_to = replay_position(state, self.node);
+                values.truncate(2);
+                values.push(recovered_to);
+                values
+            }
             Statement::One => vec![Value::Int4(1)],
             Statement::ReplayPosition => {
                 vec![replay_position(state, self.node), Value::text("read committed")]
@@ -414,96 +415,26 @@ impl Session {
     }
 
     fn insert(&mut self, entry: Entry, state: &mut State) -> Result<(), SqlError> {
-        if self.transaction_read_only {
-            return Err(READ_ONLY);
-        }
+        let xid = self.write(Body::Other, state)?;
         let number = state.number();
         let node = &mut state.nodes[self.node];
-        let xid = *self.xid.get_or_insert_with(|| {
-            node.database.next_xid += 1;
-            node.database.next_xid - 1
-        });
         node.append(number, Body::Insert { xid, entry });
         node.database.apply(Body::Insert { xid, entry });
         self.entries.push(entry);
         Ok(())
     }
 
-    fn check(&self, identifier: bool, state: &State) -> Vec<Value> {
-        let node = &state.nodes[self.node];
-        vec![
-            Value::text(self.mark.clone()),
-            Value::text(if self.read_only { "on" } else { "off" }),
-            Value::Int4(self.pid),
-            Value::Bool(node.in_recovery()),
-            Value::Int8(node.started_at),
-            Value::text("5432"),
-            address(self.node),
-            if identifier { Value::Int8(IDENTIFIER) } else { Value::Null },
-            Value::Null,
-        ]
-    }
-
-    fn probe(&self, server: bool, state: &State) -> Vec<Value> {
-        let node = &state.nodes[self.node];
-        let in_recovery = node.in_recovery();
-        let lsn = |lsn| Value::text(lsn_text(lsn));
-        let receiver = node.standby.as_ref().filter(|standby| standby.receiver.is_some());
-        let timeline = |timeline: u32| Value::Int4(timeline.cast_signed());
-        let position = if in_recovery { node.replayed } else { node.flushed };
-        vec![
-            Value::Bool(in_recovery),
-            if in_recovery { Value::Null } else { Value::text(format!("{:08X}", node.timeline)) },
-            lsn(node.wal.lsn(position)),
-            Value::or_null(node.received.filter(|_| in_recovery).map(lsn)),
-            Value::or_null(node.recovered_to.filter(|_| !in_recovery).map(lsn)),
-            Value::Bool(!in_recovery && node.received.is_some()),
-            Value::or_null(receiver.and_then(|standby| standby.receiver).map(Value::Int4)),
-            Value::or_null(receiver.filter(|_| state.privileged).map(|standby| timeline(standby.receives))),
-            Value::Bool(node.replay_paused),
-            timeline(node.control_timeline),
-            if in_recovery { timeline(node.control_timeline) } else { Value::Int4(0) },
-            if server { Value::Int8(node.started_at) } else { Value::Null },
-            if server { Value::Int4(5432) } else { Value::Null },
-            if server { address(self.node) } else { Value::Null },
-            if server { Value::Int8(IDENTIFIER) } else { Value::Null },
-        ]
-    }
-
-    fn position(&self, state: &State) -> Result<Vec<Value>, SqlError> {
-        let node = &state.nodes[self.node];
-        if node.in_recovery() {
-            return Err(SqlError::error("55000", "recovery is in progress"));
+    /// Appends a record of the transaction, which gets an identifier; returns that.
+    fn write(&mut self, body: Body, state: &mut State) -> Result<u64, SqlError> {
+        if self.transaction_read_only {
+            return Err(READ_ONLY);
         }
-        Ok(vec![
-            Value::Int8(IDENTIFIER),
-            Value::text(format!("{:08X}", node.timeline)),
-            Value::text(lsn_text(node.wal.lsn(node.wal.len()))),
-            Value::or_null(node.recovered_to.map(|lsn| Value::text(lsn_text(lsn)))),
-            Value::or_null(self.xid.map(|xid| Value::text(xid.to_string()))),
-        ])
-    }
-
-    fn status(&self, xid: u64, state: &State) -> Result<Value, SqlError> {
-        Ok(Value::text(match state.nodes[self.node].database.status(xid) {
-            XactStatus::Committed => "committed",
-            XactStatus::Aborted => "aborted",
-            XactStatus::InProgress => "in progress",
-            XactStatus::Future => return Err(SqlError::error("22023", "transaction ID is in the future")),
+        let number = state.number();
+        let node = &mut state.nodes[self.node];
+        node.append(number, body);
+        Ok(*self.xid.get_or_insert_with(|| {
+            node.database.next_xid += 1;
+            node.database.next_xid - 1
         }))
     }
-}
-
-/// Returns the position that a server has replayed; NULL if it has not recovered since its start.
-fn replay_position(state: &State, node: usize) -> Value {
-    let node = &state.nodes[node];
-    match node.recovered_to {
-        _ if node.in_recovery() => Value::Lsn(node.wal.lsn(node.replayed)),
-        Some(end) => Value::Lsn(end),
-        None => Value::Null,
-    }
-}
-
-fn address(node: usize) -> Value {
-    Value::text(format!("10.0.0.{}", node + 1))
 }

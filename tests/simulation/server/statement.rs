@@ -29,6 +29,12 @@ pub(crate) enum Statement {
     One,
     /// The question within a user's request.
     ReplayPosition,
+    /// The question for the identifier and the position of the open transaction.
+    Note,
+    /// The question for the history that the session writes.
+    Origin,
+    /// A record in the log, whose commit waits for a standby.
+    Emit,
     Insert,
     Entries,
 }
@@ -89,9 +95,12 @@ impl Statement {
             _ if has("AS wal_timeline") => {
                 Self::Probe { server: !has("NULL::pg_catalog.int8 AS started_at_micros") }
             }
+            _ if sql.starts_with("SELECT pg_catalog.pg_current_xact_id_if_assigned(), ") => Self::Note,
             _ if has("pg_current_xact_id_if_assigned()") => Self::Position,
             _ if has("pointsman.session', true)") => Self::Check { identifier: has("pg_control_system()") },
+            _ if has("/* pointsman */") && has("pg_control_system()") => Self::Origin,
             _ if has("/* pointsman */") => Self::ReplayPosition,
+            _ if has("pg_logical_emit_message(true") => Self::Emit,
             _ if has("pg_xact_status(") => {
                 let xid = sql.split('\'').nth(1).and_then(|xid| xid.parse().ok());
                 Self::Status { xid: xid.expect("an identifier") }
@@ -114,6 +123,9 @@ impl Statement {
             Self::Status { .. } => &[("status", TEXT)],
             Self::One => &[("?column?", INT4)],
             Self::ReplayPosition => &[("pg_last_wal_replay_lsn", LSN), ("current_setting", TEXT)],
+            Self::Note => &[("pg_current_xact_id_if_assigned", TEXT), ("pg_current_wal_insert_lsn", LSN)],
+            Self::Origin => &[("system_identifier", INT8), ("substr", TEXT), ("pg_last_wal_replay_lsn", LSN)],
+            Self::Emit => &[("pg_logical_emit_message", LSN)],
             Self::Entries => &[("id", INT8)],
             _ => &[],
         }
