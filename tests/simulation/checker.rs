@@ -21,7 +21,7 @@ use crate::server::wal::{Database, Entry};
 
 /// The truth at the end of a run.
 pub(crate) struct Truth {
-    commits: Vec<Entry>,
+    commits: Vec<(Entry, usize)>,
     violations: Vec<String>,
     /// The data of the last primary.
     end: Database,
@@ -74,17 +74,19 @@ pub(crate) fn check(done: &[Done], truth: &Truth) -> Result<(), Violation> {
 }
 
 fn violation(rule: &str, done: &Done) -> Result<(), Violation> {
-    let Done { operation, outcome, began, ended } = done;
+    let Done { operation, outcome, began, ended, .. } = done;
     Err(Violation(format!("{rule}: {operation:?} took {:?}: {outcome:?}", *ended - *began)))
 }
 
 fn check_write(done: &Done, truth: &Truth) -> Result<(), Violation> {
     let Some(entry) = done.operation.entry() else { return Ok(()) };
-    let is_committed = truth.commits.contains(&entry);
+    let is_committed = truth.commits.iter().any(|(of, _)| *of == entry);
     match &done.outcome {
         Outcome::Written if !is_committed => violation("acknowledged and never committed", done),
         Outcome::Failed(_) | Outcome::Lost if is_committed => violation("failed and committed", done),
-        Outcome::Resolved(CommitOutcome::Committed) if !is_committed => violation("resolved wrongly", done),
+        Outcome::Resolved(CommitOutcome::Committed) if !truth.reverted && !done.is_there => {
+            violation("resolved wrongly", done)
+        }
         Outcome::Resolved(CommitOutcome::RolledBack) if !truth.reverted && truth.end.count(entry) > 0 => {
             violation("resolved wrongly", done)
         }

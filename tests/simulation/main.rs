@@ -49,9 +49,9 @@ fn a_seed_has_one_outcome() {
 
 #[test]
 fn each_planted_defect_is_found() {
-    for defect in DEFECTS {
-        let found = found_after(defect);
+    for (defect, from) in DEFECTS {
+        let found = found_after(defect, from);
         let (schedules, violation) = found.unwrap_or_else(|| panic!("{defect:?} is not found"));
-        println!("{defect:?}: found after {schedules} schedules: {}", violation.rule());
+        println!("{defect:?}: found after {schedules} schedules from seed {from} on: {}", violation.rule());
     }
 }

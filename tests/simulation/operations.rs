@@ -91,6 +91,8 @@ pub(crate) struct Done {
     pub(crate) began: Instant,
     pub(crate) ended: Instant,
     pub(crate) outcome: Outcome,
+    /// `true` if the present primary had the row by then.
+    pub(crate) is_there: bool,
 }
 
 /// The account of a session, which no other operation uses.
@@ -165,7 +167,7 @@ impl Operation {
                 }
             }
         };
-        Done { operation: self, began, ended: Instant::now(), outcome }
+        Done { operation: self, began, ended: Instant::now(), outcome, is_there: false }
     }
 }
 

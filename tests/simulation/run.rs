@@ -129,7 +129,13 @@ async fn play(schedule: &Schedule, cluster: &Cluster, set: &ReplicaSet, began: I
         match event {
             Event::Fault(fault) => apply(cluster, *fault),
             Event::Operation(operation) => {
-                operations.spawn(operation.run(set.clone(), sessions.clone()));
+                let (running, cluster) = (operation.run(set.clone(), sessions.clone()), cluster.clone());
+                operations.spawn(async move {
+                    let done = running.await;
+                    let is_there =
+                        done.operation.entry().is_some_and(|entry| cluster.lock().has_taken_over(entry));
+                    Done { is_there, ..done }
+                });
             }
         }
     }

@@ -69,9 +69,9 @@ fn explain(seed: u64) {
 
 /// Prints how many schedules it takes to find each planted defect.
 fn find_defects() {
-    for defect in DEFECTS {
+    for (defect, _) in DEFECTS {
         let defect_name = format!("{defect:?}");
-        match found_after(defect) {
+        match found_after(defect, 0) {
             Some((schedules, violation)) => println!("{defect_name:22} {schedules:4}  {}", violation.rule()),
             None => println!("{defect_name:22}    -  not found"),
         }

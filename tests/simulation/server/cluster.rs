@@ -37,8 +37,8 @@ pub(crate) struct State {
     pub(crate) nodes: Vec<Node>,
     pub(crate) sessions: BTreeMap<i32, SessionHandle>,
     pub(crate) links: Vec<(usize, Weak<Pipe>)>,
-    /// The rows that a node has committed.
-    pub(crate) commits: Vec<Entry>,
+    /// The rows that were committed, with the node that did.
+    pub(crate) commits: Vec<(Entry, usize)>,
     pub(crate) violations: Vec<String>,
     /// `true` if a COMMIT waits for one standby.
     pub(crate) synchronous: bool,
@@ -282,6 +282,15 @@ impl State {
     pub(crate) fn can_reach(&self, a: usize, b: usize) -> bool {
         let is_there = |node: &Node| node.is_serving() && !node.isolated && !node.lost;
         is_there(&self.nodes[a]) && is_there(&self.nodes[b])
+    }
+
+    /// Returns `true` if a primary has a row that another node may have committed.
+    pub(crate) fn has_taken_over(&self, entry: Entry) -> bool {
+        let primaries = || self.nodes.iter().enumerate().filter(|(_, node)| !node.in_recovery());
+        let newest = primaries().max_by_key(|(_, node)| node.timeline).map(|(i, _)| i);
+        let committed_by = self.commits.iter().find(|(of, _)| *of == entry).map(|(_, node)| *node);
+        let counts = |i: usize| Some(i) == newest || Some(i) != committed_by;
+        primaries().any(|(i, node)| counts(i) && node.database.count(entry) > 0)
     }
 
     /// Returns `true` if a standby has flushed the first `n` records of a node.

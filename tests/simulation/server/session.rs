@@ -294,7 +294,7 @@ impl Session {
         node.flushed = records;
         let timeline = node.timeline;
         for entry in &self.entries {
-            state.commits.push(*entry);
+            state.commits.push((*entry, self.node));
         }
         if seen > timeline {
             state.violations.push(format!(
