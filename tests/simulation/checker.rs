@@ -83,6 +83,13 @@ fn check_write(done: &Done, truth: &Truth) -> Result<(), Violation> {
     let is_committed = truth.commits.iter().any(|(of, _)| *of == entry);
     match &done.outcome {
         Outcome::Written if !is_committed => violation("acknowledged and never committed", done),
+        // An earlier run of it may be committed on a history that a failover has ended.
+        Outcome::Failed(_) if matches!(done.operation, Operation::Once { .. }) => {
+            if !truth.reverted && truth.end.count(entry) > 0 {
+                return violation("failed and committed", done);
+            }
+            Ok(())
+        }
         Outcome::Failed(_) | Outcome::Lost if is_committed => violation("failed and committed", done),
         Outcome::Resolved(CommitOutcome::Committed) if !truth.reverted && !done.is_there => {
             violation("resolved wrongly", done)

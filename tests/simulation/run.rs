@@ -132,8 +132,9 @@ async fn play(schedule: &Schedule, cluster: &Cluster, set: &ReplicaSet, began: I
                 let (running, cluster) = (operation.run(set.clone(), sessions.clone()), cluster.clone());
                 operations.spawn(async move {
                     let done = running.await;
-                    let is_there =
-                        done.operation.entry().is_some_and(|entry| cluster.lock().has_taken_over(entry));
+                    let seen = cluster.observer().highest();
+                    let has = |entry| cluster.lock().has_taken_over(entry, seen);
+                    let is_there = done.operation.entry().is_some_and(has);
                     Done { is_there, ..done }
                 });
             }

@@ -285,8 +285,11 @@ impl State {
     }
 
     /// Returns `true` if a primary has a row that another node may have committed.
-    pub(crate) fn has_taken_over(&self, entry: Entry) -> bool {
-        let primaries = || self.nodes.iter().enumerate().filter(|(_, node)| !node.in_recovery());
+    ///
+    /// Of the primaries, those on a timeline that the set has not seen do not count.
+    pub(crate) fn has_taken_over(&self, entry: Entry, seen: u32) -> bool {
+        let is_seen = |node: &Node| !node.in_recovery() && node.timeline <= seen;
+        let primaries = || self.nodes.iter().enumerate().filter(|(_, node)| is_seen(node));
         let newest = primaries().max_by_key(|(_, node)| node.timeline).map(|(i, _)| i);
         let committed_by = self.commits.iter().find(|(of, _)| *of == entry).map(|(_, node)| *node);
         let counts = |i: usize| Some(i) == newest || Some(i) != committed_by;
