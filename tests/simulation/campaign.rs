@@ -24,16 +24,9 @@ pub(crate) struct Campaign {
     pub(crate) violations: Vec<(u64, Violation)>,
 }
 
-/// When a campaign ends, besides at its last seed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Until {
-    LastSeed,
-    FirstViolation,
-}
-
 impl Campaign {
-    /// Runs the schedules of some seeds.
-    pub(crate) fn run(from: u64, seeds: u64, defect: Option<Defect>, until: Until) -> Self {
+    /// Runs the schedules of some seeds; at most up to the first violation if `ends_early`.
+    pub(crate) fn run(from: u64, seeds: u64, defect: Option<Defect>, ends_early: bool) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (next, campaign, began) = (AtomicU64::new(from), Mutex::new(Self::default()), SystemTime::now());
         std::thread::scope(|scope| {
@@ -47,7 +40,7 @@ impl Campaign {
                         let outcome = run(&Schedule::draw(seed), defect);
                         let is_violated = outcome.is_err();
                         campaign.lock().expect("no panic").add(seed, outcome);
-                        if is_violated && until == Until::FirstViolation {
+                        if is_violated && ends_early {
                             next.store(from + seeds, Ordering::Relaxed);
                         }
                     }

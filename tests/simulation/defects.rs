@@ -2,7 +2,7 @@
 
 use pointsman::testkit::simulation::Defect;
 
-use crate::campaign::{Campaign, Until};
+use crate::campaign::Campaign;
 use crate::run::Violation;
 
 /// Schedules within which each defect must be found.
@@ -26,6 +26,6 @@ pub(crate) const DEFECTS: [(Defect, u64); 10] = [
 
 /// Returns the number of schedules, from a seed on, after which a defect is found, and what is violated.
 pub(crate) fn found_after(defect: Defect, from: u64) -> Option<(u64, Violation)> {
-    let campaign = Campaign::run(from, LIMIT, Some(defect), Until::FirstViolation);
+    let campaign = Campaign::run(from, LIMIT, Some(defect), true);
     campaign.violations.into_iter().next().map(|(seed, violation)| (seed - from + 1, violation))
 }

@@ -20,7 +20,7 @@ mod schedule;
 mod server;
 mod shrink;
 
-use self::campaign::{Campaign, Until};
+use self::campaign::Campaign;
 use self::defects::{DEFECTS, found_after};
 use self::run::run;
 use self::schedule::Schedule;
@@ -31,7 +31,7 @@ const SEEDS: u64 = 100;
 
 #[test]
 fn no_schedule_violates_a_rule() {
-    let campaign = Campaign::run(0, SEEDS, None, Until::FirstViolation);
+    let campaign = Campaign::run(0, SEEDS, None, true);
     println!("{} schedules, {:.1} a second", campaign.runs, campaign.rate());
     if let Some((seed, violation)) = campaign.violations.into_iter().next() {
         let (shortest, violation) = shrink(&Schedule::draw(seed), None, violation);

@@ -12,7 +12,7 @@ mod schedule;
 mod server;
 mod shrink;
 
-use self::campaign::{Campaign, Until};
+use self::campaign::Campaign;
 use self::defects::{DEFECTS, found_after};
 use self::run::run;
 use self::schedule::Schedule;
@@ -33,7 +33,7 @@ fn main() {
             _ => panic!("{USAGE}"),
         }
     }
-    let campaign = Campaign::run(from, seeds, None, Until::LastSeed);
+    let campaign = Campaign::run(from, seeds, None, false);
     println!(
         "{} schedules in {:.1} s, {:.1} a second; {} operations, {} writes acknowledged, {} unknown, {} failed; healthy \
          after at most {} ms",
