@@ -1,4 +1,4 @@
-//! Seeded defects: faults that a test plants in the set, to show that the tests find them.
+//! Seeded defects, which a test plants in the set to show that it finds them.
 //!
 //! Without the feature `testkit`, [`Defect::is_seeded`] is the constant `false`, and costs nothing.
 //!
@@ -21,7 +21,7 @@ pub enum Defect {
     PublishedBeforeFenced,
     /// A transaction whose COMMIT got no answer runs again without resolution.
     RepeatedCommit,
-    /// An in-doubt transaction is resolved by its identifier, whatever history the primary has.
+    /// An in-doubt transaction is resolved by its identifier alone.
     ResolvedByIdAlone,
     /// The permit of a session that was abandoned is never released.
     LeakedPermit,

@@ -231,7 +231,7 @@ impl WriteOptions {
         self
     }
 
-    /// Resolves a COMMIT without an answer, so that the transaction takes effect exactly once.
+    /// Resolves a COMMIT without an answer, for exactly one effect.
     ///
     /// [`run_write_with`](crate::ReplicaSet::run_write_with) then asks the primary that there is, after a failover the
     /// new one. The caller gets the function's value if the transaction was committed. If it was not, the transaction

@@ -19,7 +19,7 @@ fn list<'v>(value: &'v Value, name: &str) -> &'v Vec<Value> {
     value[name].as_array().unwrap_or_else(|| panic!("cargo metadata has no list `{name}`"))
 }
 
-/// What a program compiles, with all features; the tests' own dependencies may need more.
+/// The crates that a program compiles, with all features; the tests' own dependencies may need more.
 fn compiled(metadata: &Value) -> BTreeSet<&str> {
     let nodes = list(&metadata["resolve"], "nodes");
     let dependencies: BTreeMap<_, _> =

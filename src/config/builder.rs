@@ -90,7 +90,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the file that keeps the system identifier and the highest timeline across restarts.
+    /// Sets the file that keeps what the set knows across restarts.
     ///
     /// The folder must exist, and the program must be the only one that writes the file.
     ///

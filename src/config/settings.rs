@@ -142,11 +142,11 @@ settings! {
         pub failover_interval: Duration = 25 * MS, in 10 * MS..=100 * MS;
     }
 
-    /// What the set keeps of its nodes when the program ends.
+    /// Knowledge of the nodes that outlives the program.
     pub(super) struct TopologySettings in "topology", "Memory across restarts" {
-        /// The path of a file that keeps the system identifier and the highest timeline across restarts; `none` keeps nothing.
+        /// File that keeps the highest timeline across restarts; `none` keeps nothing.
         ///
-        /// Without it, a program that starts while it reaches only an old primary writes there. Only an operator knows a folder
+        /// It also keeps the system identifier. Without it, a program that starts while it reaches only an old primary writes there. Only an operator knows a folder
         /// that outlives the program and that no other program writes to.
         pub(super) memory_file: Option<PathBuf> = None;
     }

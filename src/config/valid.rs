@@ -149,7 +149,7 @@ impl Config {
         &self.settings.probe
     }
 
-    /// Returns the path of the file that keeps what the set knows across restarts, if there is one.
+    /// Returns the path of the memory file, if there is one.
     #[must_use]
     pub fn memory_file(&self) -> Option<&Path> {
         self.settings.topology.memory_file.as_deref()

@@ -35,7 +35,7 @@ const WAL_POSITION: &str = "\
         pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text AS transaction_id";
 
 impl InDoubt {
-    /// Creates the record of a transaction that is open on a node, from the note that came with its statements.
+    /// Creates the record of an open transaction from the note of its statements.
     pub(super) fn noted(note: Note, node: Arc<str>) -> Self {
         Self {
             node,

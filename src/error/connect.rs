@@ -65,7 +65,7 @@ pub enum ConnectError {
         "the server has no connection slot left (SQLSTATE 53300): lower `pool.max_size`, or raise its max_connections"
     )]
     TooManyConnections(#[source] tokio_postgres::Error),
-    /// The server is starting up or shutting down (57P03), or ended the session as it did (57P01, 57P02).
+    /// The server is starting up or shutting down (57P01 to 57P03).
     #[error(
         "the server takes no connections yet (SQLSTATE 57P01 to 57P03): it is starting up, shutting down or recovering"
     )]

@@ -104,7 +104,7 @@ impl PositionLog {
         (seen.cluster, seen.positions)
     }
 
-    /// Sets the cluster of what is recorded from now on, unless positions of another one were seen.
+    /// Sets the cluster of later positions, unless another one's were seen.
     ///
     /// A set may adopt another cluster, in which the positions of the first one mean nothing.
     pub(crate) fn begin_in(&self, cluster: Option<u64>) {

@@ -61,9 +61,9 @@ pub struct HealthReport {
 pub struct MemoryReport {
     /// `true` if the file has what the set knows.
     pub saved: bool,
-    /// What was wrong with the file that was found, and where it is kept.
+    /// The fault of the file that was found, and the place where it is kept.
     pub found: Option<String>,
-    /// Why the file cannot be used at present; the set tries again.
+    /// The reason why the file cannot be used at present; the set tries again.
     pub error: Option<String>,
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct NodeStats {
     sessions: AtomicU32,
     /// Highest known position: replayed by a standby, written by a primary.
     position: AtomicU64,
-    /// Timeline that the node follows as a standby, as far as the set knows; 0 if it may follow another one.
+    /// Timeline that the node follows as a standby; 0 if it is not known.
     followed_timeline: AtomicU32,
     /// Wakes the callers that wait for a position.
     advanced: Notify,

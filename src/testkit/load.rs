@@ -223,7 +223,7 @@ impl LoadReport {
         self.writes.iter().filter(|write| write.succeeded()).map(|write| write.id)
     }
 
-    /// Compares the writes with the effects that a server has: the numbers of the writes, once for each effect.
+    /// Compares the writes with the effects that a server has.
     ///
     /// ```
     /// use pointsman::testkit::LoadReport;

@@ -29,7 +29,7 @@ pub(super) fn of(data_dir: &Path) -> Vec<Process> {
     living(|directory| directory == data_dir, |name| name == "postgres")
 }
 
-/// Lists the processes that are alive and whose working directory is `folder`, or is inside it.
+/// Lists the live processes whose working directory is in `folder`.
 #[cfg(target_os = "linux")]
 pub(super) fn within(folder: &Path) -> Vec<Process> {
     living(|directory| directory.starts_with(folder), |_| true)

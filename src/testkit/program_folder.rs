@@ -1,4 +1,4 @@
-//! Programs of other projects beside the servers, which end with the test like these.
+//! Other programs beside the servers, which end with the test as well.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ pub struct ProgramFolder {
 struct Children(Mutex<Vec<Child>>);
 
 impl ProgramFolder {
-    /// Makes the folder, among the temporary files.
+    /// Creates the folder, among the temporary files.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl ProgramFolder {
         self.programs.path("")
     }
 
-    /// Reserves a port of 127.0.0.1 as long as this lives, for a program that sets `SO_REUSEADDR`.
+    /// Reserves a port of 127.0.0.1 for a program that sets `SO_REUSEADDR`.
     ///
     /// # Errors
     ///

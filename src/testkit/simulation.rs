@@ -9,7 +9,7 @@ use crate::config::Config;
 pub use crate::config::network::{Connecting, Network, NetworkStream};
 pub use crate::defect::Defect;
 
-/// Returns a configuration whose nodes are reached over a network in memory, instead of sockets.
+/// Returns a configuration whose nodes are reached over a network in memory.
 ///
 /// Each connection goes over it, also that of a cancel request. A host name is not resolved.
 ///

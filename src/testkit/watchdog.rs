@@ -14,7 +14,7 @@ use std::process::{Child, Stdio};
 /// Ends the servers and removes the folder once its standard input closes.
 const SCRIPT: &str = include_str!("watchdog.sh");
 
-/// The variable that marks processes of other programs than PostgreSQL, with the folder as its value.
+/// The variable that marks processes of other programs than PostgreSQL.
 #[cfg(target_os = "linux")]
 pub(super) const FOLDER_VARIABLE: &str = "POINTSMAN_TESTKIT_FOLDER";
 

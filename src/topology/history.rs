@@ -100,7 +100,7 @@ pub(super) struct Unrecorded {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shown {
     pub(super) timeline: u32,
-    /// The node's last known position on this timeline; zero if an earlier run of the program saw it.
+    /// The node's last position on this timeline; zero if it is only remembered.
     pub(super) position: Lsn,
     /// The fork of the timeline, from which the node began to write.
     pub(super) fork: Option<Lsn>,

@@ -150,7 +150,7 @@ impl Lineages {
         samples.iter().rev().find(|sample| sample.in_recovery).map(|sample| sample.sent)
     }
 
-    /// Returns the primary that a standby has overtaken, with its timeline; the standby proves a later one.
+    /// Returns the primary that a standby has overtaken, with its timeline.
     ///
     /// It proves a later timeline if it was further than its primary is now, so it follows another one. Only a standby
     /// known to have followed this primary's timeline proves that. One that may have parted earlier does not fence the
@@ -179,7 +179,7 @@ impl Lineages {
         all_last_seen.iter().enumerate().filter_map(overtaken).max()
     }
 
-    /// Returns `true` if a node that claims a timeline may have sent all that a standby has.
+    /// Returns `true` if a claimant may have sent all that a standby has.
     pub(crate) fn may_feed(
         &self,
         node: usize,

@@ -1,4 +1,4 @@
-//! What the set keeps of its cluster when the program ends (pure; `file` acts).
+//! Knowledge of the cluster that outlives the program (pure; `file` acts).
 //!
 //! A program that starts while it reaches an old primary alone cannot know of a promotion, because an old primary shows
 //! nothing of it. So the set may keep a file with what such a program must know:
@@ -29,7 +29,7 @@ pub(crate) mod file;
 mod plan;
 mod text;
 
-/// What a set knows about its cluster, in the form that outlives the program.
+/// A set's knowledge of its cluster, in the form that outlives the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) system_identifier: u64,
@@ -85,7 +85,7 @@ impl RoleHistory {
         Remembered { memory, forgettings: self.forgettings }
     }
 
-    /// Adds what an earlier run of the program knew, unless it concerns another cluster.
+    /// Adds what an earlier program knew, unless it is about another cluster.
     ///
     /// Returns `true` if it was added.
     pub(super) fn recall(&mut self, memory: &Memory) -> bool {
@@ -119,7 +119,7 @@ impl RoleHistory {
         true
     }
 
-    /// Decides which cluster counts, by the last identifier of each configured node and by the remembered one.
+    /// Decides which cluster counts: the nodes' own, or the remembered one.
     ///
     /// `pending` nodes were not probed yet.
     pub(super) fn weigh(&mut self, shown: &[Option<u64>], pending: usize) -> Vote {

@@ -66,7 +66,7 @@ impl NodeView {
 }
 
 impl Snapshot {
-    /// Closes what could write to another node than the primary, and every connection to a fenced node.
+    /// Closes the connections that could write to another node than the primary.
     pub(super) fn fence(&self) {
         for (i, view) in self.nodes.iter().enumerate() {
             if self.primary != Some(i) {

@@ -31,7 +31,7 @@ pub(crate) struct TopologyState {
     changes: watch::Sender<Arc<Topology>>,
     /// Start of the search for a primary, while there is one.
     search: watch::Sender<Option<Instant>>,
-    /// What outlives the program; kept up to date only while it has a receiver.
+    /// Knowledge that outlives the program, up to date while it has a receiver.
     remembered: watch::Sender<Remembered>,
 }
 
@@ -140,7 +140,7 @@ impl TopologyState {
         receiver
     }
 
-    /// Adds what an earlier run of the program knew, unless it concerns another cluster.
+    /// Adds what an earlier program knew, unless it is about another cluster.
     pub(crate) fn recall(&self, memory: &Memory, now: Instant) {
         let mut state = self.lock();
         if state.history.recall(memory) {

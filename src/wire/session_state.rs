@@ -77,7 +77,7 @@ impl Prepared {
     }
 }
 
-/// Returns `true` if a message shows a statement that removes all prepared statements.
+/// Returns `true` if a message removes all prepared statements.
 ///
 /// The server reports that only when it has happened.
 pub(super) fn removes_statements(kind: u8, body: &[u8]) -> bool {

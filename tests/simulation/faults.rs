@@ -279,7 +279,7 @@ pub(crate) fn repair(cluster: &Cluster) -> usize {
     newest
 }
 
-/// Makes all other nodes follow the primary, once it serves.
+/// Lets all other nodes follow the primary, once it serves.
 pub(crate) fn follow(cluster: &Cluster, primary: usize) {
     let mut state = cluster.lock();
     let now = Instant::now();

@@ -1,4 +1,4 @@
-//! What the set has shown: the highest timeline that counts, by the truth about the data directories.
+//! The highest timeline that the set has shown and that counts, by the truth about the data directories.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

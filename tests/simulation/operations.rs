@@ -1,4 +1,4 @@
-//! What the users of the set do, and what they get.
+//! The operations of the set's users, and their outcomes.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub(crate) enum Operation {
     },
 }
 
-/// What a user got.
+/// The outcome that a user got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Read(Vec<i64>),

@@ -21,7 +21,7 @@ use crate::schedule::{Event, REPAIR, SESSIONS, Schedule};
 use crate::server::cluster::{Cluster, name};
 use crate::server::node::{Node, Power};
 
-/// What a run without a violation did.
+/// The numbers of a run without a violation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Stats {
     pub(crate) operations: usize,
@@ -34,7 +34,7 @@ pub(crate) struct Stats {
     pub(crate) digest: u64,
 }
 
-/// What a run violated.
+/// The rule that a run violated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Violation(pub(crate) String);
 

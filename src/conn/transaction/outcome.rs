@@ -12,7 +12,7 @@ pub(crate) struct RunSigns {
     pub(crate) intact: bool,
     /// The connection had ended.
     pub(crate) ended: bool,
-    /// The end of the connection reached a statement, or the connection was used after it.
+    /// The end of the connection reached a statement, or it was used after its end.
     pub(crate) hit: bool,
     /// The server owed an answer when the connection ended.
     pub(crate) owed: bool,
@@ -31,7 +31,7 @@ pub(crate) enum Stage {
     Begin,
     /// The function returned an error.
     Function,
-    /// The function returned a value, and there was nothing to commit: a statement had failed, for example.
+    /// The function returned a value, and there was nothing to commit.
     Refused,
     /// The function returned a value, and a COMMIT was tried.
     Commit {
@@ -63,7 +63,7 @@ impl Doubt {
 /// The signs that the connection showed of a COMMIT.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CommitSigns {
-    /// The connection had ended before the COMMIT, or the COMMIT was not given to its stream.
+    /// The connection had ended before the COMMIT, or never got it.
     ///
     /// A part of a message has no effect, so it counts as not sent.
     pub(crate) not_sent: bool,

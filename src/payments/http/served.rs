@@ -29,7 +29,7 @@ impl<T> Served<T> {
         Self { status: StatusCode::OK, role: conn.role(), node: conn.node().to_owned(), document }
     }
 
-    /// Returns the result of a read or a write; a failure is classified by its connection's state.
+    /// Returns the result; a failure is classified by its connection's state.
     pub(super) fn result<I: Intent>(
         conn: &Conn<I>,
         result: Result<T, payments::Error>,

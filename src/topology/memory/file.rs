@@ -17,7 +17,7 @@ pub(crate) use super::plan::{Found, Kept};
 /// The file of a large set has a few kilobytes.
 const SIZE_MAX: u64 = 256 * 1024;
 
-/// What was done to bring a file up to date.
+/// The outcome of an update of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Done {
     /// The content that this program knows the file to have.
@@ -113,7 +113,7 @@ fn write_beside(beside: &Path, path: &Path, text: &str) -> io::Result<()> {
     sync_folder(path)
 }
 
-/// Refuses to replace another user's file, which that user's program could then not read any more.
+/// Refuses to replace another user's file.
 #[cfg(unix)]
 fn check_owner(new: &File, path: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! What to do with a memory file, by what it contains (pure).
+//! Decides by its content what is done with a memory file (pure).
 //!
 //! | the file | what happens |
 //! |---|---|
@@ -14,7 +14,7 @@
 use super::text::TextError;
 use super::{Memory, Remembered};
 
-/// What a memory file contains.
+/// The content of a memory file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     /// There is no file.
@@ -23,7 +23,7 @@ pub(crate) enum Found {
     Valid(Memory),
     /// The file is from this crate, and damaged; this is the reason.
     Corrupt(String),
-    /// The file cannot be used, and is not this program's to change; this is the reason.
+    /// The file cannot be used, and must not be changed; this is the reason.
     Untouchable(String),
 }
 
@@ -45,7 +45,7 @@ impl Found {
     }
 }
 
-/// How a file that is replaced is kept.
+/// The name under which a replaced file is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kept {
     Foreign,

@@ -1,4 +1,4 @@
-//! The text form of a memory: TOML under a first line that marks the file as one of this crate (pure).
+//! The text form of a memory: TOML under a line that marks it (pure).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const VERSION: i64 = 1;
 /// Nodes that a file may name: far more than one configuration has.
 const NODES_MAX: usize = 1_000;
 
-/// Why a text is no memory.
+/// The reason why a text is no memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TextError {
     /// The text is not from this crate.

@@ -1,11 +1,11 @@
-//! The effect of a request on its transaction, as the text of its statements shows it (pure).
+//! The effect of a request on its transaction, by its text (pure).
 //!
 //! A question inside a transaction takes a snapshot. Behind a statement that took one already, that changes nothing.
 //! Behind any other, such as `LOCK TABLE`, it would fix the snapshot too early, or make a later `SET TRANSACTION` fail.
 
 use crate::wire::session_state::cut;
 
-/// The effect of a request on its transaction; of several statements, the highest counts.
+/// The effect of a request; of several statements, the highest counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::wire) enum Effect {
     /// It changes no data, and takes no snapshot.
@@ -17,7 +17,7 @@ pub(in crate::wire) enum Effect {
     Other,
 }
 
-/// The effects of a session's prepared statements, and of the request that is being sent.
+/// The effects of the prepared statements, and of the present request.
 #[derive(Debug, Default)]
 pub(in crate::wire) struct Effects {
     /// The named statements that do not just take a snapshot, which are few.

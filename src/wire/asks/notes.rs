@@ -1,4 +1,4 @@
-//! Notes the id and the position of a transaction, in the flight of its own statements.
+//! Notes a transaction's id and position in the flight of its statements.
 //!
 //! A COMMIT without an answer is resolved with the transaction's id, and with a position behind the transaction's first
 //! record in the log. The question for both is a prepared statement at the end of the user's request, so its answer
@@ -6,7 +6,7 @@
 //! position behind the last one is certainly behind the first record.
 //!
 //! An error of the question would abort the transaction. So before the first `BEGIN` of a session, in its flight, a
-//! request of its own prepares the question and executes it once. That proves that the role may ask. The same request
+//! separate request prepares the question and executes it once. That proves that the role may ask. The same request
 //! asks for what stays the same as long as the session lives.
 
 use tokio::time::Instant;
@@ -57,7 +57,7 @@ enum Known {
     Answered(Origin),
 }
 
-/// The history that a session writes, which stays the same as long as the session lives.
+/// The history that a session writes, the same as long as the session lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) system_identifier: u64,
@@ -76,7 +76,7 @@ pub(crate) struct Note {
     pub(crate) began: Instant,
 }
 
-/// What is noted on an open transaction.
+/// The note on an open transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Noted {
     /// The transaction has written nothing.
@@ -146,7 +146,7 @@ fn text(value: &[u8]) -> Option<&str> {
 }
 
 impl WireState {
-    /// Notes the transaction that the next request begins, until [`end_notes`](Self::end_notes).
+    /// Notes the next transaction, until [`end_notes`](Self::end_notes).
     pub(crate) fn begin_notes(&self) {
         let mut queue = self.asks.queue();
         queue.notes.open = Some(Open { began: Instant::now(), last: 0, noted: None });
@@ -167,7 +167,7 @@ impl WireState {
         self.asks.queue().notes.noted()
     }
 
-    /// Appends the request that prepares the question, before the first `BEGIN` of the session that is noted.
+    /// Appends the request that prepares the question, before the first `BEGIN`.
     pub(super) fn prepare_notes(&self, queue: &mut Queue, out: &mut Vec<u8>) {
         if queue.notes.is_active()
             && queue.notes.origin == Known::Unasked
@@ -181,7 +181,7 @@ impl WireState {
         }
     }
 
-    /// Records a request of the transaction, and appends the question that goes with it.
+    /// Records a request of the transaction, and appends its question.
     ///
     /// `before` is the number of requests before it, which executes this many `statements`.
     pub(super) fn note_request(
@@ -209,7 +209,7 @@ impl WireState {
         self.asks.push(queue, Question { after, function, place, tracking: None }, out);
     }
 
-    /// Handles a message that may answer a question for the transaction, which is a request of its own.
+    /// Handles a message that may answer a question sent as a separate request.
     pub(super) fn answer_note_apart(&self, queue: &mut Queue, kind: u8, body: &[u8]) -> Passage {
         let Some((function, after)) = queue.questions.front().map(|next| (next.function, next.after)) else {
             return Passage::Pass;
@@ -239,7 +239,7 @@ impl WireState {
         Passage::Remove
     }
 
-    /// Handles a message that may answer a question for the transaction within the user's request.
+    /// Handles a message that may answer a question within the user's request.
     pub(super) fn answer_note_within(&self, queue: &mut Queue, kind: u8, body: &[u8]) -> Passage {
         match kind {
             b'2' => {}

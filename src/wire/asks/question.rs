@@ -26,7 +26,7 @@ pub(super) enum Place {
     ///
     /// This is the number of statements before it that have no answer yet.
     Trailing { statements: u32 },
-    /// Answered as the last statement; the end of the user's request confirms that the server was a standby.
+    /// Answered as the last statement; the request's end confirms the standby.
     Unconfirmed { position: Lsn },
 }
 
@@ -47,7 +47,7 @@ pub(super) enum Function {
     Timeline,
     /// The statement that asks for the id and the position of the open transaction.
     Note,
-    /// The statements that prepare and prove [`Note`](Self::Note), and ask for the history that the session writes.
+    /// The statements that prepare [`Note`](Self::Note) and ask for the history.
     Origin,
 }
 
@@ -90,7 +90,7 @@ const SYNC: &[u8] = b"S\0\0\0\x04";
 /// Both functions are there for every role by default, and read nothing that a transaction could change.
 const NOTE: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned(), \
     pg_catalog.pg_current_wal_insert_lsn() /* pointsman */";
-/// Asks for the history that the session writes: the cluster, the timeline, and the end of the last recovery.
+/// Asks for the cluster, the timeline, and the end of the last recovery.
 const ORIGIN: &str = "SELECT (SELECT s.system_identifier FROM pg_catalog.pg_control_system() AS s), \
     pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8), \
     pg_catalog.pg_last_wal_replay_lsn() /* pointsman */";
@@ -154,7 +154,7 @@ impl Function {
         matches!(self, Self::Note | Self::Origin)
     }
 
-    /// Appends the message that calls the function, with binary values, or those of the statement.
+    /// Appends the messages that ask.
     ///
     /// It holds its kind, its length, the identifier of the function, the formats of the arguments, the arguments, and
     /// the format of the result.

@@ -1,4 +1,4 @@
-//! What Patroni does on request, and what its members go through.
+//! The actions of Patroni on request, and the faults of its members.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Decides if a history keeps what the set promises (pure).
 //!
-//! * `sessions`: what a session sees of its own and of other writes
+//! * `sessions`: what a session sees of its writes and of others
 //! * `service`: what becomes of writes and reads, whichever nodes fail
 
 use std::fmt;
@@ -30,7 +30,7 @@ pub(crate) enum Rule {
     HealthyAgain,
 }
 
-/// What a run promises beyond the guarantees of sessions.
+/// The promises of a run beyond the guarantees of sessions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Promises {
     /// Longest duration of a read.

@@ -97,7 +97,7 @@ impl Faults<'_> {
     }
 }
 
-/// Makes a standby follow, and returns `true` if it had to be copied.
+/// Lets a standby follow, and returns `true` if it had to be copied.
 async fn follow(node: &Node<'_>, new: &Node<'_>) -> TestResult<bool> {
     let (node, new) = (node.server, new.server);
     let follows = async {
@@ -118,7 +118,7 @@ async fn follow(node: &Node<'_>, new: &Node<'_>) -> TestResult<bool> {
     Ok(true)
 }
 
-/// Makes each commit wait for two replicas, and returns once one has; or ends that.
+/// Lets each commit wait for two replicas, and returns once one has; or ends that.
 async fn synchronous(primary: &Server, on: bool) -> TestResult {
     primary.change_setting("synchronous_standby_names", if on { "ANY 2 (*)" } else { "" }).await?;
     if on {

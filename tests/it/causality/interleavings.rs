@@ -1,4 +1,4 @@
-//! What sessions keep when connections, transactions and callers come to an end at the wrong moment.
+//! Sessions whose connections, transactions and callers end at the wrong moment.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn count(session: &Session) -> i64 {
     read.await.unwrap()
 }
 
-/// What a replica that was behind had answered passed for a result as soon as its connection ended, too.
+/// The answer of a replica that was behind passed for a result as soon as its connection ended, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_replica_did_not_prove_counts_no_more_when_its_connection_ends() {
     let (cluster, set) = fixture(1, ReadSettings::default()).await;

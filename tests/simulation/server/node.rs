@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::wal::{Body, Database, Wal, segment_start};
 
-/// Whether the processes of a server run.
+/// The state of a server's processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Power {
     Running,
@@ -58,7 +58,7 @@ pub(crate) struct Node {
     /// The timeline in the control file.
     pub(crate) control_timeline: u32,
     pub(crate) recovered_to: Option<u64>,
-    /// What was received since the start.
+    /// The log received since the start.
     pub(crate) received: Option<u64>,
     pub(crate) replay_delay: Duration,
     pub(crate) replay_paused: bool,

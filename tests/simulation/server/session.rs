@@ -20,11 +20,11 @@ enum Transaction {
     Failed,
 }
 
-/// What the connection has to do before the session goes on.
+/// The next step of the connection before the session goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     GoOn,
-    /// Wait until a standby has so many records, and then [finish](Session::finish_commit).
+    /// Wait until a standby has this number of records, and then [finish](Session::finish_commit).
     AwaitStandby {
         records: usize,
     },

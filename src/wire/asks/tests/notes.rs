@@ -145,7 +145,7 @@ async fn a_role_that_may_not_ask_is_not_asked_within_a_transaction() {
     assert_eq!(kinds, "PBEPBES".to_owned() + "Q" + "BES");
 }
 
-/// The note of a statement by the simple protocol is a request of its own, whose failure the connection has to know.
+/// The note of a simple query is a separate request, whose failure the connection has to know.
 #[tokio::test]
 async fn a_question_that_was_cancelled_fails_the_transaction_visibly() {
     let (mut tap, wire, stream) = connected(1024, false).await;

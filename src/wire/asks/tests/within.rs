@@ -115,7 +115,7 @@ async fn a_question_before_a_request_proves_what_its_statements_read() {
     }
 }
 
-/// What a promoted server had written since was read, and the end of its recovery passed for its position.
+/// The end of a promoted server's recovery passed for its position, although later writes had been read.
 #[tokio::test]
 async fn a_promotion_that_the_end_of_the_request_reports_leaves_no_position() {
     for cut in [1, 7, 1024] {

@@ -1,4 +1,4 @@
-//! What a server answers about itself and its transactions.
+//! The answers of a server about itself and its transactions.
 
 use super::Session;
 use crate::server::cluster::{IDENTIFIER, State};
