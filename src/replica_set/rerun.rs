@@ -5,7 +5,8 @@
 //!
 //! Three things bound the repeats. Conflicts have `writes.retries`. Lost connections have one deadline, which begins
 //! with the first loss. And a transaction that lost [`SESSIONS`] sessions in the middle of a statement is suspected of
-//! ending them, and does not get another one.
+//! ending them, and does not get another one. Sessions that were open at the first loss count once, because the
+//! sessions of a server that dies end one after the other.
 
 use std::time::Duration;
 
@@ -40,8 +41,10 @@ pub(super) enum Cause {
     Conflict,
     /// The connection was lost, and the transaction is not to blame.
     Lost,
-    /// The connection was lost in the middle of a statement, which may be the reason.
+    /// The server ended the session in the middle of a statement, which may be the reason.
     Suspect,
+    /// The connection was lost without a word in the middle of a statement, which may have crashed the server.
+    Crashed,
 }
 
 /// Decides by the signs of a run.
@@ -81,7 +84,8 @@ fn lost(signs: &RunSigns, owed: bool) -> Decision {
         // The function was idle for too long, which it would be again.
         _ if signs.sqlstate.is_some_and(|code| IDLE.contains(&code)) => Decision::Return,
         Failure::Conflict | Failure::Lost => Decision::Again(Cause::Lost),
-        Failure::Terminated | Failure::Crashed => Decision::Again(Cause::Suspect),
+        Failure::Terminated => Decision::Again(Cause::Suspect),
+        Failure::Crashed => Decision::Again(Cause::Crashed),
     }
 }
 
@@ -102,6 +106,7 @@ pub(super) struct Reruns {
     /// Time for which lost connections are repeated.
     failover_wait: Duration,
     deadline: Option<Instant>,
+    first_loss: Option<Instant>,
 }
 
 impl Reruns {
@@ -120,6 +125,7 @@ impl Reruns {
             limit,
             failover_wait,
             deadline: None,
+            first_loss: None,
         }
     }
 
@@ -128,20 +134,33 @@ impl Reruns {
         self.limit.or(self.deadline)
     }
 
-    /// Returns the deadline for everything after the first lost connection, which begins now at the latest.
+    /// Returns the deadline for all that follows the first lost connection.
     pub(super) fn deadline(&mut self, now: Instant) -> Instant {
         let deadline = self.limit.unwrap_or(now + self.failover_wait);
         *self.deadline.get_or_insert(deadline)
     }
 
+    /// Returns the cause, with regard to the losses before.
+    ///
+    /// A session that was opened before the first loss may have been lost with the same server process.
+    pub(super) fn judge(&self, cause: Cause, opened: Instant) -> Cause {
+        match cause {
+            Cause::Crashed if self.first_loss.is_some_and(|first| opened < first) => Cause::Lost,
+            cause => cause,
+        }
+    }
+
     /// Returns the pause before the next run; `None` if there is none.
     pub(super) fn pause(&mut self, cause: Cause, now: Instant) -> Option<Duration> {
+        if cause != Cause::Conflict {
+            self.first_loss.get_or_insert(now);
+        }
         let is_first = self.deadline.is_none();
         let (limit, left) = match cause {
             // The conflict explains more than the lack of time.
             Cause::Conflict => (self.limit, Some(&mut self.conflicts)),
             Cause::Lost => (Some(self.deadline(now)), None),
-            Cause::Suspect => (Some(self.deadline(now)), Some(&mut self.sessions)),
+            Cause::Suspect | Cause::Crashed => (Some(self.deadline(now)), Some(&mut self.sessions)),
         };
         let is_conflict = cause == Cause::Conflict;
         if let Some(left) = left {

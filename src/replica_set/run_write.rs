@@ -1,4 +1,4 @@
-//! Runs a transaction again after a run that had no effect, and resolves a COMMIT without an answer.
+//! Runs a transaction, again after a run that had no effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::options::WriteOptions;
 use crate::topology::Known;
 use crate::{SqlState, Write};
 
-/// Time before the topology is looked at again, after a transaction found its primary read only.
+/// Pause after a transaction found its primary read only.
 const PAUSE: Duration = Duration::from_millis(5);
 
 impl ReplicaSet {
@@ -156,6 +156,7 @@ impl ReplicaSet {
                     Err(error) => return Err(lost.unwrap_or_else(|| error.into())),
                 };
                 let recorded = self.record_apart(&conn, &options, &log);
+                let opened = conn.wire().created();
                 let ran = conn.transaction_with(&options, function.clone()).await;
                 let demoted = ran.outcome.is_err() && self.was_demoted(&conn).await;
                 let not_noted = Doubt::NotNoted;
@@ -196,6 +197,7 @@ impl ReplicaSet {
                         }
                     }
                 };
+                let cause = reruns.judge(cause, opened);
                 let Some(wait) = reruns.pause(cause, Instant::now()) else { return ran.outcome };
                 tracing::debug!(sqlstate = ?ran.signs.sqlstate, ?cause, ?wait, "a transaction is run again");
                 lost = ran.outcome.err().filter(|_| cause != Cause::Conflict);
@@ -228,7 +230,7 @@ impl ReplicaSet {
         false
     }
 
-    /// Records the positions of one run apart from the session's, as long as its outcome may have to be resolved.
+    /// Records the positions of a run that may have to be resolved.
     ///
     /// A COMMIT without an answer leaves a gap in the session. Once the COMMIT is resolved, there is none.
     fn record_apart(&self, conn: &Conn<Write>, options: &WriteOptions, log: &SharedLog) -> Recorded {
@@ -241,7 +243,7 @@ impl ReplicaSet {
     }
 }
 
-/// Returns the error of a transaction that the primary has, and a failover may lose.
+/// Returns the error of a commit that a failover may lose.
 fn committed_locally(in_doubt: InDoubt, signs: &RunSigns) -> diesel::result::Error {
     let (node, in_doubt) = (None, Some(in_doubt));
     OutcomeUnknown { node, sqlstate: signs.sqlstate, in_doubt, committed_locally: true }.into()

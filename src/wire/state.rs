@@ -143,6 +143,11 @@ impl WireState {
         }
     }
 
+    /// Returns the time at which the connection was made.
+    pub(crate) fn created(&self) -> Instant {
+        self.created
+    }
+
     /// Waits until no answer is pending, or the connection has ended.
     ///
     /// # Cancel safety

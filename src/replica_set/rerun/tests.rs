@@ -47,13 +47,13 @@ fn a_run_without_effect_is_repeated_and_the_functions_own_error_is_not() {
         (RunSigns { ended: true, ..FAILED }, Return),
         (RunSigns { ended: true, severed: true, ..FAILED }, Return),
         // A statement was hit by the end of the connection.
-        (LOST, Again(Cause::Suspect)),
+        (LOST, Again(Cause::Crashed)),
         (RunSigns { severed: true, ..LOST }, Again(Cause::Lost)),
         (RunSigns { owed: false, ..LOST }, Again(Cause::Lost)),
         (RunSigns { sqlstate: said(b"57P01"), ..LOST }, Again(Cause::Suspect)),
         (RunSigns { sqlstate: said(b"57P02"), ..LOST }, Again(Cause::Lost)),
         (RunSigns { sqlstate: said(b"57P03"), ..LOST }, Again(Cause::Lost)),
-        (RunSigns { sqlstate: said(b"XX000"), ..LOST }, Again(Cause::Suspect)),
+        (RunSigns { sqlstate: said(b"XX000"), ..LOST }, Again(Cause::Crashed)),
         // The function was idle for too long.
         (RunSigns { sqlstate: said(b"25P03"), ..LOST }, Return),
         (RunSigns { sqlstate: said(b"25P04"), ..LOST }, Return),
@@ -65,7 +65,7 @@ fn a_run_without_effect_is_repeated_and_the_functions_own_error_is_not() {
         (RunSigns { stage: Stage::Begin, hit: false, owed: false, ..LOST }, Again(Cause::Lost)),
         // A statement had failed although the function returned a value.
         (RunSigns { stage: Stage::Refused, ..FAILED }, Return),
-        (RunSigns { stage: Stage::Refused, ..LOST }, Again(Cause::Suspect)),
+        (RunSigns { stage: Stage::Refused, ..LOST }, Again(Cause::Crashed)),
         (RunSigns { conflict: true, ..FAILED }, Again(Cause::Conflict)),
         (RunSigns { stage: Stage::Refused, conflict: true, ..FAILED }, Again(Cause::Conflict)),
     ] {
@@ -87,7 +87,7 @@ fn a_commit_is_repeated_only_if_it_certainly_had_no_effect() {
         (lost(locally(Outcome::Unknown)), noted(), Return, Resolve),
         (lost(commit(Outcome::Unknown)), Doubt::NotNoted, Return, Return),
         // Nothing was written.
-        (lost(commit(Outcome::Unknown)), Doubt::Nothing, Return, Again(Cause::Suspect)),
+        (lost(commit(Outcome::Unknown)), Doubt::Nothing, Return, Again(Cause::Crashed)),
         (commit(Outcome::NotEnded), noted(), Return, Return),
         (commit(Outcome::RolledBack), noted(), Return, Return),
         (commit(Outcome::Rejected), noted(), Return, Return),
@@ -104,7 +104,7 @@ fn a_commit_is_repeated_only_if_it_certainly_had_no_effect() {
             Again(Cause::Lost),
         ),
         // The function swallowed the error of a statement that ended the session.
-        (lost(commit(Outcome::NotSent)), noted(), Again(Cause::Suspect), Again(Cause::Suspect)),
+        (lost(commit(Outcome::NotSent)), noted(), Again(Cause::Crashed), Again(Cause::Crashed)),
     ] {
         assert_eq!(decide(&signs, false, false, &doubt), plain, "{signs:?}");
         assert_eq!(decide(&signs, false, true, &doubt), once, "exactly once: {signs:?}");
@@ -157,6 +157,27 @@ fn conflicts_and_lost_sessions_have_their_own_numbers() {
     assert!(reruns.pause(Cause::Suspect, now).is_some());
     assert_eq!(reruns.pause(Cause::Suspect, now), None, "three sessions are lost");
     assert!(reruns.pause(Cause::Lost, now).is_some());
+}
+
+/// The sessions of a killed server ended one after the other, so a write that got three of them failed.
+#[test]
+fn sessions_that_were_open_at_the_first_loss_count_once() {
+    let (mut reruns, old) = reruns(None);
+    let now = old + Duration::from_secs(60);
+    let at = |ms| now + Duration::from_millis(ms);
+    assert_eq!(reruns.judge(Cause::Crashed, old), Cause::Crashed, "the first one");
+    assert!(reruns.pause(Cause::Crashed, now).is_some());
+    for ms in [1, 2, 3] {
+        let cause = reruns.judge(Cause::Crashed, old);
+        assert_eq!(cause, Cause::Lost);
+        assert!(reruns.pause(cause, at(ms)).is_some());
+    }
+    // A session that is opened afterwards shows that the server was there again.
+    assert_eq!(reruns.judge(Cause::Crashed, at(100)), Cause::Crashed);
+    assert!(reruns.pause(Cause::Crashed, at(110)).is_some());
+    assert_eq!(reruns.pause(Cause::Crashed, at(210)), None, "three sessions");
+    // One that the server ended by name counts always.
+    assert_eq!(reruns.judge(Cause::Suspect, old), Cause::Suspect);
 }
 
 #[test]
