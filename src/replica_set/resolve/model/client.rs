@@ -1,19 +1,18 @@
-//! The client with its sessions, and the set's view of the servers.
+//! The client with its sessions, and its steps.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::servers::{Event, Health, Record, SERVERS, Server, events, happen, is_replicated, standbys};
+use super::view::{Shown, View, name};
 use super::{Bounds, Rules};
 use crate::conn::{CommitSigns, Doubt, Outcome, RunSigns, Stage};
 use crate::error::InDoubt;
 use crate::lsn::Lsn;
 use crate::replica_set::rerun::Decision;
 use crate::replica_set::resolve::{CommitOutcome, Status};
-use crate::stats::ServerIdentity;
-use crate::topology::{Recoveries, Recovery};
+use crate::topology::Recovery;
 
 /// Runs of the transaction.
 const RUNS: u8 = 2;
@@ -29,6 +28,8 @@ pub(super) struct State {
     sessions: [Option<Session>; RUNS as usize],
     others: u8,
     faults: u8,
+    /// The primary that said that the last run had no effect.
+    answered: Option<usize>,
 }
 
 /// The note on a run: the run's server and process, and the content of an in-doubt transaction.
@@ -78,34 +79,6 @@ struct Session {
     cancelled: bool,
 }
 
-/// What the set has seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-struct View {
-    shown: [Option<Shown>; SERVERS],
-    highest: u32,
-    recoveries: Vec<Seen>,
-}
-
-/// The last answer of a server to a probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Shown {
-    is_primary: bool,
-    timeline: u32,
-    process: u8,
-    recovered_to: Option<u64>,
-}
-
-/// A recovery as the set records it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Seen {
-    server: usize,
-    process: u8,
-    timeline: u32,
-    end: Option<u64>,
-    from: Option<u32>,
-    was_standby: bool,
-}
-
 /// A step of the client, of its sessions or of the set.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step {
@@ -125,75 +98,6 @@ pub(super) enum Step {
     Confirm,
     LoseConfirmation,
     GiveUp,
-}
-
-impl View {
-    fn probe(&mut self, i: usize, server: &Server) {
-        let before = self.shown[i];
-        let shown = Shown::of(server);
-        if server.is_primary {
-            let follows = before.filter(|before| !before.is_primary);
-            let seen = Seen {
-                server: i,
-                process: server.process,
-                timeline: server.timeline,
-                end: server.recovered_to,
-                from: follows.filter(|before| before.process == server.process).map(|before| before.timeline),
-                was_standby: follows.is_some(),
-            };
-            let last = self.recoveries.iter().rfind(|seen| seen.server == i);
-            let same = |last: &Seen| {
-                !seen.was_standby
-                    && (last.timeline, last.end, last.process) == (seen.timeline, seen.end, seen.process)
-            };
-            if !last.is_some_and(same) {
-                self.recoveries.push(seen);
-            }
-        }
-        self.shown[i] = Some(shown);
-        self.highest = self.highest.max(server.timeline);
-    }
-
-    /// Returns the server that the set writes to.
-    fn primary(&self) -> Option<usize> {
-        let claims = |shown: &Option<Shown>| {
-            shown.is_some_and(|shown| shown.is_primary && shown.timeline == self.highest)
-        };
-        let mut all = (0..SERVERS).filter(|i| claims(&self.shown[*i]));
-        all.next().filter(|_| all.next().is_none())
-    }
-
-    fn recoveries(&self, base: Instant) -> Recoveries {
-        let mut recoveries = Recoveries::default();
-        for (i, seen) in self.recoveries.iter().enumerate() {
-            let at = base + Duration::from_secs(2 * i as u64 + 1);
-            recoveries.push(Recovery {
-                node: name(seen.server),
-                server: Some(ServerIdentity {
-                    started_at_micros: seen.process.into(),
-                    port: 5432,
-                    address: None,
-                }),
-                timeline: seen.timeline,
-                end: seen.end.map(Lsn::new),
-                from: seen.from,
-                was_standby: seen.was_standby,
-                at,
-            });
-        }
-        recoveries
-    }
-}
-
-impl Shown {
-    fn of(server: &Server) -> Self {
-        let &Server { is_primary, timeline, process, recovered_to, .. } = server;
-        Self { is_primary, timeline, process, recovered_to }
-    }
-}
-
-fn name(server: usize) -> Arc<str> {
-    Arc::from(["a", "b", "c"][server])
 }
 
 impl State {
@@ -225,6 +129,7 @@ impl State {
             sessions: [None; RUNS as usize],
             others: bounds.others,
             faults: bounds.faults,
+            answered: None,
         }
     }
 
@@ -238,6 +143,7 @@ impl State {
         let mut steps: Vec<Step> = events(&self.servers, self.others, self.faults)
             .into_iter()
             .filter(|event| !hides || !event.recovers())
+            .filter(|event| bounds.discarded_answers || !self.discards_answer(*event))
             .map(Step::Servers)
             .collect();
         let is_new = |i: &usize| {
@@ -267,6 +173,14 @@ impl State {
         }
         steps.extend(self.steps_of_client(bounds));
         steps
+    }
+
+    /// Returns `true` if an event discards the history that answered the client.
+    ///
+    /// An operator ends a split brain in this way.
+    fn discards_answer(&self, event: Event) -> bool {
+        let Event::Rebuilt(from, to) = event else { return false };
+        self.answered == Some(to) && self.servers[from].timeline == self.servers[to].timeline
     }
 
     fn steps_of_client(&self, bounds: &Bounds) -> Vec<Step> {
@@ -480,6 +394,7 @@ impl State {
             }
             Some(CommitOutcome::Committed) => self.committed_on(i, bounds),
             Some(CommitOutcome::RolledBack) => {
+                self.answered = Some(i);
                 let signs = lost_signs(Stage::Commit { outcome: Outcome::Unknown, locally: false });
                 self.decide(note, &signs, &Doubt::Nothing, rules, End::Unknown)
             }

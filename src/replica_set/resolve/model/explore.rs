@@ -16,11 +16,13 @@ pub(super) struct Found {
     pub(super) violation: Option<(String, Vec<String>)>,
 }
 
-/// Explores every order, until one violates a rule.
+/// Explores every order within the bounds, until one violates a rule.
 pub(super) fn explore(rules: &Rules, bounds: &Bounds) -> Found {
     let mut queue = State::first(bounds).map(Rc::new).to_vec();
     let mut known: HashSet<_> = queue.iter().cloned().collect();
     let mut origins: Vec<Option<(usize, Step)>> = vec![None; queue.len()];
+    // Events that lead to each state.
+    let mut depths = vec![0; queue.len()];
     let mut ends = BTreeMap::new();
     let (mut at, mut violation) = (0, None);
     while at < queue.len() && violation.is_none() {
@@ -28,7 +30,7 @@ pub(super) fn explore(rules: &Rules, bounds: &Bounds) -> Found {
         if let Some(end) = state.ended() {
             *ends.entry(end).or_insert(0) += 1;
         }
-        if state.is_over() {
+        if state.is_over() || depths[at] == bounds.events {
             at += 1;
             continue;
         }
@@ -42,6 +44,7 @@ pub(super) fn explore(rules: &Rules, bounds: &Bounds) -> Found {
             if known.insert(Rc::clone(&next)) {
                 queue.push(next);
                 origins.push(Some((at, step)));
+                depths.push(depths[at] + 1);
             }
         }
         at += 1;
