@@ -64,7 +64,7 @@ struct Bounds {
     /// Transactions of other clients.
     others: u8,
     synchronous: bool,
-    /// `true` if a primary may be restarted or promoted, and another recovery follow before the set probes it.
+    /// `true` if a recovery may follow another one before the set probes the primary.
     hidden_recoveries: bool,
     /// `true` if a history that answered may be discarded for one of the same timeline.
     discarded_answers: bool,
@@ -191,7 +191,7 @@ fn wrong_rules_are_found() {
     }
 }
 
-/// Asserts that the model finds the defects of wrong rules that need more than 9 events.
+/// Asserts that the model finds the defects that need more than 9 events.
 fn assert_finds_by_long_orders(bounds: &Bounds) {
     let old = |in_doubt: &InDoubt, seen: &Recoveries, now: &Recovery| {
         let mut others = Recoveries::default();

@@ -32,7 +32,7 @@ pub(super) struct State {
     answered: Option<usize>,
 }
 
-/// The note on a run: the run's server and process, and the content of an in-doubt transaction.
+/// The run's server and process, and the content of an in-doubt transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Note {
     server: usize,
@@ -52,12 +52,14 @@ enum Phase {
     Written(Note),
     Sent(Note),
     Resolving(Note),
-    /// The commit was found, and another one waits for the standby on this process of a server.
+    /// The commit was found, and another one waits for the standby.
+    ///
+    /// It waits on this process of a server.
     Confirming(Note, usize, u8),
     Done(End),
 }
 
-/// What the caller is told.
+/// The answer to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum End {
     Committed,
@@ -101,7 +103,7 @@ pub(super) enum Step {
 }
 
 impl State {
-    /// Returns the states in which the client has written, on a primary that the set knows.
+    /// Returns the states in which the client has written on a known primary.
     ///
     /// The primary of the second one was promoted just now, before the others follow it.
     pub(super) fn first(bounds: &Bounds) -> [Self; 2] {
@@ -449,7 +451,9 @@ impl State {
         }
     }
 
-    /// Returns `true` if nothing that comes can violate a rule: the caller has its answer, and no COMMIT is on its way.
+    /// Returns `true` if nothing that comes can violate a rule.
+    ///
+    /// The caller has its answer then, and no COMMIT is on its way.
     pub(super) fn is_over(&self) -> bool {
         let is_in_flight = |session: &Option<Session>| session.is_some_and(|session| session.in_flight);
         self.ended().is_some() && !self.sessions.iter().any(is_in_flight)

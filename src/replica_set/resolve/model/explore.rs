@@ -6,11 +6,11 @@ use std::rc::Rc;
 use super::client::{State, Step};
 use super::{Bounds, Rules};
 
-/// What an exploration found.
+/// The result of an exploration.
 pub(super) struct Found {
     /// Number of different states.
     pub(super) states: usize,
-    /// What callers were told, and in how many states.
+    /// The answers to callers, with the number of states of each.
     pub(super) ends: BTreeMap<&'static str, usize>,
     /// The first violation, and the steps that lead to it.
     pub(super) violation: Option<(String, Vec<String>)>,

@@ -10,7 +10,7 @@ use crate::lsn::Lsn;
 use crate::stats::ServerIdentity;
 use crate::topology::{Recoveries, Recovery};
 
-/// What the set has seen.
+/// The servers as the set has seen them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct View {
     pub(super) shown: [Option<Shown>; SERVERS],
