@@ -14,6 +14,8 @@
 //! `cargo test` explores all orders of up to 9 events with up to 2 faults and 1 transaction of another client.
 //! `POINTSMAN_MODEL_FAULTS=3` explores orders of any number of events with up to 3 faults, which takes many minutes and
 //! gigabytes. Only then the wrong rules that need more than 9 events are tried. Nothing is shown beyond the bound.
+//! An order begins after the first write of the transaction, and the transaction runs at most twice.
+//! A promotion begins the next timeline by number.
 //!
 //! Assumptions:
 //!
