@@ -1,6 +1,14 @@
 // @generated automatically by Diesel CLI.
 
 diesel::table! {
+    account_balances (account, asset) {
+        account -> Text,
+        asset -> Text,
+        balance -> Numeric,
+    }
+}
+
+diesel::table! {
     audit_log (id) {
         id -> Int8,
         entity -> Text,
@@ -57,4 +65,10 @@ diesel::table! {
 diesel::joinable!(callbacks -> transactions (transaction_id));
 diesel::joinable!(transactions -> settlements (settlement_id));
 
-diesel::allow_tables_to_appear_in_same_query!(audit_log, callbacks, settlements, transactions,);
+diesel::allow_tables_to_appear_in_same_query!(
+    account_balances,
+    audit_log,
+    callbacks,
+    settlements,
+    transactions,
+);

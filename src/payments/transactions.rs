@@ -73,25 +73,27 @@ pub trait TransactionRepository<I: Intent> {
         page: PageRequest,
     ) -> impl Future<Output = Result<Page<Transaction>, Error>> + Send;
 
-    /// Sums an account's balance of an asset.
+    /// Returns an account's balance of an asset.
     ///
     /// It is completed deposits less completed withdrawals.
     ///
-    /// An account without transactions has zero. The sum is computed each time, from an index with all columns that it
-    /// needs, so it can never disagree with the transactions.
+    /// An account without transactions has zero. The server keeps the balance in the transaction that changes it, so it
+    /// costs the same however many transactions there are.
     fn balance(
         &self,
         account: &AccountId,
         asset: &Asset,
     ) -> impl Future<Output = Result<Balance, Error>> + Send;
 
-    /// Sums an account's balances of all its assets, by the name of the asset.
+    /// Returns an account's balances of all assets that it ever held, by the name of the asset.
     fn balances(
         &self,
         account: &AccountId,
     ) -> impl Future<Output = Result<Vec<(Asset, Balance)>, Error>> + Send;
 
-    /// Sums each account's balance of an asset, by the name of the account, as of now.
+    /// Sums each account's transactions of an asset, by the name of the account, as of now.
+    ///
+    /// It reads the transactions themselves, so it checks what [`balance`](Self::balance) returns.
     ///
     /// It continues after the last account of the previous call. The last page has fewer entries than the page's size.
     /// Accounts without a completed transaction are left out.
@@ -133,13 +135,16 @@ pub trait TransactionRepository<I: Intent> {
 
     /// Records a provider's callback exactly once, however often it is delivered.
     ///
-    /// The same key with the same content is [`Recorded::Duplicate`], with the transaction as it is
-    /// now. So is another key with the same transaction in it; its status is then left alone, see
-    /// [`advance_transaction`](Self::advance_transaction).
+    /// The same key with the same content is [`Recorded::Duplicate`], with the transaction as it is now. Another key
+    /// with the same transaction in it reports its progress. A status that the present one
+    /// [leads to](Status::leads_to) is stored ([`Recorded::Advanced`]), with an entry in the audit log whose actor is
+    /// the provider. The present status, or an earlier one that arrives late, is a duplicate.
     ///
     /// # Errors
     ///
-    /// [`Error::Conflict`] if the key was used for other content, or the provider's id for another transaction.
+    /// [`Error::Conflict`] if the key was used for other content, or the provider's id for another transaction;
+    /// [`Error::IllegalTransition`] if the status contradicts the present one; [`Error::Settled`] if a settlement has
+    /// already summed the transaction. Nothing is stored then.
     ///
     /// # Cancel safety
     ///

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{DayTotal, Transaction, TransactionFilter};
 use crate::payments::page::List;
+use crate::payments::schema::account_balances;
 use crate::payments::schema::transactions::{
     self, account, amount, asset, id, kind, occurred_at, provider, provider_id, settlement_id, status,
 };
@@ -54,10 +55,10 @@ pub(super) async fn list(
         query = query.filter(settlement_id.eq(wanted));
     }
     if let Some(from) = filter.from {
-        query = query.filter(occurred_at.ge(from));
+        query = query.filter(occurred_at.ge(sql::storable(from)));
     }
     if let Some(before) = filter.before {
-        query = query.filter(occurred_at.lt(before));
+        query = query.filter(occurred_at.lt(sql::storable(before)));
     }
     if let Some(cursor) = page.after {
         let (time, last) = cursor.time(List::Transactions)?;
@@ -89,24 +90,17 @@ fn difference((deposits, withdrawals): Sums) -> Balance {
 }
 
 pub(super) async fn balance(conn: &Conn<Read>, of: &AccountId, what: &Asset) -> Result<Balance, Error> {
-    let query = transactions::table
-        .filter(account.eq(of))
-        .filter(asset.eq(what))
-        .filter(status.eq(sql::Completed))
-        .select(sums!());
-    let sums: Sums = query.get_result(conn).await?;
-    Ok(difference(sums))
+    let query = account_balances::table.find((of, what)).select(account_balances::balance);
+    let balance: Option<Balance> = query.get_result(conn).await.optional()?;
+    Ok(balance.unwrap_or_default())
 }
 
 pub(super) async fn balances(conn: &Conn<Read>, of: &AccountId) -> Result<Vec<(Asset, Balance)>, Error> {
-    let query = transactions::table
-        .filter(account.eq(of))
-        .filter(status.eq(sql::Completed))
-        .group_by(asset)
-        .select((asset, sums!()))
-        .order(asset);
-    let rows: Vec<(Asset, Sums)> = query.load(conn).await?;
-    Ok(rows.into_iter().map(|(what, sums)| (what, difference(sums))).collect())
+    let query = account_balances::table
+        .filter(account_balances::account.eq(of))
+        .select((account_balances::asset, account_balances::balance))
+        .order(account_balances::asset);
+    Ok(query.load(conn).await?)
 }
 
 pub(super) async fn last_balances(

@@ -6,7 +6,7 @@ use std::process::Command;
 use pointsman::migrate;
 use pointsman::payments::MIGRATIONS;
 
-use super::NAME;
+use super::NAMES;
 use crate::support::{connect, start_cluster};
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/payments/schema.rs");
@@ -78,5 +78,5 @@ async fn the_diesel_tool_sees_and_reverts_migrations_of_the_program() {
     assert_eq!(cluster.primary().query_value(left).await.unwrap(), "0", "down.sql takes back all of up.sql");
     let functions = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace";
     assert_eq!(cluster.primary().query_value(functions).await.unwrap(), "0");
-    assert_eq!(migrate::pending(&set.write().await.unwrap(), MIGRATIONS).await.unwrap(), [NAME]);
+    assert_eq!(migrate::pending(&set.write().await.unwrap(), MIGRATIONS).await.unwrap(), NAMES);
 }
