@@ -127,6 +127,14 @@ codes! {
     Actor = "an actor", "1 to 64 visible ASCII characters without a space", |text| is_visible(text, 64);
 }
 
+/// A provider acts by its callbacks.
+impl From<Provider> for Actor {
+    fn from(provider: Provider) -> Self {
+        // Both follow the same rule.
+        Self(provider.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -135,6 +135,19 @@ impl Status {
         )
     }
 
+    /// Returns `true` if a transaction of this status may move to another one, in one or more steps.
+    ///
+    /// ```
+    /// use pointsman::payments::Status;
+    ///
+    /// assert!(Status::Pending.leads_to(Status::Refunded));
+    /// assert!(!Status::Failed.leads_to(Status::Completed));
+    /// ```
+    pub fn leads_to(self, to: Self) -> bool {
+        // No path leads back, so this ends.
+        self.may_become(to) || Self::ALL.iter().any(|next| self.may_become(*next) && next.leads_to(to))
+    }
+
     /// Returns `true` if no other status can follow.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Failed | Self::Refunded)

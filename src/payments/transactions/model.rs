@@ -151,26 +151,32 @@ pub struct NewCallback {
 pub enum Recorded {
     /// It was the first with its key, and this was stored.
     Created(Transaction),
-    /// The callback was already known, with this transaction, and nothing was stored.
+    /// It reported a later status of a known transaction, which has this status now.
+    Advanced(Transaction),
+    /// It reported nothing new of this transaction.
     Duplicate(Transaction),
 }
 
 impl Recorded {
-    /// Returns the transaction of either outcome.
+    /// Returns the transaction of any outcome.
     pub fn transaction(&self) -> &Transaction {
         match self {
-            Self::Created(transaction) | Self::Duplicate(transaction) => transaction,
+            Self::Created(transaction) | Self::Advanced(transaction) | Self::Duplicate(transaction) => {
+                transaction
+            }
         }
     }
 
-    /// Returns the transaction of either outcome, by value.
+    /// Returns the transaction of any outcome, by value.
     pub fn into_transaction(self) -> Transaction {
         match self {
-            Self::Created(transaction) | Self::Duplicate(transaction) => transaction,
+            Self::Created(transaction) | Self::Advanced(transaction) | Self::Duplicate(transaction) => {
+                transaction
+            }
         }
     }
 
-    /// Returns `true` if it was the first with its key.
+    /// Returns `true` if it was the first about its transaction.
     pub fn is_created(&self) -> bool {
         matches!(self, Self::Created(_))
     }

@@ -58,25 +58,45 @@ pub(in crate::payments) async fn callback(
     callback: &NewCallback,
 ) -> Result<Recorded, Error> {
     let new = &callback.transaction;
-    let recorded = match insert(tx, new).await? {
-        Some(created) => Recorded::Created(created),
-        None => Recorded::Duplicate(told_before(tx, callback).await?),
+    let (recorded, is_new) = match insert(tx, new).await? {
+        Some(created) => (created, true),
+        None => (told_before(tx, callback).await?, false),
     };
     let request = canonical(callback);
     let values = (
         callbacks::provider.eq(&new.provider),
         callbacks::idempotency_key.eq(&callback.key),
-        callbacks::transaction_id.eq(recorded.transaction().id),
+        callbacks::transaction_id.eq(recorded.id),
         callbacks::request_digest.eq(sql::sha256(request.as_bytes())),
     );
     let insert = diesel::insert_into(callbacks::table)
         .values(values)
         .on_conflict((callbacks::provider, callbacks::idempotency_key))
         .do_nothing();
-    if insert.execute(tx).await? == 0 && !is_repetition(tx, callback, &request, &recorded).await? {
-        return Err(key_is_taken(callback).into());
+    if insert.execute(tx).await? == 0 {
+        return match is_repetition(tx, callback, &request, &recorded).await? {
+            true => Ok(Recorded::Duplicate(recorded)),
+            false => Err(key_is_taken(callback).into()),
+        };
     }
-    Ok(recorded)
+    if is_new { Ok(Recorded::Created(recorded)) } else { follow(tx, recorded, new).await }
+}
+
+/// Moves a known transaction to the status that its provider reports.
+async fn follow(tx: &Conn<Write>, known: Transaction, new: &NewTransaction) -> Result<Recorded, Error> {
+    let (id, to) = (known.id, new.status);
+    let (from, settlement) = lock(tx, id).await?;
+    // Messages may arrive out of order.
+    if from == to || to.leads_to(from) {
+        return Ok(Recorded::Duplicate(Transaction { status: from, settlement_id: settlement, ..known }));
+    }
+    if !from.leads_to(to) {
+        return Err(Error::IllegalTransition { from, to });
+    }
+    if let Some(settlement) = settlement {
+        return Err(Error::Settled { id, settlement });
+    }
+    Ok(Recorded::Advanced(set_status(tx, id, from, to, &new.provider.clone().into()).await?))
 }
 
 /// Finds the transaction of a repeated callback.
@@ -95,14 +115,14 @@ async fn is_repetition(
     tx: &Conn<Write>,
     callback: &NewCallback,
     request: &str,
-    recorded: &Recorded,
+    recorded: &Transaction,
 ) -> QueryResult<bool> {
     let provider = &callback.transaction.provider;
     let query = callbacks::table
         .find((provider, &callback.key))
         .select((callbacks::transaction_id, callbacks::request_digest.eq(sql::sha256(request.as_bytes()))));
     let (transaction, same): (Uuid, bool) = query.get_result(tx).await?;
-    Ok(same && transaction == recorded.transaction().id)
+    Ok(same && transaction == recorded.id)
 }
 
 fn key_is_taken(callback: &NewCallback) -> Conflict {
@@ -136,27 +156,42 @@ pub(in crate::payments) async fn advance(
     to: Status,
     actor: &Actor,
 ) -> Result<Transaction, Error> {
-    // The lock ensures that the decision below applies to the status that it then changes.
-    let query = transactions::table
-        .find(id)
-        .select((transactions::status, transactions::settlement_id))
-        .for_no_key_update();
-    let found: Option<(Status, Option<Uuid>)> = query.get_result(tx).await.optional()?;
-    let (from, settlement) = found.ok_or(Error::NotFound { entity: Entity::Transaction, id })?;
+    let (from, settlement) = lock(tx, id).await?;
     if !from.may_become(to) {
         return Err(Error::IllegalTransition { from, to });
     }
     if let Some(settlement) = settlement {
         return Err(Error::Settled { id, settlement });
     }
+    set_status(tx, id, from, to, actor).await
+}
+
+/// Locks a transaction, so that a decision applies to the status that it then changes.
+async fn lock(tx: &Conn<Write>, id: Uuid) -> Result<(Status, Option<Uuid>), Error> {
+    let query = transactions::table
+        .find(id)
+        .select((transactions::status, transactions::settlement_id))
+        .for_no_key_update();
+    let found: Option<(Status, Option<Uuid>)> = query.get_result(tx).await.optional()?;
+    found.ok_or(Error::NotFound { entity: Entity::Transaction, id })
+}
+
+/// Changes the status of a locked transaction, with an entry in the audit log.
+async fn set_status(
+    tx: &Conn<Write>,
+    id: Uuid,
+    from: Status,
+    to: Status,
+    actor: &Actor,
+) -> Result<Transaction, Error> {
     let update = diesel::update(transactions::table.find(id))
         .set((transactions::status.eq(to), transactions::updated_at.eq(diesel::dsl::now)))
         .returning(Transaction::as_returning());
     let entry = NewAuditEntry::new(Entity::Transaction, id, Action::Advanced, actor.clone())
         .with_details(json!({ "from": from, "to": to }));
-    let (advanced, _) =
+    let (changed, _) =
         futures_util::try_join!(async { Ok(update.get_result(tx).await?) }, audit::append(tx, &entry),)?;
-    Ok(advanced)
+    Ok(changed)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Callbacks: delivered once or many times, one transaction.
 
 use pointsman::payments::{
-    Conflict, Error, NewCallback, NewTransaction, Recorded, Status, TransactionRepository,
+    Conflict, Error, NewCallback, NewTransaction, Recorded, SettlementRepository, Settling, Status,
+    TransactionRepository,
 };
 use tokio::task::JoinSet;
 
@@ -82,6 +83,63 @@ async fn another_key_for_the_same_transaction_is_a_duplicate() {
     let error = conn.record_callback(&callback("k-3", completed("1", "576", "6", "CZK"))).await.unwrap_err();
     assert!(matches!(error, Error::Conflict(Conflict::ProviderId { .. })), "{error:?}");
     assert_eq!(fixture.count("SELECT count(*) FROM callbacks").await, 2);
+}
+
+/// A second message was "duplicate", so a deposit that began as pending stayed so for ever.
+#[tokio::test]
+async fn a_later_status_moves_the_transaction_forward() {
+    let fixture = Fixture::start().await;
+    let mut conn = fixture.write().await;
+    let told = |key: &str, status| callback(key, completed("1", "576", "5", "CZK").with_status(status));
+    assert!(conn.record_callback(&told("k-1", Status::Pending)).await.unwrap().is_created());
+    let Recorded::Advanced(done) = conn.record_callback(&told("k-2", Status::Completed)).await.unwrap()
+    else {
+        panic!("it is further")
+    };
+    assert_eq!(done.status, Status::Completed);
+    assert_eq!(conn.balance(&done.account, &done.asset).await.unwrap(), "5".parse().unwrap());
+    let moved =
+        "SELECT count(*) FROM audit_log WHERE actor = 'bank' AND details @> '{\"to\": \"completed\"}'";
+    assert_eq!(fixture.count(moved).await, 1);
+
+    // Neither a repetition nor an earlier message that arrives late changes it.
+    for late in
+        [told("k-1", Status::Pending), told("k-3", Status::Processing), told("k-4", Status::Completed)]
+    {
+        assert_eq!(conn.record_callback(&late).await.unwrap(), Recorded::Duplicate(done.clone()), "{late:?}");
+    }
+    // A contradiction is refused, and nothing of it is stored.
+    let error = conn.record_callback(&told("k-5", Status::Failed)).await.unwrap_err();
+    let Error::IllegalTransition { from, to } = error else { panic!("{error:?}") };
+    assert_eq!((from, to), (Status::Completed, Status::Failed));
+    assert_eq!(fixture.count("SELECT count(*) FROM callbacks WHERE idempotency_key = 'k-5'").await, 0);
+
+    // What a settlement has summed stays.
+    let settling = Settling::new(done.asset.clone(), "clerk".parse().unwrap());
+    conn.settle(&settling).await.unwrap().expect("a settlement");
+    let error = conn.record_callback(&told("k-6", Status::Refunded)).await.unwrap_err();
+    assert!(matches!(error, Error::Settled { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_messages_about_one_transaction_end_at_the_furthest() {
+    let fixture = Fixture::start().await;
+    for round in 0..10 {
+        let mut tasks = JoinSet::new();
+        for (i, status) in
+            [Status::Pending, Status::Processing, Status::Completed].into_iter().cycle().take(9).enumerate()
+        {
+            let new = completed(&format!("{round}"), "576", "5", "CZK").with_status(status);
+            let (mut conn, told) = (fixture.write().await, callback(&format!("k-{round}-{i}"), new));
+            tasks.spawn(async move { conn.record_callback(&told).await.expect("no contradiction") });
+        }
+        let outcomes = tasks.join_all().await;
+        assert_eq!(outcomes.iter().filter(|recorded| recorded.is_created()).count(), 1);
+    }
+    assert_eq!(fixture.count("SELECT count(*) FROM transactions WHERE status = 'completed'").await, 10);
+    let conn = fixture.write().await;
+    let balance = conn.balance(&"576".parse().unwrap(), &"CZK".parse().unwrap()).await.unwrap();
+    assert_eq!(balance, "50".parse().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
