@@ -9,6 +9,7 @@
 //! * `health`: liveness, readiness, and the state of the nodes
 //! * `admin`: an operator's decisions, on a separate listener
 //! * `page`: the nodes, for people
+//! * `server`: accepts connections, and limits what each may take
 //! * `error`: every failure as JSON with a stable code
 //! * `extract`, `served`, `layers`: shared by all endpoints
 //!
@@ -24,7 +25,7 @@
 //! # }
 //! ```
 
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +49,7 @@ mod health;
 mod layers;
 mod page;
 mod served;
+mod server;
 mod settings;
 mod settlements;
 mod transactions;
@@ -101,7 +103,7 @@ impl Service {
     /// Serves until `stop` completes, and then finishes the requests in flight.
     ///
     /// From `stop` on, no connection is accepted and `/ready` answers 503. Requests in flight have
-    /// [`Settings::drain_timeout`] to end. The set is not closed, because it may have other users.
+    /// [`Settings::drain_timeout`] to end; a connection without one ends within a second. The set is not closed, because it may have other users.
     ///
     /// # Errors
     ///
@@ -124,7 +126,7 @@ impl Service {
             let _ = stopped.send(());
         };
         let limit = self.settings.drain_timeout;
-        let server = axum::serve(listener, self.router()).with_graceful_shutdown(stop);
+        let served = server::serve(listener, self.router(), &self.settings, stop);
         let bound = async {
             match is_stopped.await {
                 Ok(()) => tokio::time::sleep(limit).await,
@@ -132,7 +134,7 @@ impl Service {
             }
         };
         tokio::select! {
-            served = server.into_future() => served,
+            () = served => Ok(()),
             () = bound => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 format!("requests were still in flight {limit:?} after the end was asked for: they are cut off"),

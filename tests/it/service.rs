@@ -1,6 +1,7 @@
 //! The service, through its router and over TCP, on real clusters.
 
 mod api;
+mod connections;
 mod docs;
 mod health;
 mod sessions;

@@ -13,7 +13,7 @@ use crate::payments::{AuditEntry, AuditFilter, AuditRepository, Page};
 pub(super) struct ListParams {
     entity: Option<String>,
     entity_id: Option<String>,
-    limit: Option<u16>,
+    limit: Option<i64>,
     cursor: Option<String>,
 }
 

@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::served::ServedBy;
 use crate::causal::layer::RefusedToken;
 use crate::payments;
 use crate::{CausalError, CheckoutError, Conn, Intent};
@@ -22,6 +23,8 @@ pub(super) struct ApiError {
     code: &'static str,
     message: String,
     retry: bool,
+    /// The node whose answer this is, if one was asked.
+    served_by: Option<ServedBy>,
 }
 
 #[derive(Serialize)]
@@ -37,7 +40,7 @@ struct Body<'a> {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry: false }
+        Self { status, code, message: message.into(), retry: false, served_by: None }
     }
 
     /// The request was understood, but a value in it is not acceptable.
@@ -53,10 +56,14 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    pub(super) fn body_too_large() -> Self {
+        let message = "the body is larger than what is accepted here";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    }
+
     /// The request had no effect, and the same one may succeed later.
     pub(super) fn unavailable(code: &'static str, message: impl ToString) -> Self {
-        let retry = true;
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, code, message: message.to_string(), retry }
+        Self { retry: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message.to_string()) }
     }
 
     /// The request may have had its effect.
@@ -77,13 +84,19 @@ impl ApiError {
     /// The statement only read, or was inside a transaction, whose COMMIT has a separate error. So the loss of the
     /// connection undoes the work.
     pub(super) fn of<I: Intent>(error: payments::Error, conn: &Conn<I>) -> Self {
-        match error {
+        let classified = match error {
             payments::Error::Query(_) if conn.is_closed() => {
                 tracing::warn!(node = conn.node(), %error, "a connection was lost");
                 Self::connection_lost()
             }
             error => error.into(),
-        }
+        };
+        classified.served_by(ServedBy::of(conn))
+    }
+
+    /// Names the node whose answer this is.
+    pub(super) fn served_by(self, node: ServedBy) -> Self {
+        Self { served_by: Some(node), ..self }
     }
 
     fn connection_lost() -> Self {
@@ -215,6 +228,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(Document { error: Body { code: self.code, message: &self.message } });
         let mut response = (self.status, body).into_response();
+        if let Some(node) = &self.served_by {
+            node.insert_into(response.headers_mut());
+        }
         if self.retry {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }

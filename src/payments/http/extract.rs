@@ -8,19 +8,25 @@ use axum::{Json, RequestExt};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::Service;
 use super::error::ApiError;
 use crate::Session;
 
 /// A body of JSON.
 pub(super) struct Body<T>(pub(super) T);
 
-impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Service> for Body<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        match request.extract::<Json<T>, _>().await {
-            Ok(Json(body)) => Ok(Self(body)),
-            Err(rejection) => Err(refuse(rejection)),
+    async fn from_request(request: Request, service: &Service) -> Result<Self, ApiError> {
+        let limit = service.settings.body_timeout;
+        match tokio::time::timeout(limit, request.extract::<Json<T>, _>()).await {
+            Ok(Ok(Json(body))) => Ok(Self(body)),
+            Ok(Err(rejection)) => Err(refuse(rejection)),
+            Err(_) => {
+                let message = format!("the body did not arrive within {limit:?}, and nothing was changed");
+                Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
+            }
         }
     }
 }
@@ -35,9 +41,7 @@ fn refuse(rejection: JsonRejection) -> ApiError {
             "unsupported_media_type",
             "send `content-type: application/json`",
         ),
-        _ if status == StatusCode::PAYLOAD_TOO_LARGE => {
-            ApiError::new(status, "body_too_large", "the body is larger than what is accepted here")
-        }
+        _ if status == StatusCode::PAYLOAD_TOO_LARGE => ApiError::body_too_large(),
         _ => ApiError::bad_request("unreadable_body", message),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -19,9 +19,11 @@ use super::settings::Settings;
 use crate::ReplicaSet;
 use crate::causal::layer::CausalLayer;
 
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Puts the layers around the routes; the last one is the outermost.
 pub(super) fn around(routes: Router, settings: &Settings) -> Router {
-    let limit = settings.request_timeout;
+    let (limit, largest) = (settings.request_timeout, settings.body_limit);
     let trace = TraceLayer::new_for_http()
         .make_span_with(span)
         .on_request(())
@@ -38,12 +40,14 @@ pub(super) fn around(routes: Router, settings: &Settings) -> Router {
                 "this path does not know the method: see the `allow` header",
             )
         })
-        .layer(DefaultBodyLimit::max(settings.body_limit))
+        .layer(DefaultBodyLimit::max(largest))
+        .layer(middleware::from_fn(move |request, next| announced(largest, request, next)))
         .layer(middleware::from_fn(move |request, next| within(limit, request, next)))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(trace)
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(middleware::map_request(keep_short_id))
 }
 
 /// Returns the layer that runs each request in a session.
@@ -58,13 +62,36 @@ fn span(request: &Request) -> Span {
     tracing::info_span!("request", %method, path, id = id.unwrap_or_default())
 }
 
+/// Logs an answer; one that is no failure of the service only at `debug`, because there are thousands a second.
 fn answered(response: &Response, took: Duration, _span: &Span) {
-    let status = response.status();
-    let took = format_args!("{took:.1?}").to_string();
-    if status.is_server_error() {
-        tracing::warn!(status = status.as_u16(), took, "answered");
+    let status = response.status().as_u16();
+    if response.status().is_server_error() {
+        tracing::warn!(status, ?took, "answered");
     } else {
-        tracing::info!(status = status.as_u16(), took, "answered");
+        tracing::debug!(status, ?took, "answered");
+    }
+}
+
+/// Maximum characters of a request id that a client may choose.
+const LONGEST_ID: usize = 128;
+
+/// Removes a client's request id that is too long, or has other than visible characters, so that a new one is made.
+async fn keep_short_id(mut request: Request) -> Request {
+    let headers = request.headers_mut();
+    let is_fine = |id: &[u8]| id.len() <= LONGEST_ID && id.iter().all(u8::is_ascii_graphic);
+    if headers.get(&X_REQUEST_ID).is_some_and(|id| !is_fine(id.as_bytes())) {
+        headers.remove(&X_REQUEST_ID);
+    }
+    request
+}
+
+/// Refuses a body by its announced length, before the client is told to send it.
+async fn announced(largest: usize, request: Request, next: Next) -> Response {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        Some(length) if length > largest as u64 => ApiError::body_too_large().into_response(),
+        _ => next.run(request).await,
     }
 }
 

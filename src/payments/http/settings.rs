@@ -10,8 +10,14 @@ use crate::payments::Asset;
 pub struct Settings {
     /// Time limit of one request, including the reading of its body.
     pub request_timeout: Duration,
+    /// Time limit for the head of a request, and for a connection without one.
+    pub head_timeout: Duration,
+    /// Time limit for the body of a request.
+    pub body_timeout: Duration,
     /// Maximum bytes of a body.
     pub body_limit: usize,
+    /// Maximum number of open connections; at most three quarters of the open files that the process may have.
+    pub max_connections: usize,
     /// Time limit for the requests in flight when the service ends.
     pub drain_timeout: Duration,
     /// The assets that are accepted; a transaction of any other one is refused.
@@ -25,8 +31,14 @@ impl Default for Settings {
             // (`timeouts.checkout`, 5 s): their error says more than a bare "timeout". Less than the 60 s after which
             // proxies give up.
             request_timeout: Duration::from_secs(55),
+            // More than a slow phone needs, and so few that half-sent heads do not pile up.
+            head_timeout: Duration::from_secs(15),
+            // A body has at most `body_limit` bytes, so it needs no more time than a head.
+            body_timeout: Duration::from_secs(15),
             // A callback is some hundred bytes; this leaves room for its metadata.
             body_limit: 64 * 1024,
+            // A common limit of open files, which is what a connection costs.
+            max_connections: 1024,
             // Kubernetes grants 30 s in all. A request that waits longer for a primary is cut off, with nothing sent.
             drain_timeout: Duration::from_secs(20),
             assets: KNOWN_ASSETS.split_whitespace().filter_map(|asset| Asset::new(asset).ok()).collect(),

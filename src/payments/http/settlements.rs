@@ -9,17 +9,18 @@ use serde::Deserialize;
 use super::Service;
 use super::error::ApiError;
 use super::extract::{Body, Id, InSession, Params, optional};
-use super::served::Served;
+use super::served::{self, Served};
 use super::transactions::{ONCE, actor, known_asset, page};
 use crate::payments::settlements::settle;
 use crate::payments::{Page, Settlement, SettlementRepository, Settling};
+use crate::{Conn, Read};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SettleRequest {
     asset: String,
     up_to: Option<String>,
-    limit: Option<u32>,
+    limit: Option<i64>,
     actor: Option<String>,
 }
 
@@ -30,12 +31,16 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let asset = known_asset(&request.asset, &service.settings.assets)?;
     let up_to: Option<DateTime<Utc>> = optional("up_to", "invalid_time", request.up_to.as_deref())?;
-    let limit = request.limit.unwrap_or(Settling::DEFAULT_LIMIT);
     // The locks of a settlement are held until its end; larger ones are made in portions.
-    if !(1..=Settling::DEFAULT_LIMIT).contains(&limit) {
-        let message = format!("`limit`: settle from 1 to {} transactions at once", Settling::DEFAULT_LIMIT);
-        return Err(ApiError::invalid("invalid_limit", message));
-    }
+    let limit = match request.limit.map(u32::try_from) {
+        None => Settling::DEFAULT_LIMIT,
+        Some(Ok(limit)) if (1..=Settling::DEFAULT_LIMIT).contains(&limit) => limit,
+        Some(_) => {
+            let largest = Settling::DEFAULT_LIMIT;
+            let message = format!("`limit`: settle from 1 to {largest} transactions at once");
+            return Err(ApiError::invalid("invalid_limit", message));
+        }
+    };
     let mut settling = Settling::new(asset, actor(request.actor.as_deref())?).at_most(limit);
     settling.up_to = up_to;
     let write =
@@ -53,15 +58,15 @@ pub(super) async fn create(
 }
 
 pub(super) async fn find(InSession(session): InSession, Id(id): Id) -> Result<Served<Settlement>, ApiError> {
-    let read = session.run_read(async |conn| Served::result(conn, conn.find_settlement(id).await)).await;
-    read?.found("settlement", id)
+    let find = async move |conn: &mut Conn<Read>| Served::result(conn, conn.find_settlement(id).await);
+    served::find(&session, "settlement", id, find).await
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListParams {
     asset: Option<String>,
-    limit: Option<u16>,
+    limit: Option<i64>,
     cursor: Option<String>,
 }
 

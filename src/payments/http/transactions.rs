@@ -12,13 +12,13 @@ use serde_json::{Map, Value};
 use super::Service;
 use super::error::ApiError;
 use super::extract::{Body, Id, InSession, Params, optional, value};
-use super::served::Served;
+use super::served::{self, Served};
 use crate::payments::transactions::record;
 use crate::payments::{
     Actor, Asset, NewCallback, NewTransaction, Page, PageRequest, PageSize, Recorded, Status, Transaction,
     TransactionFilter, TransactionRepository,
 };
-use crate::{Conn, Write, WriteOptions};
+use crate::{Conn, Read, Write, WriteOptions};
 
 /// Every write takes effect once, through any failover.
 pub(super) const ONCE: WriteOptions = WriteOptions::new().exactly_once();
@@ -134,23 +134,34 @@ pub(super) async fn callback(
     let write =
         session.run_write_with(&ONCE, async |tx| Served::result(tx, record::callback(tx, &callback).await));
     let recorded = write.await?;
-    let (status, result) = if recorded.document().is_created() {
-        (StatusCode::CREATED, "created")
-    } else {
-        (StatusCode::OK, "duplicate")
+    let (status, result) = match recorded.document() {
+        Recorded::Created(_) => (StatusCode::CREATED, "created"),
+        Recorded::Advanced(_) => (StatusCode::OK, "advanced"),
+        Recorded::Duplicate(_) => (StatusCode::OK, "duplicate"),
     };
     let outcome = |recorded: Recorded| Outcome { result, transaction: recorded.into_transaction() };
     Ok(recorded.map(outcome).with_status(status).into_response())
 }
 
 pub(super) async fn find(InSession(session): InSession, Id(id): Id) -> Result<Served<Transaction>, ApiError> {
-    let read = session.run_read(async |conn| Served::result(conn, conn.find_transaction(id).await)).await;
-    read?.found("transaction", id)
+    let find = async move |conn: &mut Conn<Read>| Served::result(conn, conn.find_transaction(id).await);
+    served::find(&session, "transaction", id, find).await
 }
 
 /// The requested page of a list.
-pub(super) fn page(limit: Option<u16>, cursor: Option<&str>) -> Result<PageRequest, ApiError> {
-    let page = PageRequest::first(limit.map(PageSize::new).unwrap_or_default());
+pub(super) fn page(limit: Option<i64>, cursor: Option<&str>) -> Result<PageRequest, ApiError> {
+    let largest = PageSize::MAX.items();
+    let size = match limit.map(u16::try_from) {
+        None => PageSize::default(),
+        Some(Ok(limit)) if (1..=largest).contains(&limit.into()) => PageSize::new(limit),
+        Some(_) => {
+            return Err(ApiError::invalid(
+                "invalid_limit",
+                format!("`limit`: ask for 1 to {largest} at once"),
+            ));
+        }
+    };
+    let page = PageRequest::first(size);
     let Some(cursor) = cursor else { return Ok(page) };
     Ok(page.after(cursor.parse().map_err(|error| ApiError::bad_request("invalid_cursor", error))?))
 }
@@ -165,7 +176,7 @@ pub(super) struct ListParams {
     settlement: Option<String>,
     from: Option<String>,
     before: Option<String>,
-    limit: Option<u16>,
+    limit: Option<i64>,
     cursor: Option<String>,
 }
 
