@@ -135,7 +135,7 @@ impl Status {
         )
     }
 
-    /// Returns `true` if a transaction of this status may move to another one, in one or more steps.
+    /// Returns `true` if steps lead from this status to another one.
     ///
     /// ```
     /// use pointsman::payments::Status;

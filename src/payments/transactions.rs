@@ -85,13 +85,13 @@ pub trait TransactionRepository<I: Intent> {
         asset: &Asset,
     ) -> impl Future<Output = Result<Balance, Error>> + Send;
 
-    /// Returns an account's balances of all assets that it ever held, by the name of the asset.
+    /// Returns an account's balances of all its assets, in their order.
     fn balances(
         &self,
         account: &AccountId,
     ) -> impl Future<Output = Result<Vec<(Asset, Balance)>, Error>> + Send;
 
-    /// Sums each account's transactions of an asset, by the name of the account, as of now.
+    /// Sums each account's transactions of an asset, in the accounts' order.
     ///
     /// It reads the transactions themselves, so it checks what [`balance`](Self::balance) returns.
     ///

@@ -41,9 +41,13 @@ pub(super) enum Cause {
     Conflict,
     /// The connection was lost, and the transaction is not to blame.
     Lost,
-    /// The server ended the session in the middle of a statement, which may be the reason.
+    /// The server ended the session in the middle of a statement.
+    ///
+    /// The statement may be the reason.
     Suspect,
-    /// The connection was lost without a word in the middle of a statement, which may have crashed the server.
+    /// The connection was lost without a word in the middle of a statement.
+    ///
+    /// The statement may have crashed the server.
     Crashed,
 }
 

@@ -94,7 +94,7 @@ impl ApiError {
         classified.served_by(ServedBy::of(conn))
     }
 
-    /// Names the node whose answer this is.
+    /// Adds the node whose answer this is.
     pub(super) fn served_by(self, node: ServedBy) -> Self {
         Self { served_by: Some(node), ..self }
     }

@@ -62,7 +62,9 @@ fn span(request: &Request) -> Span {
     tracing::info_span!("request", %method, path, id = id.unwrap_or_default())
 }
 
-/// Logs an answer; one that is no failure of the service only at `debug`, because there are thousands a second.
+/// Logs an answer, at `debug` unless the service failed.
+///
+/// There are thousands a second.
 fn answered(response: &Response, took: Duration, _span: &Span) {
     let status = response.status().as_u16();
     if response.status().is_server_error() {
@@ -75,7 +77,7 @@ fn answered(response: &Response, took: Duration, _span: &Span) {
 /// Maximum characters of a request id that a client may choose.
 const LONGEST_ID: usize = 128;
 
-/// Removes a client's request id that is too long, or has other than visible characters, so that a new one is made.
+/// Removes a client's unusable request id, so that a new one is made.
 async fn keep_short_id(mut request: Request) -> Request {
     let headers = request.headers_mut();
     let is_fine = |id: &[u8]| id.len() <= LONGEST_ID && id.iter().all(u8::is_ascii_graphic);

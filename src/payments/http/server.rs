@@ -26,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Settings;
 
-/// Pause after a connection that could not be accepted, for example because no file descriptor is left.
+/// Pause after a connection that could not be accepted.
+///
+/// For example, no file descriptor was left.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
 
 /// Time for the rest of a head, or of an answer, once the service is ending.
@@ -62,7 +64,7 @@ pub(super) async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
-/// Returns the maximum number of connections, which leaves file descriptors for other purposes.
+/// Returns the maximum number of connections, which leaves descriptors free.
 fn limit(wanted: usize) -> usize {
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
     let usable = usize::try_from(descriptors / 4 * 3).unwrap_or(usize::MAX).max(1);

@@ -16,7 +16,9 @@ pub struct Settings {
     pub body_timeout: Duration,
     /// Maximum bytes of a body.
     pub body_limit: usize,
-    /// Maximum number of open connections; at most three quarters of the open files that the process may have.
+    /// Maximum number of open connections.
+    ///
+    /// Three quarters of the open files that the process may have are a limit as well.
     pub max_connections: usize,
     /// Time limit for the requests in flight when the service ends.
     pub drain_timeout: Duration,

@@ -166,7 +166,7 @@ pub(in crate::payments) async fn advance(
     set_status(tx, id, from, to, actor).await
 }
 
-/// Locks a transaction, so that a decision applies to the status that it then changes.
+/// Locks a transaction, so that its status stays until it is changed.
 async fn lock(tx: &Conn<Write>, id: Uuid) -> Result<(Status, Option<Uuid>), Error> {
     let query = transactions::table
         .find(id)
