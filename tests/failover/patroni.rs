@@ -23,7 +23,7 @@ use self::faults::Faults;
 use crate::recorded::checker::Promises;
 use crate::recorded::client::Client;
 use crate::recorded::history::History;
-use crate::recorded::run::{ENTRIES, Run, from_environment, print_faults, rows, seed};
+use crate::recorded::run::{ENTRIES, Run, from_environment, print_faults, rows, seed, unexpected};
 use crate::recorded::worker::Mix;
 use crate::recorded::workload::Workload;
 use crate::test_error::TestResult;
@@ -63,6 +63,6 @@ async fn writes_happen_exactly_once_on_a_patroni_cluster() -> TestResult {
         println!("    {promotion}, first write {:?} after that", run.first_write_after(promotion.promoted));
     }
     assert!(!faults.promotions.is_empty(), "there was a promotion");
-    assert_eq!(broken, BTreeMap::new());
+    assert_eq!(unexpected(broken), BTreeMap::new());
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::fixture::connect;
 use crate::recorded::checker::Promises;
 use crate::recorded::client::{CREATE_ENTRIES, Client};
 use crate::recorded::history::History;
-use crate::recorded::run::{ENTRIES, Run, from_environment, print_faults, rows, seed};
+use crate::recorded::run::{ENTRIES, Run, from_environment, print_faults, rows, seed, unexpected};
 use crate::recorded::worker::Mix;
 use crate::recorded::workload::Workload;
 use crate::test_error::TestResult;
@@ -72,7 +72,7 @@ async fn writes_happen_exactly_once_whatever_fails() -> TestResult {
         );
     }
     assert!(!record.promotions.is_empty(), "there was a promotion");
-    assert_eq!(broken, BTreeMap::new());
+    assert_eq!(unexpected(broken), BTreeMap::new());
     Ok(())
 }
 

@@ -27,6 +27,17 @@ pub(crate) fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
+/// Removes the broken rules that are no failure of the tests, unless `SOAK_STRICT` is set.
+///
+/// A write may still be left in doubt, or fail, when one failover follows another within seconds: see
+/// docs/failover.md. The run prints how many were. `scripts/soak` lets every rule count.
+pub(crate) fn unexpected(mut broken: BTreeMap<Rule, usize>) -> BTreeMap<Rule, usize> {
+    if std::env::var_os("SOAK_STRICT").is_none() {
+        broken.retain(|rule, _| !matches!(rule, Rule::NoFailedWrite | Rule::NoUnknownOutcome));
+    }
+    broken
+}
+
 /// Draws the seed of a run, or takes it from an environment variable; prints it.
 pub(crate) fn seed(variable: &str) -> u64 {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
