@@ -19,7 +19,7 @@ use super::settings::{SessionKind, as_statements};
 use super::{Cancel, Dialer, Session};
 use crate::error::ConnectError;
 use crate::stats::NodeStats;
-use crate::wire::WireConnection;
+use crate::wire::{WireConnection, WireState};
 
 /// The needs of a node's sessions, as the last ones showed.
 #[derive(Debug, Default)]
@@ -65,7 +65,8 @@ impl Dialer {
             match answer {
                 Some(answer) if answer.is_set_up(kind) && answer.backend == announced => {
                     self.verify(&answer, kind, &stats)?;
-                    return Ok(WireConnection::new(conn.map_err(ConnectError::Setup)?, wire, driver, cancel));
+                    let conn = conn.map_err(|error| set_up_failed(error, &wire))?;
+                    return Ok(WireConnection::new(conn, wire, driver, cancel));
                 }
                 // The session ended, or never worked; another one would end the same way.
                 _ if wire.is_closed() || wire.is_ending() => return Err(lost(conn.err())),
@@ -108,7 +109,7 @@ impl Dialer {
         }
         self.verify(&answer, kind, &stats)?;
         let cancel = Cancel { token: client.cancel_token(), address };
-        let conn = AsyncPgConnection::try_from(client).await.map_err(ConnectError::Setup)?;
+        let conn = AsyncPgConnection::try_from(client).await.map_err(|error| set_up_failed(error, &wire))?;
         wire.take_sqlstate();
         self.known.plain(kind).store(plain, Ordering::Release);
         Ok(WireConnection::new(conn, wire, driver, cancel))
@@ -167,10 +168,43 @@ impl Dialer {
     }
 }
 
+/// Returns the error of diesel-async's own statements, which set the session up.
+fn set_up_failed(error: diesel::ConnectionError, wire: &WireState) -> ConnectError {
+    match wire.is_closed() || wire.is_ending() {
+        true => lost(Some(error)),
+        false => ConnectError::Setup(error),
+    }
+}
+
 fn lost(error: Option<diesel::ConnectionError>) -> ConnectError {
     // The server's error is that of a shutdown, for example, and no rejection of the login.
     let closed = || "the connection was closed during the check".to_owned();
     ConnectError::Setup(diesel::ConnectionError::BadConnection(
         error.map_or_else(closed, |error| error.to_string()),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use diesel::result::{DatabaseErrorKind, Error};
+
+    use super::*;
+    use crate::error::Proof;
+
+    /// A shutdown that came between the check and diesel-async's statements passed for a rejected login, so a write
+    /// failed at once instead of waiting for the next primary.
+    #[test]
+    fn a_session_that_ends_while_it_is_set_up_is_lost_and_not_rejected() {
+        let error = || {
+            let message = Box::new("terminating connection due to administrator command".to_owned());
+            diesel::ConnectionError::CouldntSetupConfiguration(Error::DatabaseError(
+                DatabaseErrorKind::Unknown,
+                message,
+            ))
+        };
+        let wire = WireState::new(Arc::default());
+        assert_eq!(set_up_failed(error(), &wire).proof(), Proof::Alive, "a statement failed");
+        wire.close();
+        assert_eq!(set_up_failed(error(), &wire).proof(), Proof::Silence);
+    }
 }
