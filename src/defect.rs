@@ -9,7 +9,7 @@ use std::cell::Cell;
 
 /// A fault that a test plants in the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(not(feature = "testkit"), expect(dead_code, reason = "only the test kit plants one"))]
+#[cfg_attr(not(feature = "testkit"), expect(unreachable_pub, reason = "only the test kit publishes it"))]
 pub enum Defect {
     /// A node that is no longer the primary keeps its connections.
     NoFence,
