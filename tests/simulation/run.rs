@@ -30,8 +30,6 @@ pub(crate) struct Stats {
     pub(crate) unknown: usize,
     /// Virtual milliseconds until the set was healthy after the repair.
     pub(crate) healthy_after: u128,
-    /// A digest of all outcomes with their times.
-    pub(crate) digest: u64,
 }
 
 /// The rule that a run violated.
@@ -93,7 +91,7 @@ async fn simulate(schedule: &Schedule) -> Result<Stats, Violation> {
     life.abort();
     drop(life);
     no_task_is_left(&cluster).await?;
-    Ok(stats(&done, began, healthy_after))
+    Ok(stats(&done, healthy_after))
 }
 
 async fn connect(cluster: &Cluster, nodes: usize) -> ReplicaSet {
@@ -264,9 +262,8 @@ async fn no_task_is_left(cluster: &Cluster) -> Result<(), Violation> {
     Ok(())
 }
 
-fn stats(done: &[Done], began: Instant, healthy_after: u128) -> Stats {
+fn stats(done: &[Done], healthy_after: u128) -> Stats {
     let mut stats = Stats { operations: done.len(), healthy_after, ..Stats::default() };
-    let mut digest = 0xcbf2_9ce4_8422_2325_u64;
     for done in done {
         match done.outcome {
             Outcome::Written | Outcome::Resolved(_) => stats.written += 1,
@@ -274,11 +271,6 @@ fn stats(done: &[Done], began: Instant, healthy_after: u128) -> Stats {
             Outcome::Failed(_) => stats.failed += 1,
             Outcome::Read(_) | Outcome::Lost | Outcome::Abandoned => {}
         }
-        let text = format!("{:?} {:?} {:?}", done.operation, done.ended - began, done.outcome);
-        for byte in text.bytes() {
-            digest = (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
     }
-    stats.digest = digest;
     stats
 }
