@@ -186,6 +186,8 @@ async fn the_service_finishes_at_sigterm_and_serves_until_then() {
     let cluster = start_cluster(1).await;
     let folder = folder();
     let mut command = on(&cluster, program(&folder, &["serve", "--listen", "127.0.0.1:0", "--migrate"]));
+    // Requests are logged at `debug`.
+    command.env("RUST_LOG", "pointsman=debug");
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut seen = String::new();

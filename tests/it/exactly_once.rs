@@ -274,17 +274,16 @@ async fn a_commit_without_its_synchronous_standby_is_acknowledged_once_the_stand
     let fixture = Fixture::start().await;
     let primary = fixture.cluster.primary();
     primary.change_setting("synchronous_standby_names", "missing").await.unwrap();
-    let options = ONCE.within(Duration::from_secs(2));
-    let write = async |n| {
+    let write = async |n, limit| {
         fixture
             .set
-            .run_write_with(&options, async |tx| {
+            .run_write_with(&ONCE.within(Duration::from_secs(limit)), async |tx| {
                 fixture.run();
                 insert(tx, n).await
             })
             .await
     };
-    let (outcome, ()) = tokio::join!(write(1), cancel_the_wait(&fixture));
+    let (outcome, ()) = tokio::join!(write(1, 2), cancel_the_wait(&fixture));
     let error = outcome.unwrap_err();
     let unknown = OutcomeUnknown::find(&error).unwrap_or_else(|| panic!("{error:?}"));
     assert!(unknown.committed_locally && unknown.in_doubt.is_some(), "{unknown:?}");
@@ -294,7 +293,7 @@ async fn a_commit_without_its_synchronous_standby_is_acknowledged_once_the_stand
         cancel_the_wait(&fixture).await;
         primary.change_setting("synchronous_standby_names", "").await.unwrap();
     };
-    let (outcome, ()) = tokio::join!(write(2), return_of_the_standby);
+    let (outcome, ()) = tokio::join!(write(2, 30), return_of_the_standby);
     assert_eq!(outcome.unwrap(), 2);
     assert_eq!((fixture.runs(), fixture.rows().await), (1, "1,2".to_owned()));
 }
