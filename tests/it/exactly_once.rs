@@ -289,6 +289,9 @@ async fn a_commit_without_its_synchronous_standby_is_acknowledged_once_the_stand
     assert!(unknown.committed_locally && unknown.in_doubt.is_some(), "{unknown:?}");
     assert_eq!((fixture.runs(), fixture.rows().await), (1, "1".to_owned()));
 
+    // The first write's check for the standby is given up, and must not be taken for the second write.
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    until("no COMMIT waits", async || primary.query_value(waiting).await.unwrap() == "0").await.unwrap();
     let return_of_the_standby = async {
         cancel_the_wait(&fixture).await;
         primary.change_setting("synchronous_standby_names", "").await.unwrap();
