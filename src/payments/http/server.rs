@@ -265,6 +265,7 @@ mod tests {
         let oldest = connections.place().await;
         tokio::time::advance(Duration::from_secs(1)).await;
         let answered = connections.place().await;
+        tokio::time::advance(Duration::from_secs(1)).await;
         drop(Busy::new(&oldest.peer));
 
         let next = tokio::spawn({
